@@ -1,0 +1,113 @@
+//! Compile once: look, keep others out, look again, compile, offer.
+//!
+//! The second look is what makes it *once*: whoever waited finds what the one before them left. The offer is
+//! made while the permit is held, so that nobody slips in between.
+
+use std::time::{Duration, Instant};
+
+use objcache_signature::{Provenance, Signature};
+
+use crate::error::CacheError;
+use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object_cache::ObjectCache;
+
+/// For every [`ObjectCache`]: the call that engines should use.
+pub trait CompileOnce {
+    /// The object of `signature`: from the cache, or else from `compile`, whose result is offered to the cache.
+    ///
+    /// When the cache excludes ([`ObjectCache::exclude_others`]), `compile` runs once among all threads and
+    /// processes that ask at the same time. If the one who compiles fails or dies, the next compiles.
+    ///
+    /// # Errors
+    /// [`GetOrCompileError::Compile`] is the error of `compile`. [`GetOrCompileError::Cache`] comes from
+    /// strict caches only.
+    fn get_or_compile<E>(
+        &self,
+        signature: &Signature,
+        compile: impl FnOnce() -> Result<Offer, E>,
+    ) -> Result<Fetched, GetOrCompileError<E>>;
+}
+
+/// What `compile` hands over: the object and what is kept beside it. The compile time is measured here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The object file.
+    pub object: Vec<u8>,
+    /// The key document of the signature; may be empty.
+    pub key_document: Vec<u8>,
+    /// Where the object came from.
+    pub provenance: Provenance,
+    /// The namespace the entry is listed under; may be empty.
+    pub namespace: String,
+}
+
+/// An object, and how it was come by.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The object file.
+    pub object: ObjectBuffer,
+    /// Whether the cache had it.
+    pub outcome: Outcome,
+    /// Time spent asking the cache and waiting for others who compile the same.
+    pub lookup: Duration,
+    /// Time spent in `compile`; `None` for a hit.
+    pub compile: Option<Duration>,
+}
+
+/// Whether the cache had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The object came from the cache; `compile` did not run here.
+    Hit,
+    /// `compile` ran.
+    Miss,
+}
+
+/// Why there is no object.
+#[derive(Debug, thiserror::Error)]
+pub enum GetOrCompileError<E> {
+    /// The compilation failed.
+    #[error("{0}")]
+    Compile(E),
+    /// A strict cache is in trouble.
+    #[error(transparent)]
+    Cache(CacheError),
+}
+
+impl<C: ObjectCache + ?Sized> CompileOnce for C {
+    fn get_or_compile<E>(
+        &self,
+        signature: &Signature,
+        compile: impl FnOnce() -> Result<Offer, E>,
+    ) -> Result<Fetched, GetOrCompileError<E>> {
+        let started = Instant::now();
+        let look = || self.get_object(signature).map_err(GetOrCompileError::Cache);
+        let hit =
+            |object| Fetched { object, outcome: Outcome::Hit, lookup: started.elapsed(), compile: None };
+        if let Some(object) = look()? {
+            return Ok(hit(object));
+        }
+        let permit = self.exclude_others(signature);
+        // Also without a permit: a wait that ran out is long, and the object may be there by now.
+        if let Some(object) = look()? {
+            return Ok(hit(object));
+        }
+        let lookup = started.elapsed();
+
+        let started = Instant::now();
+        let offer = compile().map_err(GetOrCompileError::Compile)?;
+        let compile_time = started.elapsed();
+        self.notify_object_compiled(&CompiledObject {
+            signature: *signature,
+            object: &offer.object,
+            key_document: &offer.key_document,
+            provenance: &offer.provenance,
+            namespace: &offer.namespace,
+            compile_time,
+        })
+        .map_err(GetOrCompileError::Cache)?;
+        drop(permit);
+        let object = ObjectBuffer::from(offer.object);
+        Ok(Fetched { object, outcome: Outcome::Miss, lookup, compile: Some(compile_time) })
+    }
+}

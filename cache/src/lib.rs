@@ -1,0 +1,68 @@
+//! Compiled objects by signature.
+//!
+//! A cache is asked for an object by the [`Signature`](objcache_signature::Signature) of its compilation, and
+//! offered the object after a miss ([`ObjectCache`]). Engines call [`CompileOnce::get_or_compile`], which
+//! compiles once even when many threads and processes ask at the same time. What administration needs is in
+//! [`CacheAdmin`].
+//!
+//! | cache | kept | shared by | for |
+//! |---|---|---|---|
+//! | [`Store`] | one file per entry in a directory | all processes of a user | the default |
+//! | [`SledCache`] | in one sled database | the threads of one process | embedders |
+//! | [`MemoryCache`] | in memory | the threads of one process | tests, short lives |
+//!
+//! The one idea: a broken cache costs a compilation, never a result and never the program. Every entry is
+//! verified on every look-up, bound to its own signature, and anything doubtful is a miss.
+//!
+//! This crate knows nothing of objects' insides, of IR, or of compilers.
+//!
+//! ```
+//! use objcache_cache::{CompileOnce, Offer, Outcome, Store, StoreOptions};
+//! use objcache_signature::Signature;
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let directory = directory.path().join("objcache");
+//! let store = Store::open(StoreOptions::at(directory))?;
+//! let signature = Signature::from_bytes([7; 32]); // `Signature::of(&inputs)` in earnest
+//! let compile = || Ok::<_, std::io::Error>(Offer { object: b"\x7fELF...".to_vec(), ..Offer::default() });
+//!
+//! let first = store.get_or_compile(&signature, compile)?;
+//! assert_eq!(first.outcome, Outcome::Miss);
+//! let second = store.get_or_compile(&signature, compile)?;
+//! assert_eq!(second.outcome, Outcome::Hit);
+//! assert_eq!(second.object, first.object);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod clock;
+mod codec;
+mod compile_once;
+mod entry;
+mod error;
+mod evict;
+mod index;
+mod keyed_lock;
+mod known;
+mod memory;
+mod object;
+mod object_cache;
+mod signature_hash;
+mod sled_cache;
+mod sled_guard;
+mod store;
+mod warning;
+
+pub use admin::{
+    CacheAdmin, CacheStats, ClearReport, DamagedEntry, EntryInfo, EntryRecord, GcLimits, GcReport, Progress,
+    VerifyOptions, VerifyReport,
+};
+pub use compile_once::{CompileOnce, Fetched, GetOrCompileError, Offer, Outcome};
+pub use error::{CacheError, Reason};
+pub use memory::MemoryCache;
+pub use object::{CompiledObject, ObjectBuffer};
+pub use object_cache::{CompilePermit, FromFn, ObjectCache, from_fn};
+pub use sled_cache::SledCache;
+pub use store::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, Store, StoreOptions, parse_size};

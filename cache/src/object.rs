@@ -1,0 +1,79 @@
+//! The bytes that go in and come out: [`CompiledObject`] is offered, [`ObjectBuffer`] is handed back.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use objcache_signature::{Provenance, Signature};
+
+/// An object file in memory of our own. Cloning shares the bytes.
+///
+/// It never maps a cache file: a mapping shows later writes of others, so a check of it proves nothing, and
+/// truncation under it kills the process.
+#[derive(Clone)]
+pub struct ObjectBuffer {
+    // The whole entry as it was read; the object is its beginning. Cutting the rest off would copy.
+    bytes: Arc<Vec<u8>>,
+    length: usize,
+}
+
+impl ObjectBuffer {
+    /// The first `length` bytes of `bytes`; all of them when there are fewer.
+    pub(crate) fn prefix(bytes: Vec<u8>, length: usize) -> Self {
+        let length = length.min(bytes.len());
+        Self { bytes: Arc::new(bytes), length }
+    }
+}
+
+impl Deref for ObjectBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl AsRef<[u8]> for ObjectBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for ObjectBuffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        let length = bytes.len();
+        Self::prefix(bytes, length)
+    }
+}
+
+impl PartialEq for ObjectBuffer {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for ObjectBuffer {}
+
+impl fmt::Debug for ObjectBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectBuffer({} bytes)", self.length)
+    }
+}
+
+/// What is offered to a cache after a compilation.
+#[derive(Debug, Clone, Copy)]
+pub struct CompiledObject<'a> {
+    /// Names the compilation.
+    pub signature: Signature,
+    /// The object file. Opaque to every cache.
+    pub object: &'a [u8],
+    /// The key document the signature was made of, for `why` and `show`. Opaque here; may be empty.
+    pub key_document: &'a [u8],
+    /// Where the object came from.
+    pub provenance: &'a Provenance,
+    /// The namespace the entry is listed under. May be empty.
+    pub namespace: &'a str,
+    /// What the compilation took: what a later hit saves, and what eviction weighs.
+    pub compile_time: Duration,
+}

@@ -1,0 +1,125 @@
+//! The trait a cache implements: ask by signature, offer after a compilation. Two methods decide everything;
+//! the third lets a cache keep others from compiling the same thing at the same time.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use objcache_signature::Signature;
+
+use crate::error::CacheError;
+use crate::object::{CompiledObject, ObjectBuffer};
+
+/// Compiled objects by signature.
+///
+/// Promises, each a test of the conformance suite:
+/// - All methods may be called from many threads at once.
+/// - What was accepted by [`notify_object_compiled`](Self::notify_object_compiled) comes back byte for byte
+///   or not at all: a cache may forget at any time, and never serves other bytes.
+/// - After an error the cache is as usable as before.
+pub trait ObjectCache: Send + Sync {
+    /// The object of `signature`, or `None`: compile it.
+    ///
+    /// # Errors
+    /// A cache in trouble answers `None`. It returns an error only when its user asked for that (`strict`).
+    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError>;
+
+    /// Offers a compiled object. The cache may decline it silently. Offering a signature again is harmless.
+    ///
+    /// # Errors
+    /// As [`get_object`](Self::get_object).
+    fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError>;
+
+    /// Waits until nobody else compiles `signature`, then keeps others out until the permit is dropped or its
+    /// holder dies.
+    ///
+    /// `None`: this cache does not exclude, or its bound on waiting ran out; compile anyway.
+    fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
+        let _ = signature;
+        None
+    }
+}
+
+/// While it lives, others who ask for the same signature through [`ObjectCache::exclude_others`] wait.
+pub struct CompilePermit {
+    // Dropped for its effect.
+    _held: Box<dyn Any + Send>,
+}
+
+impl CompilePermit {
+    /// A permit that ends when `held` is dropped.
+    pub fn holding(held: impl Any + Send) -> Self {
+        Self { _held: Box::new(held) }
+    }
+}
+
+impl fmt::Debug for CompilePermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CompilePermit")
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<T: ObjectCache + ?Sized> ObjectCache for $pointer {
+            fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+                (**self).get_object(signature)
+            }
+
+            fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
+                (**self).notify_object_compiled(compiled)
+            }
+
+            fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
+                (**self).exclude_others(signature)
+            }
+        }
+    )*};
+}
+
+forward!(&T, Box<T>, Arc<T>);
+
+/// A cache made of two closures: one that is asked, one that is offered.
+///
+/// ```
+/// use objcache_cache::{ObjectCache, from_fn};
+/// use objcache_signature::Signature;
+///
+/// let never = from_fn(|_| Ok(None), |_| Ok(()));
+/// assert!(never.get_object(&Signature::from_bytes([7; 32]))?.is_none());
+/// # Ok::<(), objcache_cache::CacheError>(())
+/// ```
+pub fn from_fn<G, N>(get: G, notify: N) -> FromFn<G, N>
+where
+    G: Fn(&Signature) -> Result<Option<ObjectBuffer>, CacheError> + Send + Sync,
+    N: Fn(&CompiledObject<'_>) -> Result<(), CacheError> + Send + Sync,
+{
+    FromFn { get, notify }
+}
+
+/// What [`from_fn`] makes.
+#[derive(Clone, Copy)]
+pub struct FromFn<G, N> {
+    get: G,
+    notify: N,
+}
+
+impl<G, N> fmt::Debug for FromFn<G, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromFn")
+    }
+}
+
+impl<G, N> ObjectCache for FromFn<G, N>
+where
+    G: Fn(&Signature) -> Result<Option<ObjectBuffer>, CacheError> + Send + Sync,
+    N: Fn(&CompiledObject<'_>) -> Result<(), CacheError> + Send + Sync,
+{
+    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        (self.get)(signature)
+    }
+
+    fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
+        (self.notify)(compiled)
+    }
+}

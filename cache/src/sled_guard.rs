@@ -1,0 +1,242 @@
+//! The one place that knows sled, and guards against its faults. All of it was measured on 0.34.7:
+//!
+//! - A kill while it writes `snap.*.generating`, or `conf` at creation, leaves it unopenable for ever: both
+//!   are removed before opening.
+//! - Damage and power cuts make `open` return an error *or panic*: both are caught, the directory is moved
+//!   aside and a fresh one begun.
+//! - Other damage passes without a word, and all that was written is gone: what is kept here must be derived.
+//! - After an I/O error it panics in `Drop`: such a database is forgotten instead, and moved aside as well,
+//!   because what is forgotten keeps its lock while this process lives.
+//! - `flush` is `sync_file_range`, not a sync: it is followed by `fdatasync`.
+//! - Many small batches stall for seconds: writes are gathered into large ones.
+//! - Its lock is released a moment after `Drop` returns: opening tries again for a while.
+//!
+//! A program built with `panic = "abort"` has no guard against the panics.
+//!
+//! The caller holds a lock of its own round all of this; the directory's owner has been checked by then.
+
+use std::fs::{self, File};
+use std::io;
+use std::mem;
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long to wait for sled's own lock.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// Writes go in batches of so many.
+const BATCH: usize = 1024;
+/// Bytes of pages sled keeps in memory.
+const PAGE_CACHE: u64 = 16 << 20;
+
+/// Why the database could not do something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// Another has it open.
+    #[error("it is open elsewhere")]
+    Busy,
+    /// The operating system failed round it; the database itself may be sound.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is damaged or failed, and is not to be used any more.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A key and its new value; `None` removes.
+pub(crate) type Write = (Vec<u8>, Option<Vec<u8>>);
+
+/// An open database. Its keyspaces are fixed when it is opened.
+pub(crate) struct Database {
+    path: PathBuf,
+    // `None` only while dropping.
+    open: Option<Opened>,
+    broken: AtomicBool,
+}
+
+struct Opened {
+    // Dropped in this order.
+    keyspaces: Vec<sled::Tree>,
+    _database: sled::Db,
+}
+
+/// Names a keyspace by its place in the list given to [`Database::open`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keyspace(pub(crate) usize);
+
+impl Database {
+    /// Opens or makes the database in the directory `path`. The flag tells that a damaged one was moved aside.
+    pub(crate) fn open(path: &Path, keyspaces: &[&str]) -> Result<(Self, bool), DatabaseError> {
+        match open_guarded(path, keyspaces) {
+            Ok(opened) => Ok((Self::of(path, opened), false)),
+            Err(DatabaseError::Failed(_)) => {
+                move_aside(path)?;
+                let opened = open_guarded(path, keyspaces)?;
+                Ok((Self::of(path, opened), true))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of(path: &Path, opened: Opened) -> Self {
+        Self { path: path.to_owned(), open: Some(opened), broken: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, DatabaseError> {
+        self.run(keyspace, |tree| Ok(tree.get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// Every pair of a keyspace, by ascending key.
+    pub(crate) fn scan(
+        &self,
+        keyspace: Keyspace,
+        mut each: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), DatabaseError> {
+        self.run(keyspace, |tree| {
+            for pair in tree.iter() {
+                let (key, value) = pair?;
+                each(&key, &value);
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes all of it, in large batches. A crash may leave only the first of them.
+    pub(crate) fn write(
+        &self,
+        keyspace: Keyspace,
+        writes: impl IntoIterator<Item = Write>,
+    ) -> Result<(), DatabaseError> {
+        let mut writes = writes.into_iter().peekable();
+        while writes.peek().is_some() {
+            let mut batch = sled::Batch::default();
+            for (key, value) in writes.by_ref().take(BATCH) {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            self.run(keyspace, |tree| tree.apply_batch(batch))?;
+        }
+        Ok(())
+    }
+
+    /// Empties a keyspace.
+    pub(crate) fn clear(&self, keyspace: Keyspace) -> Result<(), DatabaseError> {
+        self.run(keyspace, |tree| tree.clear())
+    }
+
+    /// What was written before survives a power cut after this.
+    pub(crate) fn flush(&self) -> Result<(), DatabaseError> {
+        self.run(Keyspace(0), |tree| tree.flush())?;
+        let synced = File::open(self.path.join("db")).and_then(|file| file.sync_data());
+        synced.map_err(|error| self.fail(error.to_string()))
+    }
+
+    fn run<T>(
+        &self,
+        keyspace: Keyspace,
+        work: impl FnOnce(&sled::Tree) -> sled::Result<T>,
+    ) -> Result<T, DatabaseError> {
+        let broken = || DatabaseError::Failed("it failed before".to_owned());
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(broken());
+        }
+        let tree = self.open.as_ref().and_then(|open| open.keyspaces.get(keyspace.0)).ok_or_else(broken)?;
+        match catch_unwind(AssertUnwindSafe(|| work(tree))) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.fail(error.to_string())),
+            Err(panic) => Err(self.fail(panic_text(&*panic))),
+        }
+    }
+
+    fn fail(&self, why: String) -> DatabaseError {
+        self.broken.store(true, Ordering::Relaxed);
+        DatabaseError::Failed(why)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let open = self.open.take();
+        if self.broken.load(Ordering::Relaxed) {
+            mem::forget(open);
+            let _ = move_aside(&self.path);
+            return;
+        }
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
+    }
+}
+
+/// Opens, and turns panics into errors. Waits a while for a lock that is about to be released.
+fn open_guarded(path: &Path, keyspaces: &[&str]) -> Result<Opened, DatabaseError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    remove_half_written(path)?;
+    let deadline = Instant::now() + BUSY_WAIT;
+    loop {
+        let opened = catch_unwind(|| open_unguarded(path, keyspaces));
+        let why = match opened {
+            Ok(Ok(opened)) => return Ok(opened),
+            // A full disk, no descriptors left: no damage. What sled calls I/O by itself may be damage.
+            Ok(Err(sled::Error::Io(error))) if error.raw_os_error().is_some() => return Err(error.into()),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(&*panic),
+        };
+        // sled 0.34.7 tells it by these words only.
+        if !why.contains("could not acquire lock") {
+            return Err(DatabaseError::Failed(why));
+        }
+        if Instant::now() >= deadline {
+            return Err(DatabaseError::Busy);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn open_unguarded(path: &Path, keyspaces: &[&str]) -> sled::Result<Opened> {
+    // No flusher thread: whoever writes also flushes.
+    let config = sled::Config::new().path(path).cache_capacity(PAGE_CACHE).flush_every_ms(None);
+    let database = config.open()?;
+    let keyspaces = keyspaces.iter().map(|name| database.open_tree(name)).collect::<Result<_, _>>()?;
+    Ok(Opened { keyspaces, _database: database })
+}
+
+/// Removes what a kill leaves half written and sled cannot read.
+fn remove_half_written(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(path.join(&*name))?;
+        }
+    }
+    let is_empty = fs::metadata(path.join("db")).map_or(true, |db| db.len() == 0);
+    let conf = path.join("conf");
+    if is_empty && conf.exists() {
+        // It may be cut short. While there are no data it says nothing that is needed.
+        fs::remove_file(conf)?;
+    }
+    Ok(())
+}
+
+/// Moves a database out of the way. Only the last one is kept, for those who want to look at it.
+fn move_aside(path: &Path) -> io::Result<()> {
+    let aside = path.with_extension("damaged");
+    match fs::symlink_metadata(&aside) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside)?,
+        Ok(_) => fs::remove_file(&aside)?,
+        Err(_) => {}
+    }
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("of unknown cause"))
+}

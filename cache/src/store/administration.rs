@@ -1,0 +1,262 @@
+//! What a person asks of a store. Here trouble is an error.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use objcache_signature::Signature;
+
+use crate::admin::{
+    CacheAdmin, CacheStats, ClearReport, DamagedEntry, EntryInfo, EntryRecord, GcLimits, GcReport, Progress,
+    VerifyOptions, VerifyReport, total,
+};
+use crate::clock::now_unix_us;
+use crate::entry::Trailer;
+use crate::error::{CacheError, Reason};
+use crate::object::ObjectBuffer;
+use crate::store::directory::{CATALOGUE, Directory, PINS, QUARANTINE};
+use crate::store::entries::{self, Found};
+use crate::store::keeper::{self, Keeper, View};
+use crate::store::recorder::Extent;
+use crate::store::{Store, journal, tidy};
+
+impl Store {
+    fn directory_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
+        let off = || CacheError::new(self.degraded().unwrap_or(Reason::DirectoryGone), "store");
+        self.shared.readable().ok_or_else(off)
+    }
+
+    fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
+        let why = || CacheError::new(self.degraded().unwrap_or(Reason::ReadOnly), "store");
+        self.shared.writable().ok_or_else(why)
+    }
+
+    /// Runs `work` with the keeper's role, catalogue open, when that can be had.
+    fn with_keeper<T>(
+        &self,
+        work: impl FnOnce(&Directory, Option<&mut Keeper<'_>>) -> io::Result<T>,
+    ) -> Result<T, CacheError> {
+        let directory = self.directory_or_why()?;
+        let mut keeper = self.shared.writable().and_then(|directory| {
+            self.write_down(Extent::All);
+            Keeper::take(&self.shared, directory, keeper::WAIT)
+        });
+        if let Some(keeper) = &mut keeper {
+            keeper.open_catalogue();
+        }
+        let done = work(directory, keeper.as_mut()).map_err(|error| failed(directory, error));
+        if keeper.take().is_some() {
+            self.tidy_if_due();
+        }
+        done
+    }
+
+    /// For whoever gives the keeper's role back: those who wanted it meanwhile do not come again.
+    fn tidy_if_due(&self) {
+        if let Some(directory) = self.shared.writable()
+            && tidy::is_due_in(directory, self.options())
+        {
+            self.tidier.start(&self.shared);
+        }
+    }
+
+    /// Reads and checks an entry, and leaves everything as it is, damage included.
+    fn sound_entry(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, CacheError> {
+        let directory = self.directory_or_why()?;
+        match entries::read(directory, signature) {
+            Ok(Found::Whole(bytes, trailer)) => Ok(Some((bytes, trailer))),
+            Ok(Found::Absent | Found::Damaged(_)) => Ok(None),
+            Err(error) => Err(CacheError::io(format!("entry {signature}"), error)),
+        }
+    }
+
+    fn view(&self) -> Result<View, CacheError> {
+        self.with_keeper(keeper::view)
+    }
+}
+
+fn failed(directory: &Directory, error: io::Error) -> CacheError {
+    CacheError::io(directory.path().display().to_string(), error)
+}
+
+impl CacheAdmin for Store {
+    fn list(&self) -> Result<Vec<EntryInfo>, CacheError> {
+        Ok(self.view()?.entries)
+    }
+
+    fn stat(&self, signature: &Signature) -> Result<Option<EntryInfo>, CacheError> {
+        self.with_keeper(|directory, keeper| keeper::view_one(directory, signature, keeper))
+    }
+
+    fn peek(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let sound = self.sound_entry(signature)?;
+        Ok(sound.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
+    }
+
+    fn record(&self, signature: &Signature) -> Result<Option<EntryRecord>, CacheError> {
+        let sound = self.sound_entry(signature)?;
+        Ok(sound.and_then(|(bytes, trailer)| trailer.entry_record(&bytes)))
+    }
+
+    fn resolve_prefix(&self, prefix: &str) -> Result<Vec<Signature>, CacheError> {
+        let directory = self.directory_or_why()?;
+        let prefix = prefix.to_ascii_lowercase();
+        let candidates = match prefix.get(..2) {
+            // Without this, "." and ".." would be looked into.
+            Some(fan) if fan.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+                entries::signatures_in(directory, fan)
+            }
+            _ => entries::signatures(directory),
+        };
+        let mut found = candidates.map_err(|error| failed(directory, error))?;
+        found.retain(|signature| signature.to_string().starts_with(&prefix));
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn remove(&self, signature: &Signature) -> Result<bool, CacheError> {
+        let directory = self.writable_or_why()?;
+        let unpin = || directory.remove_file(keeper::pin_name(signature).as_bytes());
+        let removed = entries::remove(directory, signature).and_then(|removed| unpin().map(|_| removed));
+        removed.map_err(|error| CacheError::io(format!("entry {signature}"), error))
+    }
+
+    fn set_pinned(&self, signature: &Signature, pinned: bool) -> Result<bool, CacheError> {
+        let directory = self.writable_or_why()?;
+        let name = keeper::pin_name(signature);
+        let change = || {
+            if entries::facts(directory, signature)?.is_none() {
+                return Ok(false);
+            }
+            match pinned {
+                true => {
+                    directory.make_directory(PINS)?;
+                    drop(directory.open_or_create(&name)?);
+                }
+                false => drop(directory.remove_file(name.as_bytes())?),
+            }
+            Ok(true)
+        };
+        change().map_err(|error| CacheError::io(format!("pin of entry {signature}"), error))
+    }
+
+    fn verify(
+        &self,
+        options: VerifyOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<VerifyReport, CacheError> {
+        let directory = if options.repair { self.writable_or_why()? } else { self.directory_or_why()? };
+        let signatures = entries::signatures(directory).map_err(|error| failed(directory, error))?;
+        let mut report = VerifyReport::default();
+        for signature in &signatures {
+            let reason = match entries::read(directory, signature) {
+                Ok(Found::Whole(bytes, _)) => {
+                    report.bytes += bytes.len() as u64;
+                    None
+                }
+                Ok(Found::Damaged(damage)) => {
+                    if options.repair {
+                        let moved = entries::quarantine(
+                            directory,
+                            signature,
+                            &damage,
+                            self.shared.quarantine_bytes(),
+                        );
+                        report.repaired += u64::from(moved.map_err(|error| failed(directory, error))?);
+                    }
+                    Some(damage.reason)
+                }
+                // Evicted meanwhile.
+                Ok(Found::Absent) => None,
+                Err(error) => Some(Reason::of(&error)),
+            };
+            report.damaged.extend(reason.map(|reason| DamagedEntry { signature: *signature, reason }));
+            report.checked += 1;
+            progress(Progress { done: report.checked, total: signatures.len() as u64, bytes: report.bytes });
+        }
+        Ok(report)
+    }
+
+    fn clear(&self) -> Result<ClearReport, CacheError> {
+        let directory = self.writable_or_why()?;
+        self.write_down(Extent::All);
+        self.settle();
+        // Held while the catalogue's files are removed; it is not opened for that.
+        let busy = || CacheError::new(Reason::CatalogueBusy, directory.path().display().to_string());
+        let keeper = Keeper::take(&self.shared, directory, keeper::LONG_WAIT).ok_or_else(busy)?;
+        let report = clear(directory).map_err(|error| failed(directory, error));
+        drop(keeper);
+        self.tidy_if_due();
+        report
+    }
+
+    fn collect_garbage(&self, limits: &GcLimits, dry_run: bool) -> Result<GcReport, CacheError> {
+        if !dry_run {
+            self.writable_or_why()?;
+        }
+        // The first for the tidying that may have the journal locked, the second for what is due after all.
+        self.settle();
+        self.write_down(Extent::All);
+        self.settle();
+        self.with_keeper(|directory, mut keeper| {
+            let found = journal::header(directory)?;
+            let view = keeper::view(directory, keeper.as_deref_mut())?;
+            let report = GcReport::of(view.entries, limits, now_unix_us());
+            if dry_run {
+                return Ok(report);
+            }
+            match keeper {
+                Some(keeper) => {
+                    keeper.evict(&report.removed)?;
+                    tidy::note_size(directory, found, report.kept_bytes)?;
+                }
+                None => remove_all(directory, report.removed.iter().map(|entry| entry.signature))?,
+            }
+            Ok(report)
+        })
+    }
+
+    fn stats(&self) -> Result<CacheStats, CacheError> {
+        let view = self.view()?;
+        let mut stats = CacheStats { max_size: self.options().max_size, ..CacheStats::default() };
+        for (counter, by) in view.counts {
+            counter.add_to(&mut stats, by);
+        }
+        stats.count_entries(&view.entries);
+        Ok(stats)
+    }
+}
+
+fn remove_all(directory: &Directory, mut signatures: impl Iterator<Item = Signature>) -> io::Result<()> {
+    signatures.try_for_each(|signature| entries::remove(directory, &signature).map(drop))
+}
+
+/// Puts go on meanwhile. What a process noted before the journal is begun anew was published before, and
+/// goes; what is published later is noted in the new one, and may stay.
+fn clear(directory: &Directory) -> io::Result<ClearReport> {
+    journal::restart(directory)?;
+    let signatures = entries::signatures(directory)?;
+    let report =
+        ClearReport { entries: signatures.len() as u64, disk_bytes: disk_bytes(directory, &signatures) };
+    remove_all(directory, signatures.into_iter())?;
+    for subdirectory in [PINS, QUARANTINE] {
+        for name in directory.names_in(subdirectory)? {
+            let _ = directory.remove_file(format!("{subdirectory}/{}", name.to_string_lossy()).as_bytes());
+        }
+    }
+    for catalogue in [CATALOGUE.to_owned(), format!("{CATALOGUE}.damaged")] {
+        match fs::remove_dir_all(directory.path().join(catalogue)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let found = journal::header(directory)?;
+    let late = entries::signatures(directory)?;
+    tidy::note_size(directory, found, disk_bytes(directory, &late))?;
+    Ok(report)
+}
+
+fn disk_bytes(directory: &Directory, signatures: &[Signature]) -> u64 {
+    let facts = signatures.iter().map(|signature| entries::facts(directory, signature));
+    total(facts.filter_map(|facts| Some(facts.ok()??.disk_bytes)))
+}

@@ -1,0 +1,200 @@
+//! What is known of entries beyond their files, kept in sled: how often and when each was used, and the
+//! statistics of the store.
+//!
+//! All of it is derived. What the entry files tell is only remembered here, with what identifies the file, so
+//! that a file that was replaced is read again. A lost catalogue loses statistics, never an object.
+
+use std::collections::HashMap;
+use std::io;
+
+use objcache_signature::Signature;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::EntryInfo;
+use crate::codec;
+use crate::known::Known;
+use crate::sled_guard::{Database, DatabaseError, Keyspace, Write};
+use crate::store::counters::Counter;
+use crate::store::directory::{CATALOGUE, Directory};
+use crate::store::entries::{self, Description, FileFacts};
+use crate::store::journal::{Event, Summary, Use};
+
+const ENTRIES: Keyspace = Keyspace(0);
+const STATISTICS: Keyspace = Keyspace(1);
+
+/// What is known of one entry, and of which file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EntryKnowledge {
+    file_length: u64,
+    file_modified_ns: i64,
+    entry: Known,
+}
+
+impl EntryKnowledge {
+    pub(crate) fn of(description: Description) -> Self {
+        let Description { facts, trailer, namespace } = description;
+        let entry = Known {
+            object_bytes: trailer.object as u64,
+            disk_bytes: facts.disk_bytes,
+            created_unix_us: trailer.created_unix_us,
+            last_used_unix_us: trailer.created_unix_us,
+            hits: 0,
+            compile_time_us: trailer.compile_time_us,
+            namespace,
+            pinned: false,
+        };
+        Self { file_length: facts.length, file_modified_ns: facts.modified_ns, entry }
+    }
+
+    /// Whether it tells of the file that is there now.
+    fn fits(&self, facts: &FileFacts) -> bool {
+        (self.file_length, self.file_modified_ns) == (facts.length, facts.modified_ns)
+    }
+
+    fn keep_history_of(mut self, older: Option<&Self>) -> Self {
+        if let Some(Self { entry: older, .. }) = older {
+            self.entry.hits = older.hits;
+            self.entry.last_used_unix_us = self.entry.last_used_unix_us.max(older.last_used_unix_us);
+        }
+        self
+    }
+
+    fn add_use(&mut self, used: &Use) {
+        self.entry.hits = self.entry.hits.saturating_add(used.hits);
+        self.entry.last_used_unix_us = self.entry.last_used_unix_us.max(used.last_used_unix_us);
+    }
+
+    /// `disk_bytes` and `pinned` are as the directory has them now.
+    pub(crate) fn info(self, signature: Signature, disk_bytes: u64, pinned: bool) -> EntryInfo {
+        EntryInfo { disk_bytes, pinned, ..self.entry.info(signature) }
+    }
+
+    fn write(&self, signature: &Signature) -> Option<Write> {
+        Some((signature.as_bytes().to_vec(), Some(codec::encode(self)?)))
+    }
+}
+
+pub(crate) struct Catalogue(Database);
+
+impl Catalogue {
+    /// Opens it, and begins a fresh one when it is damaged: then the flag is set.
+    pub(crate) fn open(directory: &Directory) -> Result<(Self, bool), DatabaseError> {
+        let path = directory.path().join(CATALOGUE);
+        let (database, rebuilt) = Database::open(&path, &["entries", "statistics"])?;
+        Ok((Self(database), rebuilt))
+    }
+
+    /// Takes in what the journal tells.
+    pub(crate) fn fold(&self, directory: &Directory, events: Vec<Event>) -> Result<(), DatabaseError> {
+        let Summary { uses, counts } = Summary::of(events);
+        let mut writes = Vec::new();
+        for (signature, used) in &uses {
+            if let Some(mut known) = self.known_after(directory, signature, used)? {
+                known.add_use(used);
+                writes.extend(known.write(signature));
+            }
+        }
+        self.0.write(ENTRIES, writes)?;
+        self.add_counts(&counts)?;
+        self.0.flush()
+    }
+
+    fn known_after(
+        &self,
+        directory: &Directory,
+        signature: &Signature,
+        used: &Use,
+    ) -> Result<Option<EntryKnowledge>, DatabaseError> {
+        let known = self.known(signature)?;
+        if known.is_some() && !used.put {
+            return Ok(known);
+        }
+        let described = entries::describe(directory, signature).unwrap_or_default();
+        Ok(described.map(|it| EntryKnowledge::of(it).keep_history_of(known.as_ref())))
+    }
+
+    pub(crate) fn known(&self, signature: &Signature) -> Result<Option<EntryKnowledge>, DatabaseError> {
+        Ok(self.0.get(ENTRIES, signature.as_bytes())?.and_then(|value| codec::decode(&value)))
+    }
+
+    fn add_counts(&self, counts: &HashMap<Counter, u64>) -> Result<(), DatabaseError> {
+        let old: HashMap<Counter, u64> = self.counts()?.into_iter().collect();
+        let writes = counts.iter().map(|(counter, by)| {
+            let count = old.get(counter).copied().unwrap_or(0).saturating_add(*by);
+            (vec![counter.number()], Some(count.to_le_bytes().to_vec()))
+        });
+        self.0.write(STATISTICS, writes)
+    }
+
+    /// The statistics.
+    pub(crate) fn counts(&self) -> Result<Vec<(Counter, u64)>, DatabaseError> {
+        let mut counts = Vec::new();
+        self.0.scan(STATISTICS, |key, value| {
+            if let ([number], Ok(value)) = (key, <[u8; 8]>::try_from(value))
+                && let Some(counter) = Counter::from_number(*number)
+            {
+                counts.push((counter, u64::from_le_bytes(value)));
+            }
+        })?;
+        Ok(counts)
+    }
+
+    /// Compares with the entry files, corrects what is out of date, and tells of every entry.
+    pub(crate) fn survey(
+        &self,
+        directory: &Directory,
+        signatures: &[Signature],
+        is_pinned: impl Fn(&Signature) -> bool,
+    ) -> Result<Vec<EntryInfo>, DatabaseError> {
+        let mut known = self.all_known()?;
+        let (mut infos, mut writes) = (Vec::with_capacity(signatures.len()), Vec::new());
+        for signature in signatures {
+            let older = known.remove(signature.as_bytes().as_slice());
+            let Some(facts) = entries::facts(directory, signature)? else { continue };
+            let current = match older {
+                Some(older) if older.fits(&facts) => older,
+                older => {
+                    let Some(described) = describe_or_skip(directory, signature)? else { continue };
+                    let current = EntryKnowledge::of(described).keep_history_of(older.as_ref());
+                    writes.extend(current.write(signature));
+                    current
+                }
+            };
+            infos.push(current.info(*signature, facts.disk_bytes, is_pinned(signature)));
+        }
+        writes.extend(known.into_keys().map(|gone| (gone, None)));
+        if !writes.is_empty() {
+            self.0.write(ENTRIES, writes)?;
+            self.0.flush()?;
+        }
+        Ok(infos)
+    }
+
+    fn all_known(&self) -> Result<HashMap<Vec<u8>, EntryKnowledge>, DatabaseError> {
+        let mut known = HashMap::new();
+        let mut unreadable = Vec::new();
+        self.0.scan(ENTRIES, |key, value| match codec::decode(value) {
+            Some(knowledge) => drop(known.insert(key.to_vec(), knowledge)),
+            None => unreadable.push((key.to_vec(), None)),
+        })?;
+        self.0.write(ENTRIES, unreadable)?;
+        Ok(known)
+    }
+
+    /// Forgets entries that are gone.
+    pub(crate) fn forget<'a>(
+        &self,
+        signatures: impl Iterator<Item = &'a Signature>,
+    ) -> Result<(), DatabaseError> {
+        self.0.write(ENTRIES, signatures.map(|signature| (signature.as_bytes().to_vec(), None)))?;
+        self.0.flush()
+    }
+}
+
+/// One entry that cannot be read must not hide the others.
+fn describe_or_skip(directory: &Directory, signature: &Signature) -> io::Result<Option<Description>> {
+    match entries::describe(directory, signature) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        described => described,
+    }
+}

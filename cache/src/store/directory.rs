@@ -1,0 +1,383 @@
+//! The directory of a store: opened once, checked by `fstat` on what was opened, and from then on the base of
+//! every other path. Nothing else is reached by an absolute name, so nobody can redirect us later.
+//!
+//! ```text
+//! CACHEDIR.TAG     tells backup programs to pass it over
+//! VERSION          format of the directory
+//! ab/cdef…         entries, by the hexadecimal signature
+//! tmp/             files being written; each is locked while its writer lives
+//! locks/           signatures being compiled
+//! pins/            signatures that eviction passes over
+//! quarantine/      damaged entries, the last few
+//! journal          puts and hits that the catalogue has not yet taken in
+//! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
+//! ```
+//! A link in place of the directory itself is followed: moving a cache to another disk is its owner's right,
+//! and owner and mode are checked where the link leads. Below it no link is followed.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use objcache_signature::Signature;
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, accessat, flock, fstat, fsync, mkdirat, open,
+    openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::{CacheError, Reason};
+
+pub(crate) const TEMPORARY: &str = "tmp";
+pub(crate) const LOCKS: &str = "locks";
+pub(crate) const PINS: &str = "pins";
+pub(crate) const QUARANTINE: &str = "quarantine";
+pub(crate) const CATALOGUE: &str = "catalogue";
+pub(crate) const KEEPER: &str = "keeper";
+pub(crate) const JOURNAL: &str = "journal";
+
+const VERSION_FILE: &str = "VERSION";
+const VERSION_TEXT: &str = "objcache store 1\n";
+const TAG_FILE: &str = "CACHEDIR.TAG";
+/// The first line is prescribed by <https://bford.info/cachedir/>.
+const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This directory is a cache of compiled objects, made by objcache. It may be removed at any time.\n";
+
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+const CLOSED: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+
+/// So many times in a row a temporary file may be swept away before it is locked.
+const MOST_SWEEPS: u32 = 100;
+
+/// What can be done with a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// It can be written, and its layout was made just now.
+    WriteFresh,
+}
+
+pub(crate) struct Directory {
+    root: OwnedFd,
+    path: PathBuf,
+    owner: u32,
+}
+
+impl Directory {
+    /// Opens the directory, makes it where it is missing (unless `read_only`), and checks that it is ours.
+    pub(crate) fn open(path: &Path, read_only: bool) -> Result<(Self, Access), CacheError> {
+        // The catalogue is opened by path, later, and the working directory may be another by then.
+        let absolute;
+        let path = if path.is_absolute() {
+            path
+        } else {
+            absolute = std::path::absolute(path)
+                .map_err(|error| CacheError::io(format!("path `{}`", path.display()), error))?;
+            &absolute
+        };
+        let root = open_root(path, read_only).map_err(|error| cannot_open(path, error))?;
+        let directory = Self { root, path: path.to_owned(), owner: rustix::process::geteuid().as_raw() };
+        directory.check_owner()?;
+        let writable = !read_only
+            && accessat(&directory.root, ".", rustix::fs::Access::WRITE_OK, AtFlags::empty()).is_ok();
+        let access = match (directory.check_version()?, writable) {
+            (_, false) => Access::Read,
+            (true, true) => Access::Write,
+            (false, true) => Access::WriteFresh,
+        };
+        if access == Access::WriteFresh {
+            directory.make_layout().map_err(|error| CacheError::io(path.display().to_string(), error))?;
+        }
+        Ok((directory, access))
+    }
+
+    fn check_owner(&self) -> Result<(), CacheError> {
+        let refuse = |reason| Err(CacheError::new(reason, self.path.display().to_string()));
+        let stat = fstat(&self.root).map_err(|error| CacheError::io("fstat", error.into()))?;
+        if stat.st_uid != self.owner {
+            return refuse(Reason::ForeignOwner);
+        }
+        if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+            return refuse(Reason::InsecureMode);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a version file; an error when it is not of this format.
+    fn check_version(&self) -> Result<bool, CacheError> {
+        let refuse = |reason| CacheError::new(reason, self.path.join(VERSION_FILE).display().to_string());
+        let file = match self.open_file(VERSION_FILE) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(refuse(Reason::of(&error)).with_source(error)),
+        };
+        // One read: nobody writes such a file but by a rename.
+        let mut text = [0; 64];
+        let length =
+            file.read_at(&mut text, 0).map_err(|error| refuse(Reason::of(&error)).with_source(error))?;
+        match &text[..length] {
+            // Cut short by a crash at creation: as if it were missing.
+            text if VERSION_TEXT.as_bytes().starts_with(text) => Ok(text.len() == VERSION_TEXT.len()),
+            _ => Err(refuse(Reason::FutureFormat)),
+        }
+    }
+
+    /// Makes what belongs in the directory; the version file last, so that its presence vouches for the rest.
+    pub(crate) fn make_layout(&self) -> io::Result<()> {
+        for name in [TEMPORARY, LOCKS, PINS, QUARANTINE] {
+            self.make_directory(name)?;
+        }
+        self.replace_file(TAG_FILE, TAG_TEXT.as_bytes())?;
+        self.replace_file(VERSION_FILE, VERSION_TEXT.as_bytes())
+    }
+
+    fn replace_file(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        let mut temporary = Temporary::create(self)?;
+        temporary.file.write_all(contents)?;
+        temporary.rename_to(name.as_bytes())?;
+        Ok(())
+    }
+
+    /// Makes a subdirectory. That it exists already is fine; what else is in its place goes to quarantine.
+    pub(crate) fn make_directory(&self, name: &str) -> io::Result<()> {
+        for _ in 0..2 {
+            match mkdirat(&self.root, name, DIRECTORY_MODE) {
+                Err(Errno::EXIST) => {}
+                done => return Ok(done?),
+            }
+            // A link to a directory passes: its owner put it there.
+            match statat(&self.root, name, AtFlags::empty()) {
+                Ok(stat) if file_type(&stat) == FileType::Directory => return Ok(()),
+                _ => self.move_away(name)?,
+            }
+        }
+        Err(Errno::NOTDIR.into())
+    }
+
+    fn move_away(&self, name: &str) -> io::Result<()> {
+        if name == QUARANTINE {
+            return Ok(unlinkat(&self.root, name, AtFlags::empty())?);
+        }
+        let to = format!("{QUARANTINE}/{name}-{}", unique());
+        Ok(renameat(&self.root, name, &self.root, to)?)
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The only user whose entries are read.
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// Opens a file for reading; `None` when it does not exist.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<Option<File>> {
+        // Not blocking: a FIFO in place of a file would make us wait for a writer.
+        match openat(&self.root, name, CLOSED | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a file for reading and writing, making it when missing.
+    pub(crate) fn open_or_create(&self, name: &str) -> io::Result<File> {
+        Ok(openat(&self.root, name, CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK, FILE_MODE)?
+            .into())
+    }
+
+    /// Removes a file; `false` when there was none.
+    pub(crate) fn remove_file(&self, name: &[u8]) -> io::Result<bool> {
+        match unlinkat(&self.root, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in a subdirectory; none when there is no such directory.
+    pub(crate) fn names_in(&self, name: &str) -> io::Result<Vec<OsString>> {
+        use std::os::unix::ffi::OsStringExt;
+        let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
+        let directory = match openat(&self.root, name, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut names = Vec::new();
+        for entry in Dir::new(directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes a rename into `name` (a subdirectory, or "." for the directory itself) survive a power cut.
+    pub(crate) fn sync_directory(&self, name: &str) -> io::Result<()> {
+        let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
+        Ok(fsync(openat(&self.root, name, flags, Mode::empty())?)?)
+    }
+
+    /// Removes temporary files whose writers are dead: their locks are free.
+    pub(crate) fn sweep_temporaries(&self) -> io::Result<()> {
+        for name in self.names_in(TEMPORARY)? {
+            // What cannot be removed (somebody's directory) must not protect the others.
+            let _ = self.sweep_temporary(&format!("{TEMPORARY}/{}", name.to_string_lossy()));
+        }
+        Ok(())
+    }
+
+    fn sweep_temporary(&self, name: &str) -> io::Result<()> {
+        // Open until it is removed, and so locked: a writer that has made the file and not yet locked it must
+        // see one or the other, or it would go on with a file that loses its name.
+        let held = match self.open_file(name) {
+            Ok(Some(file)) => match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Some(file),
+                Err(_) => return Ok(()),
+            },
+            Ok(None) => return Ok(()),
+            // A link or a socket: nothing a writer of ours made.
+            Err(_) => None,
+        };
+        self.remove_file(name.as_bytes())?;
+        drop(held);
+        Ok(())
+    }
+
+    /// Whether the directory itself was removed.
+    pub(crate) fn is_gone(&self) -> bool {
+        fstat(&self.root).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+}
+
+fn cannot_open(path: &Path, error: Errno) -> CacheError {
+    let error = io::Error::from(error);
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => Reason::NoDirectory,
+        // What `mkdir -p` says when a file is in the way.
+        io::ErrorKind::AlreadyExists => Reason::NotADirectory,
+        _ => Reason::of(&error),
+    };
+    CacheError::new(reason, path.display().to_string()).with_source(error)
+}
+
+fn open_root(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
+    match open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) if !read_only => {
+            let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE.bits()).create(path);
+            open(path, flags, Mode::empty()).map_err(|error| {
+                match made.map_err(|error| error.raw_os_error()) {
+                    Err(Some(why)) => Errno::from_raw_os_error(why),
+                    _ => error,
+                }
+            })
+        }
+        opened => opened,
+    }
+}
+
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// A file that is being written. It is removed when dropped before it got its name, and by others when its
+/// writer died: it is locked as long as that lives.
+pub(crate) struct Temporary<'a> {
+    directory: &'a Directory,
+    pub(crate) file: File,
+    name: Option<String>,
+}
+
+impl<'a> Temporary<'a> {
+    pub(crate) fn create(directory: &'a Directory) -> io::Result<Self> {
+        // Between making the file and locking it, another process may have taken it for a dead one's.
+        for _ in 0..MOST_SWEEPS {
+            if let Some(temporary) = Self::create_and_lock(directory)? {
+                return Ok(temporary);
+            }
+        }
+        // A file system on which every file seems to be removed.
+        Err(Errno::STALE.into())
+    }
+
+    /// `None`: the file was swept away before it was locked.
+    fn create_and_lock(directory: &'a Directory) -> io::Result<Option<Self>> {
+        let name = format!("{TEMPORARY}/{}", unique());
+        let flags = CLOSED | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = match openat(directory.root(), &name, flags, FILE_MODE) {
+            // Somebody cleared the directory, or put something else there.
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                directory.make_directory(TEMPORARY)?;
+                openat(directory.root(), &name, flags, FILE_MODE)?
+            }
+            opened => opened?,
+        };
+        // Where there are no locks, others take the file for a dead one and the writer has to try again.
+        let swept = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => true,
+            _ => fstat(&file)?.st_nlink == 0,
+        };
+        Ok((!swept).then(|| Self { directory, file: file.into(), name: Some(name) }))
+    }
+
+    /// Gives the file its name, over what had it before. All or nothing for every reader.
+    pub(crate) fn rename_to(&mut self, name: &[u8]) -> rustix::io::Result<()> {
+        let Some(temporary) = &self.name else { return Ok(()) };
+        renameat(self.directory.root(), temporary, self.directory.root(), name)?;
+        self.name = None;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let _ = self.directory.remove_file(name.as_bytes());
+        }
+    }
+}
+
+/// A name no other process or thread uses now: process, start of use, number.
+pub(crate) fn unique() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{:x}-{number}", std::process::id(), crate::clock::now_unix_us())
+}
+
+/// Where the entry of a signature lies: two digits, a slash, the other 62. On the stack, since every look-up
+/// needs one.
+pub(crate) struct EntryName([u8; 65]);
+
+impl EntryName {
+    pub(crate) fn of(signature: &Signature) -> Self {
+        let hex = blake3::Hash::from_bytes(*signature.as_bytes()).to_hex();
+        let mut name = [b'/'; 65];
+        name[..2].copy_from_slice(&hex.as_bytes()[..2]);
+        name[3..].copy_from_slice(&hex.as_bytes()[2..]);
+        Self(name)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The name of the subdirectory.
+    pub(crate) fn fan(&self) -> &str {
+        std::str::from_utf8(&self.0[..2]).unwrap_or_default()
+    }
+}

@@ -1,0 +1,464 @@
+//! Entry files: look up, publish, take out, list. This is the whole hit path: `openat`, `fstat`, `read` into
+//! memory of our own, the checks of [`crate::entry`], done. No lock, no daemon, no catalogue.
+//!
+//! An entry file is never changed after it got its name, only unlinked or replaced by a rename. So a reader
+//! sees all of one version or all of another, and eviction is safe under readers in flight.
+
+use std::io::{self, IoSlice, Write};
+
+use objcache_signature::Signature;
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fstat, openat, renameat, renameat_with, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::codec;
+use crate::entry::{self, TRAILER_LENGTH, Trailer};
+use crate::error::Reason;
+use crate::store::directory::{Directory, EntryName, QUARANTINE, Temporary, file_type, unique};
+
+/// The longest entry file that is read or written, in bytes. A damaged length must not use up the memory.
+pub(crate) const ENTRY_LIMIT: u64 = 1 << 30;
+
+/// What an entry takes beyond its blocks: inode, name, its record in the catalogue. In bytes.
+const ENTRY_OVERHEAD: u64 = 512;
+
+/// Damaged entries that are kept at most.
+const QUARANTINE_FILES: usize = 32;
+
+/// What a look-up found.
+pub(crate) enum Found {
+    Absent,
+    Whole(Vec<u8>, Trailer),
+    Damaged(Damage),
+}
+
+/// Something that is no sound entry, and which file it was.
+pub(crate) struct Damage {
+    pub(crate) reason: Reason,
+    // `None` where not even that could be seen.
+    identity: Option<Identity>,
+    // Open as long as it is talked of, because the number of a removed inode is soon given to another file.
+    _file: Option<OwnedFd>,
+}
+
+impl Damage {
+    fn of(file: OwnedFd, stat: &Stat, reason: Reason) -> Self {
+        Self { reason, identity: Some(Identity::of(stat)), _file: Some(file) }
+    }
+
+    /// For what cannot be opened.
+    fn by_name(directory: &Directory, name: &EntryName, reason: Reason) -> Self {
+        let stat = statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        Self { reason, identity: stat.ok().as_ref().map(Identity::of), _file: None }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Reads the entry of `signature` and checks it.
+pub(crate) fn read(directory: &Directory, signature: &Signature) -> io::Result<Found> {
+    let (file, stat) = match open_entry(directory, signature)? {
+        Opened::Absent => return Ok(Found::Absent),
+        Opened::Damaged(damage) => return Ok(Found::Damaged(damage)),
+        Opened::File(file, stat) => (file, stat),
+    };
+    let mut bytes = Vec::new();
+    // `open_entry` bounds the size; what the system cannot give even so is an error, not an abort.
+    bytes.try_reserve_exact(stat.st_size as usize).map_err(|_| Errno::NOMEM)?;
+    while bytes.len() < stat.st_size as usize {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(Found::Damaged(Damage::of(file, &stat, Reason::EntryLength))),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match Trailer::check(&bytes, signature) {
+        Ok(trailer) => Ok(Found::Whole(bytes, trailer)),
+        Err(reason) => Ok(Found::Damaged(Damage::of(file, &stat, reason))),
+    }
+}
+
+enum Opened {
+    Absent,
+    Damaged(Damage),
+    File(OwnedFd, Stat),
+}
+
+fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened> {
+    let name = EntryName::of(signature);
+    // Not blocking, not a controlling terminal: whatever was put in place of an entry must not hold us up.
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match openat(directory.root(), name.as_bytes(), flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Opened::Absent),
+        Err(Errno::LOOP | Errno::NXIO | Errno::MLINK) => {
+            return Ok(Opened::Damaged(Damage::by_name(directory, &name, Reason::EntryNotAFile)));
+        }
+        Err(Errno::ACCESS) => {
+            return Ok(Opened::Damaged(Damage::by_name(directory, &name, Reason::EntryForeignOwner)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let stat = fstat(&file)?;
+    let fault = if file_type(&stat) != FileType::RegularFile {
+        Some(Reason::EntryNotAFile)
+    } else if stat.st_uid != directory.owner() {
+        Some(Reason::EntryForeignOwner)
+    } else if !(TRAILER_LENGTH as u64..=ENTRY_LIMIT).contains(&(stat.st_size as u64)) {
+        Some(Reason::EntryLength)
+    } else {
+        None
+    };
+    Ok(match fault {
+        Some(reason) => Opened::Damaged(Damage::of(file, &stat, reason)),
+        None => Opened::File(file, stat),
+    })
+}
+
+/// Publishes an entry, and returns about how many bytes of the disk it takes.
+pub(crate) fn publish(
+    directory: &Directory,
+    signature: &Signature,
+    object: &[u8],
+    tail: &[u8],
+    durable: bool,
+) -> io::Result<u64> {
+    let name = EntryName::of(signature);
+    let mut outcome = Ok(());
+    // Another try when somebody swept our temporary file away before we could lock it.
+    for _ in 0..3 {
+        let mut temporary = Temporary::create(directory)?;
+        write_all(&mut temporary, object, tail)?;
+        if durable {
+            temporary.file.sync_all()?;
+        }
+        outcome = name_entry(directory, &mut temporary, &name, durable);
+        if outcome != Err(Errno::NOENT) {
+            break;
+        }
+    }
+    outcome?;
+    if durable {
+        directory.sync_directory(name.fan())?;
+    }
+    let length = (object.len() + tail.len()) as u64;
+    Ok(length.next_multiple_of(4096) + ENTRY_OVERHEAD)
+}
+
+fn write_all(temporary: &mut Temporary<'_>, object: &[u8], tail: &[u8]) -> io::Result<()> {
+    let written = temporary.file.write_vectored(&[IoSlice::new(object), IoSlice::new(tail)])?;
+    // Nearly always everything went at once, and these two write nothing.
+    temporary.file.write_all(object.get(written..).unwrap_or_default())?;
+    temporary.file.write_all(&tail[written.saturating_sub(object.len())..])
+}
+
+fn name_entry(
+    directory: &Directory,
+    temporary: &mut Temporary<'_>,
+    name: &EntryName,
+    durable: bool,
+) -> rustix::io::Result<()> {
+    let errno = |error: io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    match temporary.rename_to(name.as_bytes()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            directory.make_directory(name.fan()).map_err(errno)?;
+            if durable {
+                directory.sync_directory(".").map_err(errno)?;
+            }
+        }
+        Err(Errno::ISDIR) => drop(move_to_quarantine(directory, name).map_err(errno)?),
+        done => return done,
+    }
+    temporary.rename_to(name.as_bytes())
+}
+
+/// Takes a damaged entry out of the way, unless another is there by now. Returns whether it did. The oldest of
+/// the quarantine go when it takes more than `max_bytes`.
+pub(crate) fn quarantine(
+    directory: &Directory,
+    signature: &Signature,
+    damage: &Damage,
+    max_bytes: u64,
+) -> io::Result<bool> {
+    let name = EntryName::of(signature);
+    let there = match statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Identity::of(&stat),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if damage.identity.is_some_and(|damaged| damaged != there) {
+        return Ok(false);
+    }
+    let taken = take_out(directory, &name, damage.identity.unwrap_or(there))?;
+    bound_quarantine(directory, max_bytes)?;
+    Ok(taken)
+}
+
+/// Takes the file that is `damaged` out of the way. A sound one that got its name at the last moment is given
+/// back; look-ups in between miss.
+fn take_out(directory: &Directory, name: &EntryName, damaged: Identity) -> io::Result<bool> {
+    let Some(taken) = move_to_quarantine(directory, name)? else { return Ok(false) };
+    let stat = statat(directory.root(), &taken, AtFlags::SYMLINK_NOFOLLOW);
+    if stat.as_ref().map(Identity::of) == Ok(damaged) {
+        return Ok(true);
+    }
+    let (root, flags) = (directory.root(), RenameFlags::NOREPLACE);
+    // Where that does not work, or another has the name by now, it stays here: one more compilation.
+    let _ = renameat_with(root, &taken, root, name.as_bytes(), flags);
+    Ok(false)
+}
+
+/// Returns the new name; `None` when there is nothing any more.
+fn move_to_quarantine(directory: &Directory, name: &EntryName) -> io::Result<Option<String>> {
+    let hex = String::from_utf8_lossy(name.as_bytes()).replace('/', "");
+    let to = format!("{QUARANTINE}/{hex}-{}", unique());
+    let rename = || renameat(directory.root(), name.as_bytes(), directory.root(), &to);
+    match rename() {
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            directory.make_directory(QUARANTINE)?;
+            match rename() {
+                // Another was faster.
+                Err(Errno::NOENT) => Ok(None),
+                done => Ok(done.map(|()| Some(to))?),
+            }
+        }
+        done => Ok(done.map(|()| Some(to))?),
+    }
+}
+
+/// Removes the oldest of the quarantine until it is within its bounds.
+fn bound_quarantine(directory: &Directory, max_bytes: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    for name in directory.names_in(QUARANTINE)? {
+        let name = format!("{QUARANTINE}/{}", name.to_string_lossy());
+        if let Ok(stat) = statat(directory.root(), &name, AtFlags::SYMLINK_NOFOLLOW) {
+            files.push((stat.st_ctime, name, stat));
+        }
+    }
+    files.sort_by_key(|(changed, ..)| std::cmp::Reverse(*changed));
+    let mut bytes = 0;
+    for (index, (_, name, stat)) in files.iter().enumerate() {
+        bytes += allocated(stat);
+        if index >= QUARANTINE_FILES || bytes > max_bytes {
+            let directory_flag = match file_type(stat) {
+                // Only an empty one goes: what else somebody put there is theirs.
+                FileType::Directory => AtFlags::REMOVEDIR,
+                _ => AtFlags::empty(),
+            };
+            let _ = unlinkat(directory.root(), name, directory_flag);
+        }
+    }
+    Ok(())
+}
+
+/// Removes an entry; `false` when there was none.
+pub(crate) fn remove(directory: &Directory, signature: &Signature) -> io::Result<bool> {
+    let name = EntryName::of(signature);
+    match directory.remove_file(name.as_bytes()) {
+        // A directory in place of an entry (Linux says EISDIR, others EPERM): it is not ours to empty.
+        Err(_) if is_directory(directory, &name) => {
+            move_to_quarantine(directory, &name).map(|moved| moved.is_some())
+        }
+        done => done,
+    }
+}
+
+fn is_directory(directory: &Directory, name: &EntryName) -> bool {
+    statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| file_type(&stat) == FileType::Directory)
+}
+
+fn allocated(stat: &Stat) -> u64 {
+    // Some file systems count blocks only when they are written back.
+    let blocks = (stat.st_blocks as u64).saturating_mul(512);
+    if blocks == 0 { (stat.st_size as u64).next_multiple_of(4096) } else { blocks }
+}
+
+/// What the file system tells of an entry file. It changes when the file is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileFacts {
+    pub(crate) length: u64,
+    pub(crate) modified_ns: i64,
+    pub(crate) disk_bytes: u64,
+}
+
+impl FileFacts {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            length: stat.st_size as u64,
+            modified_ns: stat
+                .st_mtime
+                .saturating_mul(1_000_000_000)
+                .saturating_add(stat.st_mtime_nsec as i64),
+            disk_bytes: allocated(stat).saturating_add(ENTRY_OVERHEAD),
+        }
+    }
+}
+
+/// All signatures that something is filed under, ascending.
+pub(crate) fn signatures(directory: &Directory) -> io::Result<Vec<Signature>> {
+    let mut signatures = Vec::new();
+    for fan in directory.names_in(".")? {
+        if let Some(fan) = fan.to_str().filter(|fan| is_fan(fan)) {
+            signatures.extend(signatures_in(directory, fan)?);
+        }
+    }
+    signatures.sort_unstable();
+    Ok(signatures)
+}
+
+fn is_fan(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The signatures filed under one pair of digits, in no order.
+pub(crate) fn signatures_in(directory: &Directory, fan: &str) -> io::Result<Vec<Signature>> {
+    let names = directory.names_in(fan)?;
+    let signature = |name: &std::ffi::OsString| {
+        let hex = format!("{fan}{}", name.to_str()?);
+        // Parsing takes capitals as well; we never write them.
+        hex.parse::<Signature>().ok().filter(|signature| signature.to_string() == hex)
+    };
+    Ok(names.iter().filter_map(signature).collect())
+}
+
+/// What the file system tells of one entry; `None` when there is none.
+pub(crate) fn facts(directory: &Directory, signature: &Signature) -> io::Result<Option<FileFacts>> {
+    match statat(directory.root(), EntryName::of(signature).as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(FileFacts::of(&stat))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an entry says of itself at its end. The digest is not checked: that would mean reading it all.
+pub(crate) struct Description {
+    pub(crate) facts: FileFacts,
+    pub(crate) trailer: Trailer,
+    pub(crate) namespace: String,
+}
+
+/// Reads the end of an entry; `None` when there is none that is sound.
+pub(crate) fn describe(directory: &Directory, signature: &Signature) -> io::Result<Option<Description>> {
+    let Opened::File(file, stat) = open_entry(directory, signature)? else { return Ok(None) };
+    let length = stat.st_size as u64;
+    let end = read_end(&file, length, 4096)?;
+    let Ok(trailer) = Trailer::parse(&end, length, signature) else { return Ok(None) };
+    let wanted = trailer.record + TRAILER_LENGTH;
+    let end = match end.len() < wanted && trailer.record <= codec::LIMIT {
+        true => read_end(&file, length, wanted)?,
+        false => end,
+    };
+    let record = end.len().checked_sub(wanted).and_then(|at| end.get(at..at + trailer.record));
+    let namespace = record.and_then(entry::namespace).unwrap_or_default();
+    Ok(Some(Description { facts: FileFacts::of(&stat), trailer, namespace }))
+}
+
+/// The last `count` bytes of a file, or all of a shorter one.
+fn read_end(file: &OwnedFd, length: u64, count: usize) -> io::Result<Vec<u8>> {
+    let count = count.min(usize::try_from(length).unwrap_or(usize::MAX));
+    let mut bytes = vec![0; count];
+    let got = rustix::io::pread(file, &mut bytes, length - count as u64)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// What the quarantine takes, in bytes.
+pub(crate) fn quarantine_bytes(directory: &Directory) -> io::Result<u64> {
+    directory_bytes(directory, QUARANTINE)
+}
+
+/// What the files right in a subdirectory take, in bytes.
+pub(crate) fn directory_bytes(directory: &Directory, name: &str) -> io::Result<u64> {
+    let stat = |file: std::ffi::OsString| {
+        let path = format!("{name}/{}", file.to_string_lossy());
+        statat(directory.root(), path, AtFlags::SYMLINK_NOFOLLOW).ok()
+    };
+    Ok(directory.names_in(name)?.into_iter().filter_map(stat).map(|stat| allocated(&stat)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use objcache_signature::Provenance;
+
+    use super::*;
+    use crate::object::CompiledObject;
+
+    const SIGNATURE: Signature = Signature::from_bytes([0x3c; 32]);
+
+    fn put(directory: &Directory, object: &[u8]) {
+        let compiled = CompiledObject {
+            signature: SIGNATURE,
+            object,
+            key_document: b"",
+            provenance: &Provenance::default(),
+            namespace: "",
+            compile_time: Duration::ZERO,
+        };
+        let tail = entry::tail(&compiled, 0).expect("small");
+        publish(directory, &SIGNATURE, object, &tail, false).expect("published");
+    }
+
+    fn damage(directory: &Directory) -> Damage {
+        put(directory, b"first");
+        let name = EntryName::of(&SIGNATURE);
+        let path = directory.path().join(std::str::from_utf8(name.as_bytes()).expect("hexadecimal"));
+        std::fs::write(path, b"damaged").expect("written");
+        let Found::Damaged(damage) = read(directory, &SIGNATURE).expect("read") else { panic!("damaged") };
+        damage
+    }
+
+    #[test]
+    fn an_entry_healed_meanwhile_is_not_put_into_quarantine() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
+        // More than once, because the file system may give the new file the number of the old one.
+        for _ in 0..20 {
+            let damage = damage(&directory);
+            remove(&directory, &SIGNATURE).expect("removed");
+            put(&directory, b"second");
+            assert!(!quarantine(&directory, &SIGNATURE, &damage, u64::MAX).expect("looked"));
+            assert!(matches!(read(&directory, &SIGNATURE), Ok(Found::Whole(..))));
+        }
+    }
+
+    #[test]
+    fn an_entry_healed_at_the_last_moment_is_given_back() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
+        let damaged = damage(&directory).identity.expect("known");
+        put(&directory, b"second");
+        // What `quarantine` does after it has looked.
+        assert!(!take_out(&directory, &EntryName::of(&SIGNATURE), damaged).expect("looked"));
+        assert!(matches!(read(&directory, &SIGNATURE), Ok(Found::Whole(..))));
+        assert!(directory.names_in(QUARANTINE).expect("lists").is_empty());
+    }
+
+    #[test]
+    fn the_quarantine_is_bounded_in_bytes_too() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
+        for _ in 0..5 {
+            put(&directory, &[7; 100_000]);
+            move_to_quarantine(&directory, &EntryName::of(&SIGNATURE)).expect("moved");
+        }
+        bound_quarantine(&directory, 250_000).expect("bounded");
+        assert_eq!(directory.names_in(QUARANTINE).expect("lists").len(), 2);
+        assert!(quarantine_bytes(&directory).expect("measured") <= 250_000);
+    }
+}

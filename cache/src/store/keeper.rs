@@ -1,0 +1,202 @@
+//! The keeper: whoever holds the keeper lock, and only as long as it has the catalogue open.
+//!
+//! It is a role for a moment, not for life: a process takes it to fold the journal in, to look at the
+//! catalogue or to tidy, and gives it back. So every process can see all that is known, and none is in the
+//! way of another for long. Whoever does not get the role in time (its holder may be stopped) works from
+//! entry files and journal alone; that costs the use counts, and nothing else.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use objcache_signature::Signature;
+
+use crate::admin::EntryInfo;
+use crate::error::{CacheError, Reason};
+use crate::sled_guard::DatabaseError;
+use crate::store::Shared;
+use crate::store::catalogue::{Catalogue, EntryKnowledge};
+use crate::store::counters::Counter;
+use crate::store::directory::{Directory, KEEPER, PINS};
+use crate::store::entries::{self, Found};
+use crate::store::journal::{self, Summary};
+use crate::store::lock_file::LockFile;
+
+/// How long to wait for the role when somebody wants to know something.
+pub(crate) const WAIT: Duration = Duration::from_secs(2);
+/// How long to wait when nothing can be done without the role.
+pub(crate) const LONG_WAIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Keeper<'a> {
+    shared: &'a Shared,
+    pub(crate) directory: &'a Arc<Directory>,
+    // Closed before the lock is released. `None`: not opened, or it failed.
+    catalogue: Option<Catalogue>,
+    _lock: LockFile,
+}
+
+/// All that is known.
+pub(crate) struct View {
+    pub(crate) entries: Vec<EntryInfo>,
+    /// What is filed as an entry and cannot be told of: damaged, most likely.
+    pub(crate) unsound: Vec<Signature>,
+    pub(crate) counts: Vec<(Counter, u64)>,
+}
+
+impl<'a> Keeper<'a> {
+    /// Takes the role. `None`: another has it all the time.
+    pub(crate) fn take(shared: &'a Shared, directory: &'a Arc<Directory>, wait: Duration) -> Option<Self> {
+        match LockFile::acquire_until(directory, KEEPER, Instant::now() + wait) {
+            Ok(Some(lock)) => {
+                shared.sweep(directory);
+                Some(Self { shared, directory, catalogue: None, _lock: lock.keep_file() })
+            }
+            Ok(None) => None,
+            Err(error) => {
+                shared.degrade_quietly(CacheError::io("lock of the keeper", error));
+                None
+            }
+        }
+    }
+
+    /// Opens the catalogue and folds the journal into it.
+    pub(crate) fn open_catalogue(&mut self) {
+        match Catalogue::open(self.directory) {
+            Ok((catalogue, rebuilt)) => {
+                self.catalogue = Some(catalogue);
+                if rebuilt {
+                    self.shared.degrade_quietly(CacheError::new(Reason::CatalogueRebuilt, "catalogue"));
+                }
+            }
+            Err(error) => self.catalogue_failed(error),
+        }
+        let directory = Arc::clone(self.directory);
+        self.use_catalogue(|catalogue| {
+            journal::work_off(&directory, |events| catalogue.fold(&directory, events))
+        });
+    }
+
+    /// Removes entries, and what is known of them.
+    pub(crate) fn evict(&mut self, victims: &[EntryInfo]) -> io::Result<()> {
+        for victim in victims {
+            let gone = entries::remove(self.directory, &victim.signature)?;
+            self.shared.recorder.counters.add(Counter::Evicted, u64::from(gone));
+        }
+        self.use_catalogue(|catalogue| catalogue.forget(victims.iter().map(|victim| &victim.signature)));
+        Ok(())
+    }
+
+    /// Looks at an entry as a look-up would, and puts it into quarantine if it is damaged.
+    pub(crate) fn take_out_if_damaged(&self, signature: &Signature) -> io::Result<()> {
+        if let Found::Damaged(damage) = entries::read(self.directory, signature)? {
+            let _ = self.shared.damaged(self.directory, signature, &damage);
+        }
+        Ok(())
+    }
+
+    /// A catalogue that fails is not used again in this round.
+    fn use_catalogue<T>(&mut self, work: impl FnOnce(&Catalogue) -> Result<T, DatabaseError>) -> Option<T> {
+        match work(self.catalogue.as_ref()?) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.catalogue_failed(error);
+                self.catalogue = None;
+                None
+            }
+        }
+    }
+
+    fn catalogue_failed(&self, error: DatabaseError) {
+        let reason = match &error {
+            DatabaseError::Busy => Reason::CatalogueBusy,
+            DatabaseError::Io(error) => Reason::of(error),
+            DatabaseError::Failed(_) => Reason::CatalogueRebuilt,
+        };
+        self.shared.degrade_quietly(CacheError::new(reason, "catalogue").with_source(error));
+    }
+}
+
+/// Everything there is to know, with the keeper's help when there is one.
+pub(crate) fn view(directory: &Directory, mut keeper: Option<&mut Keeper<'_>>) -> io::Result<View> {
+    let signatures = entries::signatures(directory)?;
+    let pins = pins(directory)?;
+    let is_pinned = |signature: &Signature| pins.contains(signature);
+    let mut use_catalogue = |work: &dyn Fn(&Catalogue) -> Result<View, DatabaseError>| {
+        keeper.as_mut().and_then(|keeper| keeper.use_catalogue(work))
+    };
+    let known = use_catalogue(&|catalogue| {
+        let entries = catalogue.survey(directory, &signatures, is_pinned)?;
+        Ok(View { entries, counts: catalogue.counts()?, unsound: Vec::new() })
+    });
+    let mut view = match known {
+        Some(view) => view,
+        None => View::of(described(directory, &signatures, is_pinned)),
+    };
+    view.unsound = signatures;
+    view.unsound.retain(|signature| view.entries.binary_search_by_key(signature, |it| it.signature).is_err());
+    view.add(&Summary::of(journal::read(directory)?));
+    Ok(view)
+}
+
+impl View {
+    fn of(entries: Vec<EntryInfo>) -> Self {
+        Self { entries, unsound: Vec::new(), counts: Vec::new() }
+    }
+
+    /// Adds what is still in the journal.
+    fn add(&mut self, summary: &Summary) {
+        for entry in &mut self.entries {
+            if let Some(used) = summary.uses.get(&entry.signature) {
+                entry.hits = entry.hits.saturating_add(used.hits);
+                entry.last_used_unix_us = entry.last_used_unix_us.max(used.last_used_unix_us);
+            }
+        }
+        self.counts.extend(summary.counts.iter().map(|(counter, by)| (*counter, *by)));
+    }
+}
+
+/// What the entry files alone tell.
+fn described(
+    directory: &Directory,
+    signatures: &[Signature],
+    is_pinned: impl Fn(&Signature) -> bool,
+) -> Vec<EntryInfo> {
+    let info = |signature: &Signature| {
+        // One that cannot be read must not hide the others.
+        let description = entries::describe(directory, signature).ok().flatten()?;
+        let disk_bytes = description.facts.disk_bytes;
+        Some(EntryKnowledge::of(description).info(*signature, disk_bytes, is_pinned(signature)))
+    };
+    signatures.iter().filter_map(info).collect()
+}
+
+/// What is known of one entry.
+pub(crate) fn view_one(
+    directory: &Directory,
+    signature: &Signature,
+    keeper: Option<&mut Keeper<'_>>,
+) -> io::Result<Option<EntryInfo>> {
+    let is_pinned = directory.open_file(&pin_name(signature))?.is_some();
+    let mut entries = described(directory, &[*signature], |_| is_pinned);
+    let known =
+        keeper.and_then(|keeper| keeper.use_catalogue(|catalogue| catalogue.known(signature))).flatten();
+    if let (Some(entry), Some(known)) = (entries.first_mut(), known) {
+        let known = known.info(*signature, 0, is_pinned);
+        entry.hits = known.hits;
+        entry.last_used_unix_us = entry.last_used_unix_us.max(known.last_used_unix_us);
+    }
+    let mut view = View::of(entries);
+    view.add(&Summary::of(journal::read(directory)?));
+    Ok(view.entries.pop())
+}
+
+/// The signatures that are pinned. A pin is a file of its own, because it cannot be derived from anything.
+fn pins(directory: &Directory) -> io::Result<HashSet<Signature>> {
+    let names = directory.names_in(PINS)?;
+    Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+}
+
+pub(crate) fn pin_name(signature: &Signature) -> String {
+    format!("{PINS}/{signature}")
+}

@@ -1,0 +1,405 @@
+//! The default cache: one directory, many processes, one file per entry.
+//!
+//! This file holds the store's answers to an engine; it reads as what happens on a hit, a miss and a put.
+//! What the parts do is in the modules below: [`directory`] (where everything lies), [`entries`] (the hit
+//! path), [`lock_file`] (compile once), [`recorder`] and [`journal`] (what is written down of uses),
+//! [`keeper`] and [`catalogue`] (what is known of entries), [`tidy`] (eviction in the background),
+//! [`health`] (doing less instead of failing).
+
+mod administration;
+mod catalogue;
+mod counters;
+mod directory;
+mod entries;
+mod health;
+mod journal;
+mod keeper;
+mod lock_file;
+mod options;
+mod recorder;
+mod tidy;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use objcache_signature::Signature;
+
+use crate::clock::{self, now_unix_us};
+use crate::entry;
+use crate::error::{CacheError, Reason};
+use crate::keyed_lock::{KeyedGuard, KeyedLocks};
+use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object_cache::{CompilePermit, ObjectCache};
+use counters::Counter;
+use directory::{Access, Directory, LOCKS};
+use entries::{Damage, Found};
+use health::{Health, Service};
+use lock_file::LockFile;
+pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size};
+use recorder::{Extent, Recorder, Written};
+use tidy::Tidier;
+
+/// The quarantine may take this part of the store's size.
+const QUARANTINE_SHARE: u64 = 16;
+
+/// How often, and with what pause, a store that is closed tries to write down what it counted.
+const LAST_TRIES: u32 = 50;
+const LAST_PAUSE: Duration = Duration::from_millis(2);
+
+/// A directory of compiled objects that any number of processes use at once.
+///
+/// A hit is `openat`, `fstat`, `read` and a BLAKE3 check; no lock, no daemon, no mapping. What is damaged is a
+/// miss, and healed by the next offer. Compilations of one signature are done once among all processes. A
+/// store never fails its user: where it cannot work it does less, says so once, and counts.
+///
+/// Another user can neither read nor plant entries: the directory must belong to the caller, and nobody else
+/// may write into it. A hostile process of the *same* user is out of scope; its accidents are not.
+///
+/// Dropping a store writes down what it has counted, and waits for its background work, if any.
+pub struct Store {
+    shared: Arc<Shared>,
+    tidier: Tidier,
+}
+
+/// What the background work needs as well.
+struct Shared {
+    options: StoreOptions,
+    // `None`: the store was off from the beginning.
+    directory: Option<Arc<Directory>>,
+    health: Health,
+    recorder: Recorder,
+    locks: KeyedLocks,
+    // What dead processes left has been removed.
+    swept: AtomicBool,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.shared.directory.as_ref().map(|directory| directory.path());
+        f.debug_struct("Store")
+            .field("directory", &path)
+            .field("service", &self.shared.health.service())
+            .field("because", &self.shared.health.because())
+            .finish()
+    }
+}
+
+impl Store {
+    /// Opens a store, and makes its directory where it is missing.
+    ///
+    /// # Errors
+    /// When there is no directory to use, or it is not safe to use, or the store is switched off. A directory
+    /// that cannot be written is opened for reading; see [`degraded`](Self::degraded).
+    pub fn open(options: StoreOptions) -> Result<Self, CacheError> {
+        let directory = open_directory(&options)?;
+        Ok(Self::new(options, Ok(directory)))
+    }
+
+    /// Opens a store, or one that is off: its look-ups are misses and it takes nothing. Says why, once.
+    pub fn open_or_degrade(options: StoreOptions) -> Self {
+        let directory = open_directory(&options);
+        Self::new(options, directory)
+    }
+
+    fn new(mut options: StoreOptions, directory: Result<(Directory, Access), CacheError>) -> Self {
+        options.max_size = options.max_size.max(SMALLEST_MAX_SIZE);
+        let shared = Shared {
+            health: Health::new(options.strict),
+            recorder: Recorder::default(),
+            locks: KeyedLocks::default(),
+            swept: AtomicBool::new(false),
+            directory: None,
+            options,
+        };
+        shared.complain();
+        let shared = match directory {
+            Ok((directory, access)) => shared.with(directory, access),
+            Err(error) => {
+                shared.health.lower_to(Service::Off, error.reason());
+                shared.degrade_quietly(error);
+                shared
+            }
+        };
+        Self { shared: Arc::new(shared), tidier: Tidier::default() }
+    }
+
+    /// Why this store is read-only or off, if it is.
+    pub fn degraded(&self) -> Option<Reason> {
+        self.shared.health.because()
+    }
+
+    /// Whether this store answers look-ups at all.
+    pub fn is_off(&self) -> bool {
+        self.shared.health.service() == Service::Off
+    }
+
+    /// Where this store lies; `None` when it was off from the beginning.
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        self.shared.directory.as_ref().map(|directory| directory.path())
+    }
+
+    /// The options it was opened with, limits applied.
+    pub fn options(&self) -> &StoreOptions {
+        &self.shared.options
+    }
+
+    /// Waits until the background work that is going on is done.
+    pub fn settle(&self) {
+        self.tidier.wait();
+    }
+}
+
+fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheError> {
+    if options.disabled {
+        return Err(CacheError::new(Reason::Disabled, "store"));
+    }
+    match &options.directory {
+        Some(path) => Directory::open(path, options.read_only),
+        None => {
+            let mut reasons = options.complaints.iter().map(|(reason, _)| *reason);
+            let reason = reasons.find(|reason| *reason == Reason::SecureExecution);
+            Err(CacheError::new(reason.unwrap_or(Reason::NoHome), "store"))
+        }
+    }
+}
+
+impl Shared {
+    fn with(mut self, directory: Directory, access: Access) -> Self {
+        let directory = Arc::new(directory);
+        if access == Access::WriteFresh {
+            // Without it the store would only be measured, and soon.
+            let _ = journal::begin(&directory);
+        }
+        if self.options.read_only {
+            // As was asked for: nothing to warn of.
+            self.health.lower_to(Service::ReadOnly, Reason::OpenedReadOnly);
+        } else if access == Access::Read {
+            self.health.lower_to(Service::ReadOnly, Reason::ReadOnly);
+            let path = directory.path().display().to_string();
+            self.degrade_quietly(CacheError::new(Reason::ReadOnly, path));
+        }
+        self.directory = Some(directory);
+        self
+    }
+
+    fn complain(&self) {
+        for (reason, what) in &self.options.complaints {
+            self.degrade_quietly(CacheError::new(*reason, what.clone()));
+        }
+    }
+
+    /// For trouble that no caller is there to be told of: counted and warned of.
+    fn degrade_quietly(&self, error: CacheError) {
+        let _ = self.health.degrade(&self.recorder.counters, error);
+    }
+
+    fn readable(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref().filter(|_| self.health.service() < Service::Off)
+    }
+
+    fn writable(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref().filter(|_| self.health.service() == Service::ReadWrite)
+    }
+
+    /// Removes what dead processes left. That it cannot be removed now is no trouble of this process.
+    fn sweep(&self, directory: &Arc<Directory>) {
+        self.swept.store(true, Ordering::Relaxed);
+        let _ = directory.sweep_temporaries();
+        let _ = lock_file::sweep(directory);
+    }
+
+    /// The same for the first of many uses: a process that only reads leaves things as they are.
+    fn sweep_once(&self, directory: &Arc<Directory>) {
+        if !self.swept.load(Ordering::Relaxed) {
+            self.sweep(directory);
+        }
+    }
+
+    fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {
+        let is_gone = || self.directory.as_ref().is_some_and(|directory| directory.is_gone());
+        let error = if error.kind() == io::ErrorKind::NotFound && is_gone() {
+            CacheError::new(Reason::DirectoryGone, what).with_source(error)
+        } else {
+            CacheError::io(what, error)
+        };
+        self.health.io_failed(&self.recorder.counters, error)
+    }
+
+    fn miss(&self, signature: &Signature) {
+        // The second look of a compilation that this process is about to do is not another miss.
+        self.recorder.counters.add(Counter::Misses, u64::from(!self.locks.is_held(signature)));
+    }
+
+    fn damaged(
+        &self,
+        directory: &Directory,
+        signature: &Signature,
+        damage: &Damage,
+    ) -> Result<(), CacheError> {
+        if self.health.service() == Service::ReadWrite {
+            match entries::quarantine(directory, signature, damage, self.quarantine_bytes()) {
+                Ok(moved) => self.recorder.counters.add(Counter::Quarantined, u64::from(moved)),
+                Err(error) => self.io_failed(format!("quarantine of entry {signature}"), error)?,
+            }
+        }
+        let error = CacheError::new(damage.reason, format!("entry {signature}"));
+        self.health.degrade(&self.recorder.counters, error)
+    }
+
+    /// What the quarantine may take, in bytes.
+    fn quarantine_bytes(&self) -> u64 {
+        self.options.max_size / QUARANTINE_SHARE
+    }
+
+    /// Writes down what was counted. Returns whether the store should be tidied.
+    fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
+        match self.recorder.write(directory, extent) {
+            Ok(Written::All(state)) => tidy::is_due(&state, &self.options, now_unix_us()),
+            Ok(Written::Nothing | Written::Busy) => false,
+            Err(error) => {
+                // Statistics are worth neither an error nor less service.
+                self.degrade_quietly(CacheError::io("journal", error));
+                false
+            }
+        }
+    }
+
+    /// Writes down what is left, and waits a little for a journal that another process has locked.
+    fn write_down_at_last(&self) {
+        for _ in 0..LAST_TRIES {
+            let Some(directory) = self.writable() else { return };
+            match self.recorder.write(directory, Extent::All) {
+                Ok(Written::Busy) => std::thread::sleep(LAST_PAUSE),
+                Ok(Written::Nothing | Written::All(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl ObjectCache for Store {
+    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let shared = &self.shared;
+        let Some(directory) = shared.readable() else {
+            shared.health.declined("look-up")?;
+            return Ok(None);
+        };
+        match entries::read(directory, signature) {
+            Ok(Found::Whole(bytes, trailer)) => {
+                shared.health.io_worked();
+                if shared.recorder.hit(signature, trailer.compile_time_us) {
+                    self.write_down(Extent::Due);
+                }
+                return Ok(Some(ObjectBuffer::prefix(bytes, trailer.object)));
+            }
+            Ok(Found::Absent) => {
+                shared.health.io_worked();
+                shared.miss(signature);
+            }
+            Ok(Found::Damaged(damage)) => {
+                shared.miss(signature);
+                shared.damaged(directory, signature, &damage)?;
+            }
+            Err(error) => {
+                shared.miss(signature);
+                shared.io_failed(format!("entry {signature}"), error)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
+        let shared = &self.shared;
+        let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
+        let signature = &compiled.signature;
+        let tail = match entry::tail(compiled, now_unix_us()) {
+            Ok(tail) => tail,
+            Err(error) => return shared.health.degrade(&shared.recorder.counters, error),
+        };
+        let length = (compiled.object.len() + tail.len()) as u64;
+        if length > entries::ENTRY_LIMIT.min(shared.options.max_size / 2) {
+            let error = CacheError::new(Reason::TooLarge, format!("entry {signature} of {length} bytes"));
+            return shared.health.degrade(&shared.recorder.counters, error);
+        }
+        shared.sweep_once(directory);
+        match entries::publish(directory, signature, compiled.object, &tail, shared.options.durable) {
+            Ok(disk_bytes) => {
+                shared.health.io_worked();
+                shared.recorder.put(signature, compiled.object.len() as u64, disk_bytes);
+                self.write_down(Extent::Due);
+                Ok(())
+            }
+            Err(error) => shared.io_failed(format!("publication of entry {signature}"), error),
+        }
+    }
+
+    fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
+        let deadline = clock::deadline(self.shared.options.lock_wait);
+        let permit = self.shared.permit(signature, deadline);
+        if permit.is_none() {
+            let error = CacheError::new(Reason::LockTimeout, format!("entry {signature}"));
+            self.shared.degrade_quietly(error);
+        }
+        permit
+    }
+}
+
+/// Ends in this order: other processes may go on before other threads look.
+struct Excluded {
+    _processes: Option<LockFile>,
+    _threads: KeyedGuard,
+}
+
+impl Shared {
+    fn permit(&self, signature: &Signature, deadline: Instant) -> Option<CompilePermit> {
+        let threads = self.locks.lock_until(signature, deadline)?;
+        let processes = match self.writable() {
+            Some(directory) => {
+                self.sweep_once(directory);
+                let name = format!("{LOCKS}/{signature}");
+                match LockFile::acquire_until(directory, &name, deadline) {
+                    Ok(Some(lock)) => Some(lock),
+                    Ok(None) => return None,
+                    Err(error) => {
+                        self.no_lock(error);
+                        None
+                    }
+                }
+            }
+            // Nothing will be published, so there is nothing others could wait for.
+            None => None,
+        };
+        Some(CompilePermit::holding(Excluded { _processes: processes, _threads: threads }))
+    }
+
+    fn no_lock(&self, error: io::Error) {
+        use rustix::io::Errno;
+        let what = "lock of a compilation".to_owned();
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => {
+                self.degrade_quietly(CacheError::new(Reason::LocksUnsupported, what).with_source(error));
+            }
+            _ => drop(self.io_failed(what, error)),
+        }
+    }
+}
+
+impl Store {
+    fn write_down(&self, extent: Extent) {
+        if let Some(directory) = self.shared.writable()
+            && self.shared.write_down(directory, extent)
+        {
+            self.tidier.start(&self.shared);
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.write_down(Extent::All);
+        self.tidier.wait();
+        self.shared.write_down_at_last();
+    }
+}

@@ -1,0 +1,219 @@
+//! What a process remembers of its own puts and hits until it writes them to the journal.
+//!
+//! A hit costs a few dozen nanoseconds here and no system call. An entry's use is written at most once an
+//! hour, and when the store is closed.
+
+use std::array;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use objcache_signature::Signature;
+use parking_lot::Mutex;
+
+use crate::clock::now_unix_us;
+use crate::signature_hash::SignatureMap;
+use crate::store::counters::{Counter, Counters};
+use crate::store::directory::Directory;
+use crate::store::journal::{self, Event, State};
+
+/// How often the use of one entry is written: µs.
+const RECENCY_INTERVAL_US: u64 = 3600 * 1_000_000;
+/// So many entries whose use is worth writing are written at once.
+const BATCH: u32 = 256;
+/// Entries remembered in one shard before all are written and forgotten.
+const SHARD_LIMIT: usize = 4096;
+/// Events kept while nobody can write them.
+const BACKLOG_LIMIT: usize = 16 * 1024;
+
+/// In shards by signature, so that threads rarely meet.
+type Shard = Mutex<SignatureMap<Seen>>;
+
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) counters: Counters,
+    shards: Shards,
+    // Entries whose use became worth writing since the last time.
+    news: AtomicU32,
+    backlog: Mutex<Backlog>,
+}
+
+struct Shards([Shard; 16]);
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self(array::from_fn(|_| Shard::default()))
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    hits: u64,
+    last_used_unix_us: u64,
+    written_unix_us: u64,
+}
+
+impl Seen {
+    fn is_due(&self) -> bool {
+        self.hits > 0 && self.last_used_unix_us >= self.written_unix_us.saturating_add(RECENCY_INTERVAL_US)
+    }
+}
+
+#[derive(Default)]
+struct Backlog {
+    events: Vec<Event>,
+    put_bytes: u64,
+}
+
+/// What a write to the journal did.
+#[derive(Clone, Copy)]
+pub(crate) enum Written {
+    /// There was nothing to write.
+    Nothing,
+    /// Another process has the journal locked. All is kept for the next time.
+    Busy,
+    /// All of it was written.
+    All(State),
+}
+
+/// Which uses are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Those not written for an hour.
+    Due,
+    /// All.
+    All,
+}
+
+impl Recorder {
+    /// Notes a hit. `true`: it is time to [`write`](Self::write).
+    pub(crate) fn hit(&self, signature: &Signature, compile_time_us: u64) -> bool {
+        self.counters.add(Counter::Hits, 1);
+        self.counters.add(Counter::SavedCompileTimeUs, compile_time_us);
+        let mut shard = self.shards.0[usize::from(signature.as_bytes()[0] % 16)].lock();
+        let full = shard.len() >= SHARD_LIMIT;
+        let seen = shard.entry(*signature).or_default();
+        let was_due = seen.is_due();
+        seen.hits += 1;
+        seen.last_used_unix_us = now_unix_us();
+        let news = !was_due && seen.is_due();
+        drop(shard);
+        full || (news && self.news.fetch_add(1, Ordering::Relaxed) + 1 >= BATCH)
+    }
+
+    /// Notes a put.
+    pub(crate) fn put(&self, signature: &Signature, object_bytes: u64, disk_bytes: u64) {
+        self.counters.add(Counter::Puts, 1);
+        self.counters.add(Counter::PutBytes, object_bytes);
+        let mut backlog = self.backlog.lock();
+        backlog.events.push(Event::Put { signature: *signature, at: now_unix_us() });
+        backlog.put_bytes += disk_bytes;
+    }
+
+    /// Writes to the journal what there is.
+    pub(crate) fn write(&self, directory: &Directory, extent: Extent) -> io::Result<Written> {
+        let mut backlog = self.backlog.lock();
+        self.collect(&mut backlog.events, extent);
+        if backlog.events.is_empty() {
+            return Ok(Written::Nothing);
+        }
+        backlog.events.truncate(BACKLOG_LIMIT);
+        match journal::append(directory, &backlog.events, backlog.put_bytes)? {
+            Some(state) => {
+                *backlog = Backlog::default();
+                Ok(Written::All(state))
+            }
+            None => Ok(Written::Busy),
+        }
+    }
+
+    fn collect(&self, events: &mut Vec<Event>, extent: Extent) {
+        self.news.store(0, Ordering::Relaxed);
+        for shard in &self.shards.0 {
+            let mut shard = shard.lock();
+            let full = shard.len() >= SHARD_LIMIT;
+            for (signature, seen) in shard.iter_mut() {
+                if seen.is_due() || ((full || extent == Extent::All) && seen.hits > 0) {
+                    let (count, at) = (std::mem::take(&mut seen.hits), seen.last_used_unix_us);
+                    seen.written_unix_us = at;
+                    events.push(Event::Hits { signature: *signature, count, at });
+                }
+            }
+            if full {
+                shard.clear();
+            }
+        }
+        events.extend(self.counters.take().into_iter().map(|(counter, by)| Event::Count { counter, by }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Signature = Signature::from_bytes([1; 32]);
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
+        (place, directory)
+    }
+
+    /// How often a use of `ONE` is in the journal, and the sum of the hits.
+    fn written(directory: &Directory) -> (usize, u64) {
+        let events = journal::read(directory).expect("read");
+        let hits = events.iter().filter_map(|event| match event {
+            Event::Hits { signature: ONE, count, .. } => Some(*count),
+            _ => None,
+        });
+        (hits.clone().count(), hits.sum())
+    }
+
+    #[test]
+    fn the_use_of_an_entry_is_written_once_an_hour_and_at_the_end() {
+        let (_place, directory) = directory();
+        let recorder = Recorder::default();
+        let hit = |times| assert_eq!((0..times).filter(|_| recorder.hit(&ONE, 5)).count(), 0);
+        let write = |extent| assert!(recorder.write(&directory, extent).is_ok());
+        hit(3);
+        write(Extent::Due);
+        assert_eq!(written(&directory), (1, 3));
+        hit(4);
+        write(Extent::Due);
+        assert_eq!(written(&directory), (1, 3), "within the hour");
+        write(Extent::All);
+        assert_eq!(written(&directory), (2, 7));
+        write(Extent::All);
+        assert_eq!(written(&directory), (2, 7));
+    }
+
+    #[test]
+    fn many_entries_used_are_worth_a_write() {
+        let recorder = Recorder::default();
+        let signature = |number: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            Signature::from_bytes(bytes)
+        };
+        let due: Vec<u32> = (0..BATCH).filter(|number| recorder.hit(&signature(*number), 0)).collect();
+        assert_eq!(due, [BATCH - 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_now_is_kept() {
+        use rustix::fs::{FlockOperation, flock};
+        let (_place, directory) = directory();
+        let recorder = Recorder::default();
+        recorder.put(&ONE, 10, 4096);
+        let other = directory.open_or_create("journal").expect("opens");
+        flock(&other, FlockOperation::NonBlockingLockExclusive).expect("free");
+        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::Busy)));
+        drop(other);
+        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::All(_))));
+        assert!(
+            journal::read(&directory)
+                .expect("read")
+                .contains(&Event::Count { counter: Counter::Puts, by: 1 })
+        );
+        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::Nothing)));
+    }
+}

@@ -1,0 +1,82 @@
+//! Helpers shared by the tests: made-up objects, and offering them.
+
+#![allow(unreachable_pub, dead_code, reason = "each test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use objcache_cache::{CacheError, CompiledObject, ObjectCache, Store, StoreOptions};
+use objcache_signature::{Provenance, Signature};
+
+/// A signature that tells `number` apart, spread over the fan-out directories.
+pub fn signature(number: u32) -> Signature {
+    let mut bytes = [0; 32];
+    let spread = number.wrapping_mul(0x9e37_79b9);
+    bytes[..4].copy_from_slice(&spread.to_be_bytes());
+    bytes[28..].copy_from_slice(&number.to_be_bytes());
+    Signature::from_bytes(bytes)
+}
+
+/// An object whose bytes follow from `number`, so that a wrong one is noticed.
+pub fn object(number: u32, length: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(2).wrapping_add(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+pub fn offer(cache: &(impl ObjectCache + ?Sized), number: u32, length: usize) -> Result<(), CacheError> {
+    offer_costing(cache, number, length, Duration::from_millis(10))
+}
+
+pub fn offer_costing(
+    cache: &(impl ObjectCache + ?Sized),
+    number: u32,
+    length: usize,
+    compile_time: Duration,
+) -> Result<(), CacheError> {
+    let provenance = Provenance { source_path: Some(format!("{number}.c")), ..Provenance::default() };
+    cache.notify_object_compiled(&CompiledObject {
+        signature: signature(number),
+        object: &object(number, length),
+        key_document: format!("key of {number}").as_bytes(),
+        provenance: &provenance,
+        namespace: "tests",
+        compile_time,
+    })
+}
+
+/// Whether the cache has `number`; if so its bytes are checked.
+pub fn has(cache: &(impl ObjectCache + ?Sized), number: u32, length: usize) -> bool {
+    let found = cache.get_object(&signature(number)).expect("a cache in trouble answers with a miss");
+    if let Some(found) = &found {
+        assert!(**found == *object(number, length), "wrong bytes for {number}: {} of them", found.len());
+    }
+    found.is_some()
+}
+
+pub fn entry_path(root: &Path, number: u32) -> PathBuf {
+    let hex = signature(number).to_string();
+    root.join(&hex[..2]).join(&hex[2..])
+}
+
+pub fn store_at(root: &Path) -> Store {
+    Store::open(StoreOptions::at(root)).expect("a fresh directory")
+}
+
+/// A directory with a store not yet made in it.
+pub fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = directory.path().join("store");
+    (directory, root)
+}
+
+/// A test that cannot run here says why; with `OBJCACHE_REQUIRE_ALL=1` that is a failure.
+pub fn skip(why: &str) {
+    assert_ne!(std::env::var("OBJCACHE_REQUIRE_ALL").as_deref(), Ok("1"), "cannot run: {why}");
+    eprintln!("skipped: {why}");
+}

@@ -1,0 +1,84 @@
+//! One entry of the cache, as `ls`, `show` and `gc` tell of it.
+
+use std::time::Duration;
+
+use objcache::cache::EntryInfo;
+use serde::Serialize;
+
+use crate::context::short;
+use crate::output::table::Column;
+use crate::units;
+
+/// What the catalogue knows of an entry, for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct EntryFields {
+    signature: String,
+    object_bytes: u64,
+    disk_bytes: u64,
+    created_unix_us: u64,
+    last_used_unix_us: u64,
+    hits: u64,
+    compile_time_us: u64,
+    namespace: String,
+    pinned: bool,
+}
+
+impl From<&EntryInfo> for EntryFields {
+    fn from(entry: &EntryInfo) -> Self {
+        let EntryInfo {
+            signature,
+            object_bytes,
+            disk_bytes,
+            created_unix_us,
+            last_used_unix_us,
+            hits,
+            compile_time_us,
+            namespace,
+            pinned,
+        } = entry;
+        Self {
+            signature: signature.to_string(),
+            object_bytes: *object_bytes,
+            disk_bytes: *disk_bytes,
+            created_unix_us: *created_unix_us,
+            last_used_unix_us: *last_used_unix_us,
+            hits: *hits,
+            compile_time_us: *compile_time_us,
+            namespace: namespace.clone(),
+            pinned: *pinned,
+        }
+    }
+}
+
+/// The columns that tell of an entry.
+pub(crate) const COLUMNS: [Column; 6] = [
+    Column::Left("SIGNATURE"),
+    Column::Right("SIZE"),
+    Column::Right("USED"),
+    Column::Right("HITS"),
+    Column::Right("COMPILED IN"),
+    Column::Left("NAMESPACE"),
+];
+
+/// The cells under [`COLUMNS`].
+pub(crate) fn cells(entry: &EntryInfo) -> Vec<String> {
+    vec![
+        short(&entry.signature),
+        units::size(entry.object_bytes),
+        units::ago(entry.last_used_unix_us),
+        entry.hits.to_string(),
+        units::duration(Duration::from_micros(entry.compile_time_us)),
+        match entry.namespace.is_empty() {
+            true => "-".to_owned(),
+            false => entry.namespace.clone(),
+        },
+    ]
+}
+
+/// `1 entry`, `2 entries`.
+pub(crate) fn entries(count: u64) -> String {
+    match count {
+        1 => "1 entry".to_owned(),
+        _ => format!("{count} entries"),
+    }
+}

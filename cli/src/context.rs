@@ -1,0 +1,71 @@
+//! What every command is given: where to say things, and which cache is meant.
+
+use std::path::PathBuf;
+
+use objcache::cache::{CacheAdmin, Store, StoreOptions};
+use objcache::signature::Signature;
+
+use crate::args::GlobalOptions;
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    directory: Option<PathBuf>,
+}
+
+impl Context {
+    pub(crate) fn new(options: &GlobalOptions) -> Self {
+        Self { output: Output::new(options), directory: options.dir.clone() }
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        let mut options = StoreOptions::from_environment();
+        if let Some(directory) = &self.directory {
+            options.directory = Some(directory.clone());
+        }
+        options
+    }
+
+    /// The cache for work that goes on without it when it cannot be used.
+    pub(crate) fn cache(&self) -> Store {
+        Store::open_or_degrade(self.store_options())
+    }
+
+    /// The cache for commands that are about the cache. They fail when it cannot be used; that others do
+    /// without it (`OBJCACHE_DISABLE`) is no reason not to look into it.
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        let mut options = self.store_options();
+        options.disabled = false;
+        options.strict = true;
+        Ok(Store::open(options)?)
+    }
+}
+
+/// The signature that begins with `prefix`.
+pub(crate) fn find(store: &Store, prefix: &str) -> Result<Signature, Failure> {
+    if prefix.is_empty() || !prefix.chars().all(|c| c.is_ascii_hexdigit()) || prefix.len() > 64 {
+        let message =
+            format!("`{prefix}` is not the beginning of a signature: 64 hexadecimal digits are one");
+        return Err(Failure::usage("bad_signature", message));
+    }
+    let found = store.resolve_prefix(prefix)?;
+    match found[..] {
+        [signature] => Ok(signature),
+        [] => Err(Failure::finding("unknown_signature", format!("the cache has no entry `{prefix}`"))),
+        _ => {
+            const SHOWN: usize = 5;
+            let shown: Vec<_> = found.iter().take(SHOWN).map(Signature::to_string).collect();
+            let more = if found.len() > SHOWN { " …" } else { "" };
+            let message = format!("`{prefix}` is ambiguous: {} entries begin with it", found.len());
+            Err(Failure::finding("ambiguous_signature", message).hint(format!("{}{more}", shown.join(" "))))
+        }
+    }
+}
+
+/// The first digits of a signature: enough for people to tell entries apart.
+pub(crate) fn short(signature: &Signature) -> String {
+    let mut digits = signature.to_string();
+    digits.truncate(12);
+    digits
+}

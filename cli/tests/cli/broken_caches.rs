@@ -1,0 +1,196 @@
+//! A cache that cannot be used costs a warning and a compilation: never the result, never the exit code.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use crate::support::{Finished, Sandbox, finish};
+
+/// Some user who is not us.
+const NOBODY: u32 = 65_534;
+
+/// `run` and `compile` give the right result, and one line of warning with `word` in it.
+fn check(sandbox: &Sandbox, word: &str, adjust: &dyn Fn(&mut std::process::Command)) {
+    let run = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        adjust(&mut command);
+        finish(&mut command)
+    };
+    let ran = run(&["run", "arithmetic.clif", "--call", "add", "40", "2"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "42\n"), "{word}: {}", ran.stderr);
+    warned_once(&ran, word);
+
+    let compiled = run(&["compile", "arithmetic.clif", "-o", "out.o", "--json"]);
+    assert_eq!(
+        (compiled.code, &compiled.json()["outcome"]),
+        (0, &"miss".into()),
+        "{word}: {}",
+        compiled.stderr
+    );
+    warned_once(&compiled, word);
+    assert!(sandbox.path("out.o").is_file());
+
+    let quiet = run(&["run", "arithmetic.clif", "--call", "add", "40", "2", "-q"]);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("42\n", ""), "{word}");
+}
+
+fn warned_once(finished: &Finished, word: &str) {
+    assert_eq!(finished.stderr.lines().count(), 1, "{word}: {}", finished.stderr);
+    assert!(finished.stderr.starts_with("warning: "), "{}", finished.stderr);
+    assert!(finished.stderr.contains(word), "{word}: {}", finished.stderr);
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::with(&["arithmetic.clif"])
+}
+
+fn make_cache(sandbox: &Sandbox, mode: u32) {
+    fs::create_dir(sandbox.cache()).unwrap();
+    fs::set_permissions(sandbox.cache(), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn is_root(sandbox: &Sandbox) -> bool {
+    fs::metadata(sandbox.path("")).unwrap().uid() == 0
+}
+
+#[test]
+fn switched_off() {
+    let sandbox = sandbox();
+    check(&sandbox, "switched off", &|command| {
+        command.env("OBJCACHE_DISABLE", "1");
+    });
+    assert!(!sandbox.cache().exists());
+}
+
+#[test]
+fn a_file_in_place_of_the_directory() {
+    let sandbox = sandbox();
+    fs::write(sandbox.cache(), "in the way").unwrap();
+    check(&sandbox, "not a directory", &|_| ());
+    let error = sandbox.json_error(&["ls"], 3);
+    assert_eq!(error["code"], "cache");
+}
+
+#[test]
+fn others_may_write_into_it() {
+    let sandbox = sandbox();
+    make_cache(&sandbox, 0o777);
+    check(&sandbox, "others may write", &|_| ());
+}
+
+#[test]
+fn another_users() {
+    let sandbox = sandbox();
+    if is_root(&sandbox) {
+        make_cache(&sandbox, 0o700);
+        std::os::unix::fs::chown(sandbox.cache(), Some(NOBODY), None).unwrap();
+        check(&sandbox, "another user", &|_| ());
+    } else {
+        check(&sandbox, "another user", &|command| {
+            command.env("OBJCACHE_DIR", "/");
+        });
+    }
+}
+
+#[test]
+fn read_only_by_mode() {
+    let sandbox = sandbox();
+    make_cache(&sandbox, 0o500);
+    if is_root(&sandbox) {
+        // Root may write everywhere, so the program runs as somebody else, from where that one can reach it.
+        sandbox.give_to(NOBODY);
+    }
+    check(&sandbox, "cannot be written", &|_| ());
+}
+
+#[test]
+fn no_home() {
+    let sandbox = sandbox();
+    check(&sandbox, "home", &|command| {
+        command.env_remove("OBJCACHE_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
+    });
+}
+
+#[test]
+fn a_setting_that_is_not_understood() {
+    let sandbox = sandbox();
+    let mut command = sandbox.command(&["run", "arithmetic.clif", "--call", "add", "1", "2"]);
+    let ran = finish(command.env("OBJCACHE_MAX_SIZE", "lots"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "3\n"));
+    warned_once(&ran, "OBJCACHE_MAX_SIZE");
+    assert_eq!(sandbox.json(&["stats"])["entries"], 1);
+}
+
+#[test]
+fn switched_off_it_can_still_be_looked_into() {
+    let sandbox = sandbox();
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    let ran = finish(sandbox.command(&["ls", "--json"]).env("OBJCACHE_DISABLE", "1"));
+    assert_eq!((ran.code, &*ran.stderr), (0, ""));
+}
+
+#[test]
+fn a_place_where_nothing_can_be_made() {
+    let sandbox = sandbox();
+    let nowhere = |command: &mut std::process::Command| {
+        command.env("OBJCACHE_DIR", "/proc/objcache");
+    };
+    check(&sandbox, "cannot be made", &nowhere);
+    let mut command = sandbox.command(&["ls"]);
+    nowhere(&mut command);
+    let ran = finish(&mut command);
+    assert_eq!(ran.code, 3);
+    assert!(
+        ran.stderr.contains("/proc/objcache: there is no such directory, and it cannot be made"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn read_only_by_choice_still_hits() {
+    let sandbox = sandbox();
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    let run = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        finish(command.env("OBJCACHE_READONLY", "1").arg("--json"))
+    };
+    let ran = run(&["run", "arithmetic.clif", "--call", "add", "1", "2"]);
+    assert_eq!((ran.code, &ran.json()["outcome"], &*ran.stderr), (0, &"hit".into(), ""));
+    let ran = run(&["run", "arithmetic.clif", "--call", "add", "1", "2", "-O0"]);
+    assert_eq!((ran.code, &ran.json()["outcome"], &*ran.stderr), (0, &"miss".into(), ""));
+    for words in [&["ls"][..], &["stats"], &["verify"]] {
+        let finished = run(words);
+        assert_eq!((finished.code, &*finished.stderr), (0, ""), "{words:?}");
+    }
+    assert_eq!(sandbox.json(&["stats"])["entries"], 1);
+    for words in [&["clear"][..], &["rm", "0"], &["gc", "--max-size", "0"]] {
+        let finished = run(words);
+        assert_ne!(finished.code, 0, "{words:?}");
+        assert!(!finished.stderr.contains("warning"), "{words:?}: {}", finished.stderr);
+    }
+    assert_eq!(sandbox.json(&["stats"])["entries"], 1);
+}
+
+#[test]
+fn a_damaged_entry_is_compiled_afresh() {
+    let sandbox = sandbox();
+    let words = ["run", "arithmetic.clif", "--call", "add", "40", "2"];
+    let signature = sandbox.json(&words)["signature"].as_str().unwrap().to_owned();
+    let file = sandbox.entry_file(&signature);
+    let whole = fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    flipped[100] ^= 0x10;
+    for (what, content) in
+        [("flipped", &flipped[..]), ("cut short", &whole[..whole.len() / 2]), ("empty", &[])]
+    {
+        fs::write(&file, content).unwrap();
+        let ran = finish(sandbox.command(&words).arg("--json"));
+        assert_eq!(
+            (ran.code, &ran.json()["outcome"], &ran.json()["result"]),
+            (0, &"miss".into(), &42.into()),
+            "{what}"
+        );
+        assert!(ran.stderr.starts_with("warning: "), "{what}: {}", ran.stderr);
+        assert_eq!(sandbox.json(&words)["outcome"], "hit", "{what}: healed");
+    }
+}

@@ -1,0 +1,11 @@
+//! The `objcache` program as a user meets it: every test runs the real binary on files and a cache of its own.
+
+mod arguments;
+mod broken_caches;
+mod cache_commands;
+mod documentation;
+mod exit_codes;
+mod key;
+mod run;
+mod support;
+mod terminal;

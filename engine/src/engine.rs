@@ -1,0 +1,339 @@
+//! Ask, compile, offer, load: in that order, whatever the store and the compiler are.
+//!
+//! The cache is asked before anything is optimised, on what the compiler's front end makes of the request.
+//! (LLVM asks its `ObjectCache` after the optimiser ran; such a hit saves almost nothing.) Trouble with the
+//! cache costs a compilation, never a result: an entry that does not load is compiled afresh.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use objcache_cache::{
+    CacheError, CompileOnce, CompiledObject, GetOrCompileError, ObjectBuffer, ObjectCache, Offer, Outcome,
+};
+use objcache_loader::{LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
+use objcache_signature::{
+    CompileInputs, InputError, KeyDocument, Provenance, Record, RecordError, Signature, embed,
+};
+
+use crate::compiler::{Compiler, Prepared};
+use crate::dump::DumpDirectory;
+use crate::error::{CompileError, Stage};
+use crate::request::{CompileRequest, Source, unix_us};
+
+/// Compiles or fetches, and loads. All methods may be called from many threads at once; threads that compile
+/// different things share no lock here.
+pub struct Engine {
+    cache: Arc<dyn ObjectCache>,
+    compiler: Arc<dyn Compiler>,
+    loader: Loader,
+    resolver: Arc<dyn SymbolResolver>,
+    verify_ir: bool,
+    dump_root: Option<PathBuf>,
+}
+
+/// An object, and how it was come by.
+#[derive(Debug, Clone)]
+pub struct Obtained {
+    /// The relocatable object.
+    pub object: ObjectBuffer,
+    /// Names the compilation.
+    pub signature: Signature,
+    /// What was compiled.
+    pub inputs: CompileInputs,
+    /// Whether the cache had it.
+    pub outcome: Outcome,
+    /// Why the cache was not asked, where something decides the object that the inputs cannot name.
+    pub uncacheable: Option<String>,
+    /// What it took.
+    pub timings: Timings,
+}
+
+/// Code that is ready to be called, and how it was come by.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The code. Dropping it frees the code.
+    pub image: LoadedImage,
+    /// The object it was loaded from.
+    pub object: ObjectBuffer,
+    /// Names the compilation.
+    pub signature: Signature,
+    /// What was compiled.
+    pub inputs: CompileInputs,
+    /// Whether the cache had it.
+    pub outcome: Outcome,
+    /// Why the cache was not asked, where something decides the object that the inputs cannot name.
+    pub uncacheable: Option<String>,
+    /// What it took.
+    pub timings: Timings,
+}
+
+/// What the steps took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// The compiler's front end: from the request to the inputs.
+    pub prepare: Duration,
+    /// Hashing, asking the cache, and waiting for others who compile the same.
+    pub lookup: Duration,
+    /// Verifying, compiling and embedding the record; `None` on a hit.
+    pub compile: Option<Duration>,
+    /// From the object to a callable address.
+    pub load: Duration,
+}
+
+impl Engine {
+    /// Starts from a cache and a compiler; everything else has a default.
+    pub fn builder<C: ObjectCache + 'static, K: Compiler + 'static>(cache: C, compiler: K) -> EngineBuilder {
+        EngineBuilder {
+            cache: Arc::new(cache),
+            compiler: Arc::new(compiler),
+            loader: None,
+            resolver: None,
+            verify_ir: true,
+            dump_root: None,
+        }
+    }
+
+    /// The compiler that misses go to.
+    pub fn compiler(&self) -> &dyn Compiler {
+        &*self.compiler
+    }
+
+    /// The object of a request, from the cache or from the compiler. It is not loaded.
+    ///
+    /// # Errors
+    /// When the request does not compile. The engine stays usable.
+    pub fn obtain(&self, request: &CompileRequest) -> Result<Obtained, EngineError> {
+        let started = Instant::now();
+        let Prepared { inputs, uncacheable } = self.compiler.prepare(request)?;
+        let prepare = started.elapsed();
+
+        let started = Instant::now();
+        let document = KeyDocument::of(&inputs)?;
+        let job = Job {
+            engine: self,
+            signature: document.signature(),
+            document,
+            inputs: &inputs,
+            source: &request.source,
+        };
+        let hashing = started.elapsed();
+
+        let signature = job.signature;
+        let (object, outcome, lookup, compile) = match &uncacheable {
+            None => {
+                let fetched = self.cache.get_or_compile(&signature, || job.compile())?;
+                (fetched.object, fetched.outcome, fetched.lookup, fetched.compile)
+            }
+            Some(why) => {
+                tracing::info!("{} is compiled without the cache: {why}", request.source.name());
+                let started = Instant::now();
+                let offer = job.compile()?;
+                (offer.object.into(), Outcome::Miss, Duration::ZERO, Some(started.elapsed()))
+            }
+        };
+        let timings = Timings { prepare, lookup: hashing + lookup, compile, load: Duration::ZERO };
+        Ok(Obtained { object, signature, inputs, outcome, uncacheable, timings })
+    }
+
+    /// The code of a request, ready to be called.
+    ///
+    /// # Errors
+    /// When the request does not compile, or the object does not load. The engine stays usable.
+    pub fn load(&self, request: &CompileRequest) -> Result<Loaded, EngineError> {
+        let mut obtained = self.obtain(request)?;
+        let mut started = Instant::now();
+        let image = match self.load_object(&obtained.object) {
+            Err(error) if obtained.outcome == Outcome::Hit && blames_the_object(&error) => {
+                tracing::warn!("entry {} does not load and is compiled afresh: {error}", obtained.signature);
+                self.replace(&mut obtained, &request.source)?;
+                started = Instant::now();
+                self.load_object(&obtained.object)?
+            }
+            result => result?,
+        };
+        obtained.timings.load = started.elapsed();
+        let Obtained { object, signature, inputs, outcome, uncacheable, timings } = obtained;
+        Ok(Loaded { image, object, signature, inputs, outcome, uncacheable, timings })
+    }
+
+    /// Loads an object that came from elsewhere.
+    ///
+    /// # Errors
+    /// When it is malformed, refers to symbols that nobody defines, or does not fit the host.
+    pub fn load_object(&self, object: &[u8]) -> Result<LoadedImage, LoadError> {
+        self.loader.load(object, &*self.resolver)
+    }
+
+    /// Compiles what the cache had wrong, and offers it in its place.
+    fn replace(&self, obtained: &mut Obtained, source: &Source) -> Result<(), EngineError> {
+        let document = KeyDocument::of(&obtained.inputs)?;
+        let signature = obtained.signature;
+        let started = Instant::now();
+        let offer = Job { engine: self, signature, document, inputs: &obtained.inputs, source }.compile()?;
+        let compile_time = started.elapsed();
+        self.cache.notify_object_compiled(&CompiledObject {
+            signature,
+            object: &offer.object,
+            key_document: &offer.key_document,
+            provenance: &offer.provenance,
+            namespace: &offer.namespace,
+            compile_time,
+        })?;
+        obtained.outcome = Outcome::Miss;
+        obtained.timings.compile = Some(compile_time);
+        obtained.object = offer.object.into();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.compiler.name())
+    }
+}
+
+/// Whether another object of the same compilation could load where this one did not. What the host lacks
+/// (memory, symbols) it lacks for every object.
+fn blames_the_object(error: &LoadError) -> bool {
+    use LoadError::{Limit, Malformed, UnknownFormat, Unsupported};
+    matches!(error, UnknownFormat(..) | Unsupported(..) | Malformed { .. } | Limit { .. })
+}
+
+/// One compilation that the cache could not spare us.
+struct Job<'a> {
+    engine: &'a Engine,
+    signature: Signature,
+    document: KeyDocument,
+    inputs: &'a CompileInputs,
+    source: &'a Source,
+}
+
+impl Job<'_> {
+    fn compile(&self) -> Result<Offer, CompileError> {
+        self.offer().map_err(|error| error.of_source(&self.source.name()))
+    }
+
+    fn offer(&self) -> Result<Offer, CompileError> {
+        let compiler = self.engine.compiler();
+        let dump = self.engine.dump_root.as_deref().map(|root| DumpDirectory::of(root, &self.signature));
+        let started = Instant::now();
+        if self.engine.verify_ir {
+            compiler.verify(self.inputs)?;
+        }
+        let object = compiler.compile(self.inputs, dump.as_ref())?;
+        let record =
+            Record { key_document: self.document.clone(), provenance: self.provenance(started.elapsed()) };
+        Ok(Offer {
+            object: self.with_record(object, &record)?,
+            key_document: record.key_document.as_bytes().to_vec(),
+            provenance: record.provenance,
+            namespace: self.inputs.namespace.clone(),
+        })
+    }
+
+    fn with_record(&self, object: Vec<u8>, record: &Record) -> Result<Vec<u8>, CompileError> {
+        match embed(&object, record) {
+            Ok(object) => Ok(object),
+            // A format whose objects carry no record yet is cached all the same.
+            Err(RecordError::UnsupportedFormat(_)) => Ok(object),
+            Err(error) => Err(CompileError::new(Stage::Emit, self.source.name(), error)),
+        }
+    }
+
+    fn provenance(&self, compile_time: Duration) -> Provenance {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let directory = std::env::current_dir().ok();
+        Provenance {
+            source_path: self.source.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            source_modified_unix_us: self.source.modified_unix_us(),
+            working_directory: directory.map(|path| path.to_string_lossy().into_owned()),
+            host: Some(host),
+            compile_time_us: u64::try_from(compile_time.as_micros()).ok(),
+            compiled_at_unix_us: unix_us(SystemTime::now()),
+        }
+    }
+}
+
+/// Settings of an [`Engine`].
+pub struct EngineBuilder {
+    cache: Arc<dyn ObjectCache>,
+    compiler: Arc<dyn Compiler>,
+    loader: Option<Loader>,
+    resolver: Option<Arc<dyn SymbolResolver>>,
+    verify_ir: bool,
+    dump_root: Option<PathBuf>,
+}
+
+impl EngineBuilder {
+    /// How objects are loaded; the default is [`Loader::new`].
+    pub fn loader(mut self, loader: Loader) -> Self {
+        self.loader = Some(loader);
+        self
+    }
+
+    /// What undefined symbols mean; the default is the symbols of this process.
+    pub fn resolver<R: SymbolResolver + 'static>(mut self, resolver: R) -> Self {
+        self.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Whether IR is verified before it is compiled; the default is yes. Hits are not verified again.
+    pub fn verify_ir(mut self, verify: bool) -> Self {
+        self.verify_ir = verify;
+        self
+    }
+
+    /// A folder for intermediate results, one folder below it per signature; the default is none.
+    pub fn dump_directory(mut self, root: impl Into<PathBuf>) -> Self {
+        self.dump_root = Some(root.into());
+        self
+    }
+
+    /// The engine.
+    pub fn build(self) -> Engine {
+        let Self { cache, compiler, loader, resolver, verify_ir, dump_root } = self;
+        Engine {
+            cache,
+            compiler,
+            loader: loader.unwrap_or_default(),
+            resolver: resolver.unwrap_or_else(|| Arc::new(ProcessSymbols)),
+            verify_ir,
+            dump_root,
+        }
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EngineBuilder({})", self.compiler.name())
+    }
+}
+
+/// Why a request gave no code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The compiler refused it.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The compiler left open what decides the object.
+    #[error("cannot sign the compilation: {0}")]
+    Inputs(#[from] InputError),
+    /// The object does not load.
+    #[error("cannot load the object: {0}")]
+    Load(#[from] LoadError),
+    /// The cache is in trouble, and was asked to be strict about it.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl From<GetOrCompileError<CompileError>> for EngineError {
+    fn from(error: GetOrCompileError<CompileError>) -> Self {
+        match error {
+            GetOrCompileError::Compile(error) => Self::Compile(error),
+            GetOrCompileError::Cache(error) => Self::Cache(error),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a compilation gave no object: which stage failed, on what, and why.
+
+use std::fmt;
+
+/// The steps of a compilation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Reading the source and deciding what is compiled for what.
+    Prepare,
+    /// Finding out which compiler this is.
+    Identify,
+    /// Checking the IR.
+    Verify,
+    /// Optimising and generating code.
+    Compile,
+    /// Writing the object.
+    Emit,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare",
+            Self::Identify => "identify the compiler",
+            Self::Verify => "verify",
+            Self::Compile => "compile",
+            Self::Emit => "emit",
+        })
+    }
+}
+
+/// A compilation that gave no object. The compiler may be used again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {stage} {what}: {why}")]
+pub struct CompileError {
+    /// The stage that failed.
+    pub stage: Stage,
+    /// What it failed on: a file, a function, a program.
+    pub what: String,
+    /// In the compiler's own words where it has some.
+    pub why: String,
+}
+
+impl CompileError {
+    /// An error of this stage.
+    pub fn new(stage: Stage, what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { stage, what: what.into(), why: why.to_string() }
+    }
+
+    /// Says which source it is about: once there are inputs, compilers see texts that have no names.
+    pub(crate) fn of_source(mut self, name: &str) -> Self {
+        if !self.what.contains(name) {
+            self.what = format!("{} of {name}", self.what);
+        }
+        self
+    }
+}

@@ -1,0 +1,234 @@
+//! x86-64, by the System V psABI (AMD64 supplement, "Relocation", and its large code model).
+//!
+//! Oddities: `PC32` is used by older assemblers for calls too, so whether it may go through a stub is told from the
+//! opcode before it. `GOTPCRELX` invites relaxation; the load through the GOT is kept, it is always right. The field
+//! of `32` is zero-extended by the instruction, that of `32S` sign-extended: both only reach the lowest 2 GiB of
+//! addresses (`32` up to 4 GiB), which is where an image that uses them on itself must be.
+
+use super::{Architecture, Fixup, Operand, either, field, signed, unsigned};
+use crate::error::FixupProblem;
+use crate::graph::Format;
+
+pub(crate) enum X86_64 {}
+
+/// Relocation kinds in the psABI's names, without `R_X86_64_`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    None,
+    Abs64,
+    Abs32,
+    Abs32S,
+    Abs16,
+    Abs8,
+    Pc64,
+    Pc32,
+    Pc16,
+    Pc8,
+    Plt32,
+    PltOff64,
+    Got32,
+    Got64,
+    GotOff64,
+    GotPc32,
+    GotPc64,
+    GotPcRel,
+    GotPcRel64,
+    Size32,
+    Size64,
+}
+
+/// Numbers and names of the ELF relocations. Those of thread-local storage, dynamic linking and ABIs other than
+/// LP64 are named for the message only.
+const ELF: [(u32, &str); 49] = [
+    (0, "NONE"),
+    (1, "64"),
+    (2, "PC32"),
+    (3, "GOT32"),
+    (4, "PLT32"),
+    (5, "COPY"),
+    (6, "GLOB_DAT"),
+    (7, "JUMP_SLOT"),
+    (8, "RELATIVE"),
+    (9, "GOTPCREL"),
+    (10, "32"),
+    (11, "32S"),
+    (12, "16"),
+    (13, "PC16"),
+    (14, "8"),
+    (15, "PC8"),
+    (16, "DTPMOD64"),
+    (17, "DTPOFF64"),
+    (18, "TPOFF64"),
+    (19, "TLSGD"),
+    (20, "TLSLD"),
+    (21, "DTPOFF32"),
+    (22, "GOTTPOFF"),
+    (23, "TPOFF32"),
+    (24, "PC64"),
+    (25, "GOTOFF64"),
+    (26, "GOTPC32"),
+    (27, "GOT64"),
+    (28, "GOTPCREL64"),
+    (29, "GOTPC64"),
+    (30, "GOTPLT64"),
+    (31, "PLTOFF64"),
+    (32, "SIZE32"),
+    (33, "SIZE64"),
+    (34, "GOTPC32_TLSDESC"),
+    (35, "TLSDESC_CALL"),
+    (36, "TLSDESC"),
+    (37, "IRELATIVE"),
+    (41, "GOTPCRELX"),
+    (42, "REX_GOTPCRELX"),
+    (43, "CODE_4_GOTPCRELX"),
+    (44, "CODE_4_GOTTPOFF"),
+    (45, "CODE_4_GOTPC32_TLSDESC"),
+    (46, "CODE_5_GOTPCRELX"),
+    (47, "CODE_5_GOTTPOFF"),
+    (48, "CODE_5_GOTPC32_TLSDESC"),
+    (49, "CODE_6_GOTPCRELX"),
+    (50, "CODE_6_GOTTPOFF"),
+    (51, "CODE_6_GOTPC32_TLSDESC"),
+];
+
+fn elf_kind(raw: u32) -> Option<Kind> {
+    Some(match raw {
+        0 => Kind::None,
+        1 => Kind::Abs64,
+        2 => Kind::Pc32,
+        3 => Kind::Got32,
+        4 => Kind::Plt32,
+        9 | 41 | 42 | 43 | 46 | 49 => Kind::GotPcRel,
+        10 => Kind::Abs32,
+        11 => Kind::Abs32S,
+        12 => Kind::Abs16,
+        13 => Kind::Pc16,
+        14 => Kind::Abs8,
+        15 => Kind::Pc8,
+        24 => Kind::Pc64,
+        25 => Kind::GotOff64,
+        26 => Kind::GotPc32,
+        27 | 30 => Kind::Got64,
+        28 => Kind::GotPcRel64,
+        29 => Kind::GotPc64,
+        31 => Kind::PltOff64,
+        32 => Kind::Size32,
+        33 => Kind::Size64,
+        _ => return None,
+    })
+}
+
+#[cold]
+fn elf_unsupported(raw: u32) -> &'static str {
+    match raw {
+        16..=23 | 34..=36 | 44 | 45 | 47 | 48 | 50 | 51 => "thread-local storage",
+        5..=8 | 37 => "a relocation of the dynamic linker in an object file",
+        _ => "this kind of relocation",
+    }
+}
+
+impl Architecture for X86_64 {
+    type Kind = Kind;
+
+    const SLOT_SIZE: u64 = 8;
+    const STUB_SIZE: u64 = 8;
+    const TRAP: u8 = 0xcc; // int3
+
+    /// PC32 and PLT32.
+    #[inline(always)]
+    fn is_relative_32(format: Format, raw: u32) -> bool {
+        let Format::Elf = format;
+        matches!(raw, 2 | 4)
+    }
+
+    #[inline]
+    fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
+        let Format::Elf = format;
+        elf_kind(raw).ok_or_else(|| elf_unsupported(raw))
+    }
+
+    fn name(format: Format, raw: u32) -> String {
+        let Format::Elf = format;
+        match ELF.iter().find(|(number, _)| *number == raw) {
+            Some((_, name)) => format!("R_X86_64_{name}"),
+            None => format!("relocation type {raw}"),
+        }
+    }
+
+    #[inline]
+    fn operand(kind: Kind) -> Operand {
+        match kind {
+            Kind::None => Operand::None,
+            Kind::Abs64 | Kind::Pc64 | Kind::GotOff64 | Kind::PltOff64 => Operand::Symbol,
+            Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 => Operand::LowSymbol,
+            Kind::Pc32 => Operand::NearSymbol,
+            Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
+            Kind::Plt32 => Operand::Branch,
+            Kind::Got32 | Kind::Got64 | Kind::GotPcRel | Kind::GotPcRel64 => Operand::Slot,
+            Kind::GotPc32 | Kind::GotPc64 => Operand::Got,
+            Kind::Size32 | Kind::Size64 => Operand::Size,
+        }
+    }
+
+    /// `call` is E8, `jmp` E9, a conditional jump 0F 80 to 0F 8F; the displacement is the instruction's last field,
+    /// so the addend is -4.
+    fn is_branch(section: &[u8], offset: u64, addend: i64) -> bool {
+        let before =
+            usize::try_from(offset).ok().and_then(|offset| section.get(..offset)).unwrap_or_default();
+        addend == -4 && matches!(before, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
+    }
+
+    #[inline]
+    fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
+        match kind {
+            Kind::None => {}
+            // S + A: word64. Z + A: word64.
+            Kind::Abs64 | Kind::Size64 => *field(section, offset)? = fixup.absolute().to_le_bytes(),
+            // S + A: word32, zero-extended.
+            Kind::Abs32 => {
+                *field(section, offset)? = (unsigned(fixup.absolute(), 32)? as u32).to_le_bytes();
+            }
+            // S + A: word32, sign-extended. Z + A: word32.
+            Kind::Abs32S | Kind::Size32 => {
+                *field(section, offset)? = (signed(fixup.absolute() as i64, 32)? as i32).to_le_bytes();
+            }
+            // S + A: word16.
+            Kind::Abs16 => *field(section, offset)? = (either(fixup.absolute(), 16)? as u16).to_le_bytes(),
+            // S + A: word8.
+            Kind::Abs8 => *field(section, offset)? = (either(fixup.absolute(), 8)? as u8).to_le_bytes(),
+            // S + A - P: word64. GOT + A - P: word64. G + GOT + A - P: word64.
+            Kind::Pc64 | Kind::GotPc64 | Kind::GotPcRel64 => {
+                *field(section, offset)? = fixup.relative().to_le_bytes();
+            }
+            // S + A - P, L + A - P, G + GOT + A - P, GOT + A - P: word32.
+            Kind::Pc32 | Kind::Plt32 | Kind::GotPcRel | Kind::GotPc32 => {
+                *field(section, offset)? = (signed(fixup.relative(), 32)? as i32).to_le_bytes();
+            }
+            // S + A - P: word16.
+            Kind::Pc16 => *field(section, offset)? = (signed(fixup.relative(), 16)? as i16).to_le_bytes(),
+            // S + A - P: word8.
+            Kind::Pc8 => *field(section, offset)? = (signed(fixup.relative(), 8)? as i8).to_le_bytes(),
+            // G + A: word32.
+            Kind::Got32 => {
+                *field(section, offset)? = (signed(fixup.got_relative(), 32)? as i32).to_le_bytes()
+            }
+            // G + A, S + A - GOT, L - GOT + A: word64.
+            Kind::Got64 | Kind::GotOff64 | Kind::PltOff64 => {
+                *field(section, offset)? = fixup.got_relative().to_le_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    /// `jmp *slot(%rip)`, six bytes, then traps.
+    fn write_stub(stub: &mut [u8], place: u64, slot: u64) -> Result<(), FixupProblem> {
+        let displacement = Fixup { place, target: slot, addend: -6, got: 0 };
+        stub.fill(Self::TRAP);
+        *field(stub, 0)? = [0xff, 0x25];
+        *field(stub, 2)? = (signed(displacement.relative(), 32)? as i32).to_le_bytes();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

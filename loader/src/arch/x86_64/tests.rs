@@ -1,0 +1,186 @@
+//! Facts about single fix-ups: the value, and both sides of each edge.
+
+use super::{Kind::*, *};
+use FixupProblem::OutsideSection;
+
+/// Place 0x1000, addend 0, GOT 0x5000 unless changed.
+const fn to(target: u64) -> Fixup {
+    Fixup { place: 0x1000, target, addend: 0, got: 0x5000 }
+}
+
+const fn plus(target: u64, addend: i64) -> Fixup {
+    Fixup { addend, ..to(target) }
+}
+
+const fn out_of(bits: u32, value: i64) -> FixupProblem {
+    FixupProblem::OutOfRange { value, bits }
+}
+
+/// Applies to a field between guards, with leftovers in it, and compares the bytes of the field's width.
+#[track_caller]
+fn check<const N: usize>(kind: Kind, fixup: Fixup, expected: Result<[u8; N], FixupProblem>) {
+    let mut section = vec![0xa5; N + 8];
+    let result = X86_64::apply(kind, &mut section, 4, fixup);
+    assert_eq!(result.map(|()| section[4..4 + N].try_into().unwrap()), expected);
+    assert_eq!(
+        (&section[..4], &section[4 + N..]),
+        (&[0xa5; 4][..], &[0xa5; 4][..]),
+        "wrote beside the field"
+    );
+}
+
+/// The value that fits in no more than 32 bits, as bytes.
+fn word(value: u32) -> Result<[u8; 4], FixupProblem> {
+    Ok(value.to_le_bytes())
+}
+
+fn long(value: u64) -> Result<[u8; 8], FixupProblem> {
+    Ok(value.to_le_bytes())
+}
+
+#[test]
+fn none_does_nothing() {
+    check(None, to(u64::MAX), Ok([]));
+}
+
+#[test]
+fn absolute_64() {
+    check(Abs64, plus(0xffff_8000_0000_0000, 8), long(0xffff_8000_0000_0008));
+    check(Abs64, plus(1, -2), long(u64::MAX));
+    check(Size64, plus(24, 1), long(25));
+}
+
+#[test]
+fn absolute_32_is_zero_extended() {
+    check(Abs32, to(0), word(0));
+    check(Abs32, to(0xffff_ffff), word(0xffff_ffff));
+    check::<4>(Abs32, to(0x1_0000_0000), Err(out_of(32, 0x1_0000_0000)));
+    check::<4>(Abs32, plus(0, -1), Err(out_of(32, -1)));
+    check(Abs32, plus(0x1_0000_0000, -1), word(0xffff_ffff));
+}
+
+#[test]
+fn absolute_32s_is_sign_extended() {
+    for kind in [Abs32S, Size32] {
+        check(kind, to(0x7fff_ffff), word(0x7fff_ffff));
+        check::<4>(kind, to(0x8000_0000), Err(out_of(32, 0x8000_0000)));
+        check(kind, to(0xffff_ffff_8000_0000), word(0x8000_0000));
+        check::<4>(kind, to(0xffff_ffff_7fff_ffff), Err(out_of(32, -0x8000_0001)));
+    }
+}
+
+#[test]
+fn absolute_16_and_8_have_no_sign() {
+    check(Abs16, to(0xffff), Ok([0xff, 0xff]));
+    check::<2>(Abs16, to(0x1_0000), Err(out_of(16, 0x1_0000)));
+    check(Abs16, plus(0, -0x8000), Ok([0x00, 0x80]));
+    check::<2>(Abs16, plus(0, -0x8001), Err(out_of(16, -0x8001)));
+    check(Abs8, to(0xff), Ok([0xff]));
+    check::<1>(Abs8, to(0x100), Err(out_of(8, 0x100)));
+    check(Abs8, plus(0, -0x80), Ok([0x80]));
+    check::<1>(Abs8, plus(0, -0x81), Err(out_of(8, -0x81)));
+}
+
+#[test]
+fn relative_32() {
+    for kind in [Pc32, Plt32, GotPcRel, GotPc32] {
+        check(kind, plus(0x1000, -4), word(-4i32 as u32));
+        check(kind, to(0x8000_0fff), word(0x7fff_ffff));
+        check::<4>(kind, to(0x8000_1000), Err(out_of(32, 0x8000_0000)));
+        check(kind, plus(0, -0x7fff_f000), word(0x8000_0000));
+        check::<4>(kind, plus(0, -0x7fff_f001), Err(out_of(32, -0x8000_0001)));
+    }
+}
+
+#[test]
+fn relative_64() {
+    for kind in [Pc64, GotPc64, GotPcRel64] {
+        check(kind, to(0x7fff_0000_0000), long(0x7ffe_ffff_f000));
+        check(kind, to(0), long(0x1000u64.wrapping_neg()));
+    }
+}
+
+#[test]
+fn relative_16_and_8() {
+    check(Pc16, to(0x8fff), Ok([0xff, 0x7f]));
+    check::<2>(Pc16, to(0x9000), Err(out_of(16, 0x8000)));
+    check(Pc16, plus(0, -0x7000), Ok([0x00, 0x80]));
+    check::<2>(Pc16, plus(0, -0x7001), Err(out_of(16, -0x8001)));
+    check(Pc8, to(0x107f), Ok([0x7f]));
+    check::<1>(Pc8, to(0x1080), Err(out_of(8, 0x80)));
+    check(Pc8, to(0xf80), Ok([0x80]));
+    check::<1>(Pc8, to(0xf7f), Err(out_of(8, -0x81)));
+}
+
+#[test]
+fn relative_to_the_got() {
+    for kind in [Got64, GotOff64, PltOff64] {
+        check(kind, plus(0x5018, 1), long(0x19));
+        check(kind, to(0x4000), long(0x1000u64.wrapping_neg()));
+    }
+    check(Got32, to(0x8000_4fff), word(0x7fff_ffff));
+    check::<4>(Got32, to(0x8000_5000), Err(out_of(32, 0x8000_0000)));
+}
+
+#[test]
+fn a_field_must_be_inside_of_the_section() {
+    for (kind, width) in
+        [(Abs64, 8), (Pc64, 8), (Abs32, 4), (Pc32, 4), (Got32, 4), (Abs16, 2), (Pc16, 2), (Abs8, 1), (Pc8, 1)]
+    {
+        let fixup = Fixup { place: 0, target: 0, addend: 0, got: 0 };
+        let mut section = vec![0; width];
+        assert_eq!(X86_64::apply(kind, &mut section, 0, fixup), Ok(()));
+        assert_eq!(X86_64::apply(kind, &mut section, 1, fixup), Err(OutsideSection));
+        assert_eq!(X86_64::apply(kind, &mut section, u64::MAX, fixup), Err(OutsideSection));
+        assert_eq!(X86_64::apply(kind, &mut section, u64::MAX - 3, fixup), Err(OutsideSection));
+        assert_eq!(X86_64::apply(kind, &mut [], 0, fixup), Err(OutsideSection));
+    }
+}
+
+#[test]
+fn a_stub_jumps_through_its_entry() {
+    let mut stub = [0; 8];
+    assert_eq!(X86_64::write_stub(&mut stub, 0x1000, 0x2000), Ok(()));
+    assert_eq!(stub, [0xff, 0x25, 0xfa, 0x0f, 0x00, 0x00, 0xcc, 0xcc]);
+    assert_eq!(X86_64::write_stub(&mut stub, 0, 0x8000_0005), Ok(()));
+    assert_eq!(X86_64::write_stub(&mut stub, 0, 0x8000_0006), Err(out_of(32, 0x8000_0000)));
+}
+
+#[test]
+fn calls_and_jumps_are_told_from_data() {
+    let is_branch = |before: &[u8], addend| X86_64::is_branch(before, before.len() as u64, addend);
+    assert!(is_branch(&[0xe8], -4));
+    assert!(is_branch(&[0x90, 0xe9], -4));
+    assert!(is_branch(&[0x0f, 0x80], -4));
+    assert!(is_branch(&[0x0f, 0x8f], -4));
+    assert!(!is_branch(&[0x0f, 0x90], -4));
+    assert!(!is_branch(&[0x8b, 0x05], -4), "mov x(%rip), %eax");
+    assert!(!is_branch(&[0xe8], 0));
+    assert!(!is_branch(&[], -4));
+    assert!(!X86_64::is_branch(&[0xe8], 7, -4));
+}
+
+#[test]
+fn each_number_has_a_name_and_a_kind_or_a_reason() {
+    for raw in 0..=64 {
+        let name = X86_64::name(Format::Elf, raw);
+        match X86_64::kind(Format::Elf, raw) {
+            Ok(_) => assert!(name.starts_with("R_X86_64_"), "{raw}"),
+            Err(why) => assert_eq!(name.starts_with("R_X86_64_"), why != "this kind of relocation", "{raw}"),
+        }
+    }
+    assert_eq!(X86_64::name(Format::Elf, 4), "R_X86_64_PLT32");
+    assert_eq!(X86_64::name(Format::Elf, 42), "R_X86_64_REX_GOTPCRELX");
+    assert_eq!(X86_64::name(Format::Elf, 99), "relocation type 99");
+    assert_eq!(X86_64::kind(Format::Elf, 23), Err("thread-local storage"));
+    assert!(X86_64::kind(Format::Elf, u32::MAX).is_err());
+}
+
+#[test]
+fn the_short_cut_agrees_with_the_table() {
+    for raw in 0..100 {
+        let kind = X86_64::kind(Format::Elf, raw);
+        let expected = matches!(kind, Ok(Kind::Pc32 | Kind::Plt32));
+        assert_eq!(X86_64::is_relative_32(Format::Elf, raw), expected, "{raw}");
+    }
+}

@@ -1,0 +1,183 @@
+//! What can go wrong between an object's bytes and a callable address, in words a person can act on.
+//!
+//! The lowest layer knows the number that did not fit; the layer above knows the section, the symbol and the
+//! kind. Each says its part, so a message reads
+//! ``.text+0x40: cannot relocate R_X86_64_PLT32 against `memcpy`: 0x7efffff00000 does not fit in 32 bits``.
+
+use std::fmt;
+
+use crate::memory::MemoryError;
+
+/// Why an object was not loaded. Nothing of it stays behind: memory is given back, registrations are undone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The bytes are no relocatable object of a format this loader reads.
+    #[error("not a relocatable object this loader reads: {0}")]
+    UnknownFormat(String),
+    /// The object is valid as far as read, but needs something this loader does not do.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// The object contradicts itself or its format.
+    #[error("malformed object: {place}: {why}")]
+    Malformed {
+        /// Where in the object: a section, a table entry, a header.
+        place: String,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The object asks for more than the loader's [`Limits`](crate::Limits) allow.
+    #[error("{what} is {value}, more than the limit of {limit}")]
+    Limit {
+        /// What was counted.
+        what: &'static str,
+        /// What the object asks for.
+        value: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// Strong symbols that no resolver knows.
+    #[error(transparent)]
+    Unresolved(#[from] UnresolvedSymbols),
+    /// A relocation that cannot be expressed where it stands.
+    #[error(transparent)]
+    Fixup(#[from] Box<FixupError>),
+    /// The memory manager refused.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The unwinder's registration refused.
+    #[error("unwind information: {0}")]
+    Unwind(String),
+}
+
+impl LoadError {
+    pub(crate) fn malformed(place: impl Into<String>, why: impl Into<String>) -> Self {
+        LoadError::Malformed { place: place.into(), why: why.into() }
+    }
+
+    pub(crate) fn limit(what: &'static str, value: u64, limit: u64) -> Self {
+        LoadError::Limit { what, value, limit }
+    }
+}
+
+/// Strong symbols without a definition, each with the first place that needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnresolvedSymbols {
+    /// At most [`UnresolvedSymbols::SHOWN`] of them, in the order of the symbol table.
+    pub shown: Vec<UnresolvedSymbol>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+/// One symbol without a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnresolvedSymbol {
+    /// The name; bytes that are not UTF-8 are escaped.
+    pub name: String,
+    /// The first relocation against it, as `section+offset`.
+    pub needed_at: String,
+}
+
+impl UnresolvedSymbols {
+    /// How many symbols an error names before it only counts.
+    pub const SHOWN: usize = 16;
+}
+
+impl std::error::Error for UnresolvedSymbols {}
+
+impl fmt::Display for UnresolvedSymbols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unresolved symbols: ")?;
+        for (number, symbol) in self.shown.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}`{}` (needed at {})", symbol.name, symbol.needed_at)?;
+        }
+        match self.total - self.shown.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A relocation that cannot be done, with everything needed to find it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{section}+{offset:#x}: cannot relocate {kind} against `{symbol}`: {problem}")]
+pub struct FixupError {
+    /// Section that holds the place.
+    pub section: String,
+    /// Offset of the place in its section.
+    pub offset: u64,
+    /// The relocation's name in its ABI.
+    pub kind: String,
+    /// The symbol it refers to, or its section's name.
+    pub symbol: String,
+    /// What is wrong.
+    pub problem: FixupProblem,
+}
+
+/// What keeps a fix-up from being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FixupProblem {
+    /// The value does not fit in the field.
+    OutOfRange {
+        /// The value, as a signed 64-bit number.
+        value: i64,
+        /// Width of the field.
+        bits: u32,
+    },
+    /// The field reaches past the end of its section, or the section has no bytes.
+    OutsideSection,
+    /// The symbol's section is not loaded (debug information, a discarded group).
+    TargetNotLoaded,
+    /// This loader does not do this kind of relocation.
+    Unsupported(&'static str),
+}
+
+impl fmt::Display for FixupProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FixupProblem::OutOfRange { value, bits } => {
+                let sign = if *value < 0 { "-" } else { "" };
+                write!(f, "{sign}{:#x} does not fit in {bits} bits", value.unsigned_abs())
+            }
+            FixupProblem::OutsideSection => f.write_str("the place is outside of its section"),
+            FixupProblem::TargetNotLoaded => f.write_str("the symbol's section is not loaded"),
+            FixupProblem::Unsupported(what) => write!(f, "{what} is not supported"),
+        }
+    }
+}
+
+/// Why [`LoadedImage::get`](crate::LoadedImage::get) has no symbol to give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The image exports no symbol of that name.
+    #[error("the image exports no symbol `{0}`")]
+    NotFound(String),
+    /// The requested type is no pointer: its size is not that of an address.
+    #[error("`{name}`: a symbol is {address} bytes, the requested type has {requested}")]
+    NotAPointer {
+        /// The symbol asked for.
+        name: String,
+        /// Size of the requested type.
+        requested: usize,
+        /// Size of an address.
+        address: usize,
+    },
+}
+
+/// A name out of an object as text: what is not UTF-8 or not printable is escaped, so that a hostile name cannot
+/// draw on a terminal.
+pub(crate) fn printable(name: &[u8]) -> String {
+    const SHOWN: usize = 256;
+    let cut = &name[..name.len().min(SHOWN)];
+    let mut text: String = match std::str::from_utf8(cut) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => cut.escape_ascii().to_string(),
+    };
+    if cut.len() < name.len() {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,256 @@
+//! A loaded image: symbols to call, memory to give back.
+
+use std::ffi::{c_char, c_int};
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::LookupError;
+use crate::events::{EventListener, ImageId};
+use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, Linked};
+use crate::memory::{FinalizedMemory, Segment};
+use crate::process;
+use crate::unwind::UnwindRegistration;
+
+/// An object in memory. Dropping it runs its finalisers if its initialisers ran and the static destructors that its code
+/// registered, deregisters it everywhere and frees its memory: nothing of it may be executing or be pointed to then. A [`Symbol`] borrows the image, so the compiler
+/// watches over what was got by [`get`](Self::get).
+pub struct LoadedImage {
+    // Dropped in this order: listeners are told and unwind tables deregistered while the memory is still there.
+    announced: Option<Announced>,
+    unwind: Option<Box<dyn UnwindRegistration>>,
+    exports: Exports,
+    hooks: Option<Box<Hooks>>,
+    initialized: AtomicBool,
+    executes_here: bool,
+    sizes: [usize; 3],
+    memory: Box<dyn FinalizedMemory>,
+}
+
+/// An image that listeners know of. Dropping it tells them that it goes.
+pub(crate) struct Announced {
+    pub(crate) image: ImageId,
+    pub(crate) listeners: Arc<[Arc<dyn EventListener>]>,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        for listener in self.listeners.iter().rev() {
+            listener.notify_freeing(self.image);
+        }
+    }
+}
+
+impl LoadedImage {
+    pub(crate) fn new(
+        linked: Linked,
+        unwind: Option<Box<dyn UnwindRegistration>>,
+        announced: Option<Announced>,
+        executes_here: bool,
+    ) -> Self {
+        let Linked { memory, exports, hooks, unwind: _, sizes } = linked;
+        LoadedImage {
+            announced,
+            unwind,
+            exports,
+            hooks: (!hooks.is_empty()).then(|| Box::new(hooks)),
+            initialized: AtomicBool::new(false),
+            executes_here,
+            sizes,
+            memory,
+        }
+    }
+
+    /// Target address of an exported symbol. Hidden and local symbols are not exported.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        self.exports.address(name)
+    }
+
+    /// An exported symbol as a function pointer or a raw pointer, which cannot outlive the image.
+    ///
+    /// # Safety
+    /// `F` must be what the symbol is: a function pointer with its exact signature and calling convention, or a
+    /// pointer to its type. The object's code must be trusted, and its initialisers have been run if it needs them.
+    /// A copy taken out of the [`Symbol`] must not be used after the image is dropped.
+    ///
+    /// # Errors
+    /// [`LookupError`]: no such symbol, or `F` is no pointer.
+    #[allow(unsafe_code)] // An address becomes what the caller says it is.
+    pub unsafe fn get<F: Copy>(&self, name: &str) -> Result<Symbol<'_, F>, LookupError> {
+        let address = self.address(name).filter(|_| self.executes_here);
+        let address =
+            address.ok_or_else(|| LookupError::NotFound(crate::error::printable(name.as_bytes())))?;
+        let address = address as usize;
+        if size_of::<F>() != size_of::<usize>() {
+            let (requested, address) = (size_of::<F>(), size_of::<usize>());
+            return Err(LookupError::NotAPointer { name: name.to_owned(), requested, address });
+        }
+        // SAFETY: the sizes are equal, as just checked; that the bits are a valid `F` is what the caller vouches for.
+        let pointer = unsafe { mem::transmute_copy::<usize, F>(&address) };
+        Ok(Symbol { pointer, image: PhantomData })
+    }
+
+    /// The exported symbols, in the order of the object's symbol table.
+    pub fn symbols(&self) -> impl Iterator<Item = ImageSymbol<'_>> {
+        self.exports.iter()
+    }
+
+    /// Whether the object has initialisers (`.init_array`, `.ctors`) that did not run yet.
+    pub fn needs_initializers(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| !hooks.initializers.is_empty())
+            && !self.initialized.load(Ordering::Acquire)
+    }
+
+    /// Runs the image's initialisers in order of priority, on this thread, the first time it is called; later calls
+    /// do nothing. When the image is dropped, its finalisers run, and the static destructors it registered.
+    ///
+    /// # Safety
+    /// The object's code must be trusted; an initialiser must not unwind. Nobody may use the image until this
+    /// returns.
+    #[allow(unsafe_code)] // Runs loaded code.
+    pub unsafe fn run_initializers(&self) {
+        let Some(hooks) = self.hooks.as_ref().filter(|_| self.executes_here) else { return };
+        if self.initialized.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for array in &hooks.initializers {
+            // SAFETY: the array is a section of this live image, its entries relocated by the loader; that the code
+            // may run is what the caller vouches for.
+            unsafe { run(array) };
+        }
+    }
+
+    /// Bytes of the image in one kind of memory, without what the manager adds.
+    pub fn segment_size(&self, segment: Segment) -> usize {
+        self.sizes[segment.index()]
+    }
+
+    /// Bytes of the image in memory, all kinds together.
+    pub fn memory_size(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+
+    /// Bytes on the heap for the image's symbols.
+    pub fn bookkeeping_size(&self) -> usize {
+        size_of::<Self>() + self.exports.heap_bytes()
+    }
+
+    /// The linked bytes of a segment, if the memory manager keeps them for reading
+    /// ([`FixedMemory`](crate::FixedMemory) does).
+    pub fn linked_bytes(&self, segment: Segment) -> Option<&[u8]> {
+        self.memory.linked_bytes(segment)
+    }
+}
+
+impl Drop for LoadedImage {
+    #[allow(unsafe_code)] // Runs loaded code.
+    fn drop(&mut self) {
+        let initialized = *self.initialized.get_mut();
+        if let Some(hooks) = self.hooks.take().filter(|_| self.executes_here) {
+            // SAFETY: the memory is still there. Finalisers run if initialisers ran, so whoever ran them vouched for
+            // the code; destructors were registered by code that somebody called and vouched for.
+            unsafe { finalize(&hooks, initialized) };
+        }
+        // Explicit, because the order is what makes it sound.
+        self.announced = None;
+        self.unwind = None;
+    }
+}
+
+/// The order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run
+/// from the last to the first: finalisers without a priority, static destructors in the reverse of their registration,
+/// finalisers with a priority.
+///
+/// # Safety
+/// The arrays must be in memory, their code and that of registered destructors trusted.
+#[allow(unsafe_code)] // Runs loaded code.
+unsafe fn finalize(hooks: &Hooks, initialized: bool) {
+    let arrays = if initialized { &hooks.finalizers[..] } else { &[] };
+    let (before, after) = arrays.split_at(arrays.partition_point(FunctionArray::has_no_priority));
+    for array in before {
+        // SAFETY: as the caller vouches.
+        unsafe { run(array) };
+    }
+    if let Some(handle) = hooks.dso_handle {
+        // SAFETY: as the caller vouches.
+        unsafe { run_registered_destructors(handle) };
+    }
+    for array in after {
+        // SAFETY: as the caller vouches.
+        unsafe { run(array) };
+    }
+}
+
+/// Runs what was registered with `__cxa_atexit` under the image's handle, once. Without it the C library would run it
+/// when the process exits, and the code be gone.
+///
+/// # Safety
+/// The registered destructors must be in memory, their code trusted.
+#[allow(unsafe_code)] // Runs loaded code.
+unsafe fn run_registered_destructors(handle: u64) {
+    type CxaFinalize = unsafe extern "C" fn(*const u8);
+    // A handle of zero means all destructors of the process. No image is at zero.
+    let Some(address) = process::function(c"__cxa_finalize").filter(|_| handle != 0) else { return };
+    // SAFETY: that is `void __cxa_finalize(void *d)` of the C++ ABI (Itanium C++ ABI, 3.3.6.3).
+    let cxa_finalize = unsafe { mem::transmute::<usize, CxaFinalize>(address as usize) };
+    // SAFETY: the handle is the image's own; what was registered under it is in the image and still there.
+    unsafe { cxa_finalize(handle as *const u8) };
+}
+
+/// Calls each function of an array. Zero and -1 mark places without one, as in `.ctors`.
+///
+/// # Safety
+/// The array must be in memory, its entries functions that may be called.
+#[allow(unsafe_code)] // Runs loaded code.
+unsafe fn run(array: &FunctionArray) {
+    type Initializer = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+    let count = array.size as usize / size_of::<usize>();
+    for step in 0..count {
+        let number = if array.backwards { count - 1 - step } else { step };
+        let entry = (array.address as usize + number * size_of::<usize>()) as *const usize;
+        // SAFETY: the entry is inside of the array, which is readable; an array of a strange object may be unaligned.
+        let function = unsafe { entry.read_unaligned() };
+        if function == 0 || function == usize::MAX {
+            continue;
+        }
+        // SAFETY: the entry is a function, as the caller vouches.
+        let function = unsafe { mem::transmute::<usize, Initializer>(function) };
+        // SAFETY: it may be called, as the caller vouches; the arguments are those of an empty command line.
+        unsafe { function(0, std::ptr::null(), std::ptr::null()) };
+    }
+}
+
+impl fmt::Debug for LoadedImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [code, read_only, data] = self.sizes;
+        f.debug_struct("LoadedImage")
+            .field("code", &code)
+            .field("read_only", &read_only)
+            .field("data", &data)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A symbol of an image: dereferences to the pointer, and keeps the image from being dropped.
+#[derive(Clone, Copy)]
+pub struct Symbol<'image, F> {
+    pointer: F,
+    image: PhantomData<&'image LoadedImage>,
+}
+
+impl<F> Deref for Symbol<'_, F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.pointer
+    }
+}
+
+impl<F: fmt::Debug> fmt::Debug for Symbol<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pointer.fmt(f)
+    }
+}

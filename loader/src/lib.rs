@@ -1,0 +1,109 @@
+//! Relocatable object files to running code.
+//!
+//! [`Loader::load`] takes the bytes of an object file, as a compiler wrote them, and gives back a [`LoadedImage`] whose
+//! functions can be called, some microseconds later. It does not know where objects come from: no cache, no compiler,
+//! no signature appears here.
+//!
+//! ```
+//! use objcache_loader::{Loader, ProcessSymbols};
+//!
+//! # fn compile(source: &str) -> Option<Vec<u8>> {
+//! #     use std::{io::Write, process::{Command, Stdio}};
+//! #     let object = std::env::temp_dir().join(format!("objcache-loader-doc-{}.o", std::process::id()));
+//! #     let mut compiler = Command::new("cc");
+//! #     compiler.args(["-O1", "-fPIC", "-xc", "-", "-c", "-o"]).arg(&object).stdin(Stdio::piped());
+//! #     let Ok(mut compiler) = compiler.spawn() else {
+//! #         assert!(std::env::var_os("OBJCACHE_REQUIRE_ALL").is_none_or(|value| value != "1"), "no `cc` here");
+//! #         eprintln!("skipped: there is no `cc` here");
+//! #         return None;
+//! #     };
+//! #     compiler.stdin.take()?.write_all(source.as_bytes()).ok()?;
+//! #     assert!(compiler.wait().ok()?.success());
+//! #     let bytes = std::fs::read(&object).ok();
+//! #     std::fs::remove_file(object).ok()?;
+//! #     bytes
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let source = "#include <stdlib.h>\nint distance(int a, int b) { return abs(a - b); }";
+//! # let Some(object) = compile(source) else { return Ok(()) };
+//! // int distance(int a, int b) { return abs(a - b); }, compiled
+//! let object: &[u8] = &object;
+//!
+//! let loader = Loader::new();
+//! let image = loader.load(object, &ProcessSymbols)?;
+//! // SAFETY: the object defines `int distance(int, int)`, and needs no initialisers.
+//! let distance = unsafe { image.get::<extern "C" fn(i32, i32) -> i32>("distance")? };
+//! assert_eq!(distance(3, 10), 7);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens in a load
+//! Parse → link graph → prune → GOT and stubs → layout → allocate → resolve → fix up → finalize → register unwind
+//! information → notify listeners; and, when asked for, [run the initialisers](LoadedImage::run_initializers). An
+//! error at any point leaves nothing behind. Dropping the image undoes it all in reverse.
+//!
+//! # Parts that can be exchanged
+//! None of them knows another.
+//!
+//! | part | decides | here |
+//! |---|---|---|
+//! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run) |
+//! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`] |
+//! | [`UnwindRegistrar`] | who can unwind | [`LibgccFrames`] (default), [`NoUnwind`] |
+//! | [`EventListener`] | who wants to know | yours |
+//!
+//! # What is loaded
+//! ELF relocatable objects for x86-64, as gcc, clang and Cranelift emit them: PIC, non-PIC and large code models,
+//! COMDAT groups, weak and common symbols, zero-filled sections, alignment up to
+//! [2 MiB](Limits::MAX_ALIGNMENT), initialisers and finalisers, static destructors, C++ exceptions thrown and caught
+//! inside of an object.
+//!
+//! Refused with an error that says so: thread-local storage, indirect functions, compressed sections, other machines
+//! and formats.
+//!
+//! Code may be anywhere in the address space, so references to things outside of the image must be able to reach
+//! anywhere: calls always do (through a stub), and so does data accessed through the GOT, as in PIC. Code compiled to be
+//! part of the program itself (`-fno-pic`, `-fPIE` with gcc) accesses external *data* directly, and such a reference is
+//! an error unless the data happens to be near; compile with `-fPIC`, or `-mcmodel=large`.
+//!
+//! # Trust
+//! The bytes of an object are not trusted to be well-formed: whatever they are, loading ends in an image or in an error
+//! that names section, offset and reason, within [`Limits`]. The *code* in an object is trusted, since it is to be run:
+//! that is what `unsafe` in [`LoadedImage::get`] and [`LoadedImage::run_initializers`] is about. A parser is no
+//! sandbox.
+//!
+//! Memory is never writable and executable through one mapping, at no time.
+
+#![deny(unsafe_code)]
+
+mod arch;
+mod error;
+mod events;
+mod graph;
+mod image;
+mod limits;
+mod link;
+mod loader;
+mod memory;
+mod process;
+mod read;
+mod resolver;
+mod unwind;
+
+pub use error::{FixupError, FixupProblem, LoadError, LookupError, UnresolvedSymbol, UnresolvedSymbols};
+pub use events::{EventListener, ImageId, LoadedObject, LoadedSection};
+pub use graph::SymbolKind;
+pub use image::{LoadedImage, Symbol};
+pub use limits::Limits;
+pub use link::ImageSymbol;
+pub use loader::{Loader, LoaderBuilder};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use memory::SlabMemory;
+pub use memory::{
+    FinalizedMemory, FixedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, PageMemory,
+    Placement, Segment, SegmentRequest, WorkingMemory,
+};
+pub use process::{ProcessSymbols, SharedLibrary};
+pub use resolver::{AbsoluteSymbols, Chain, FromFn, NoSymbols, SymbolResolver, chain, from_fn};
+pub use unwind::{FrameTable, LibgccFrames, NoUnwind, UnwindInfo, UnwindRegistrar, UnwindRegistration};

@@ -1,0 +1,193 @@
+//! The symbols an image shows to others: a copy of the string table and one record each, found by scanning when they
+//! are few or the lookups are, and through a hash table, built when it begins to pay, when both are many.
+
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::graph::{SymbolKind, SymbolLabel};
+
+/// An exported symbol of a loaded image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageSymbol<'a> {
+    /// The name; bytes that are not UTF-8 are replaced.
+    pub name: Cow<'a, str>,
+    /// Target address.
+    pub address: u64,
+    /// Bytes, or 0 when the object does not say.
+    pub size: u64,
+    /// Function or data.
+    pub kind: SymbolKind,
+}
+
+/// All exported symbols of an image.
+pub(crate) struct Exports {
+    records: Box<[Record]>,
+    /// The object's string table: every string in it is followed by a NUL.
+    strings: Box<[u8]>,
+    index: OnceLock<HashIndex>,
+    /// How often a name was looked for without the index.
+    scans: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+struct Record {
+    address: u64,
+    size: u64,
+    name: u32,
+    kind: SymbolKind,
+}
+
+pub(super) struct ExportBuilder {
+    records: Vec<Record>,
+}
+
+impl ExportBuilder {
+    pub(super) fn with_capacity(count: usize) -> Self {
+        ExportBuilder { records: Vec::with_capacity(count) }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, label: SymbolLabel, address: u64) {
+        let SymbolLabel { name, size, kind } = label;
+        self.records.push(Record { address, size, name, kind });
+    }
+
+    pub(super) fn finish(self, strings: &[u8]) -> Exports {
+        let strings = if self.records.is_empty() { &[] } else { strings };
+        Exports {
+            records: self.records.into(),
+            strings: strings.into(),
+            index: OnceLock::new(),
+            scans: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Exports {
+    /// Up to this many symbols are found faster by looking at each.
+    const SCANNED: usize = 8;
+
+    /// Building the index takes as long as looking at each symbol about this often. Most images are asked for a name or
+    /// two, and never need it.
+    const SCANS: u32 = 4;
+
+    /// Of longer names the first bytes are shown.
+    const LONGEST_NAME: usize = 64 << 10;
+
+    /// The address of the symbol with that name.
+    pub(crate) fn address(&self, name: &str) -> Option<u64> {
+        let name = name.as_bytes();
+        let few = self.records.len() <= Self::SCANNED;
+        if few || self.index.get().is_none() && self.scans.fetch_add(1, Ordering::Relaxed) < Self::SCANS {
+            let found = self.records.iter().find(|record| self.is_named(record, name));
+            return found.map(|record| record.address);
+        }
+        let index = self.index.get_or_init(|| HashIndex::of(self));
+        let mut candidates = index.candidates(hash(name));
+        let found = candidates.find(|number| self.is_named(&self.records[*number], name))?;
+        Some(self.records[found].address)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ImageSymbol<'_>> {
+        self.records.iter().map(|record| ImageSymbol {
+            name: String::from_utf8_lossy(self.name(record, Self::LONGEST_NAME)),
+            address: record.address,
+            size: record.size,
+            kind: record.kind,
+        })
+    }
+
+    /// Bytes of heap these take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.records) + self.strings.len() + self.index.get().map_or(0, HashIndex::heap_bytes)
+    }
+
+    fn is_named(&self, record: &Record, name: &[u8]) -> bool {
+        let tail = self.strings.get(record.name as usize..).unwrap_or_default();
+        tail.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0)) && !name.contains(&0)
+    }
+
+    /// The name, or its first `longest` bytes. Names may overlap in the string table, so that the length of all together
+    /// is not bounded by the table's.
+    fn name(&self, record: &Record, longest: usize) -> &[u8] {
+        let tail = self.strings.get(record.name as usize..).unwrap_or_default();
+        let tail = &tail[..tail.len().min(longest)];
+        CStr::from_bytes_until_nul(tail).map_or(tail, CStr::to_bytes)
+    }
+}
+
+/// Numbers of the records, sorted by the bucket their name's hash falls in, with the upper half of the hash beside each
+/// so that strangers are rarely compared. Sorting by counting takes the same time whatever the names are; names that
+/// collide, or are the same, only slow down the search for themselves.
+struct HashIndex {
+    /// Where each bucket begins in `entries`, and the end of the last.
+    starts: Box<[u32]>,
+    entries: Box<[(u32, u32)]>,
+}
+
+impl HashIndex {
+    fn of(exports: &Exports) -> Self {
+        let buckets = exports.records.len().next_power_of_two();
+        let hashes: Vec<u64> =
+            exports.records.iter().map(|record| hash(exports.name(record, HASHED_BYTES))).collect();
+        let mut starts = vec![0u32; buckets + 1];
+        for hash in &hashes {
+            starts[bucket(*hash, buckets)] += 1;
+        }
+        let mut end = 0;
+        for start in &mut starts {
+            end += *start;
+            *start = end;
+        }
+        // Filled from the last to the first, so that each bucket ends up in order, its start where its end was.
+        let mut entries = vec![(0, 0); hashes.len()];
+        for (number, hash) in hashes.iter().enumerate().rev() {
+            let start = &mut starts[bucket(*hash, buckets)];
+            *start -= 1;
+            entries[*start as usize] = (number as u32, (hash >> 32) as u32);
+        }
+        HashIndex { starts: starts.into(), entries: entries.into() }
+    }
+
+    /// Numbers of the records that may have that hash, in the order they were added.
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let bucket = bucket(hash, self.starts.len() - 1);
+        let entries = &self.entries[self.starts[bucket] as usize..self.starts[bucket + 1] as usize];
+        let upper = (hash >> 32) as u32;
+        entries.iter().filter(move |entry| entry.1 == upper).map(|entry| entry.0 as usize)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.entries) + size_of_val(&*self.starts)
+    }
+}
+
+/// `buckets` is a power of two.
+#[inline]
+fn bucket(hash: u64, buckets: usize) -> usize {
+    hash as usize & (buckets - 1)
+}
+
+/// How much of a name is hashed.
+const HASHED_BYTES: usize = 512;
+
+/// FNV-1a over eight bytes at a time, with a final mix.
+fn hash(name: &[u8]) -> u64 {
+    let name = &name[..name.len().min(HASHED_BYTES)];
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ name.len() as u64;
+    let mut rest = name;
+    while let Some((chunk, tail)) = rest.split_first_chunk() {
+        hash = (hash ^ u64::from_le_bytes(*chunk)).wrapping_mul(PRIME);
+        hash ^= hash >> 29;
+        rest = tail;
+    }
+    for byte in rest {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+    }
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}

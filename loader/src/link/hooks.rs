@@ -1,0 +1,60 @@
+//! Initialisers and finalisers: arrays of function pointers in the image, in the order in which they run.
+
+use crate::graph::{LinkGraph, Role};
+
+/// What is to be run before the image is used and before it goes.
+#[derive(Debug, Default)]
+pub(crate) struct Hooks {
+    pub(crate) initializers: Vec<FunctionArray>,
+    pub(crate) finalizers: Vec<FunctionArray>,
+    /// `__dso_handle`, what the image's static destructors are registered under, if it registers any: also a static
+    /// variable of a function has one, of an object without initialisers.
+    pub(crate) dso_handle: Option<u64>,
+}
+
+/// An array of function pointers in the loaded image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FunctionArray {
+    pub(crate) address: u64,
+    pub(crate) size: u64,
+    pub(crate) backwards: bool,
+    priority: u16,
+}
+
+impl FunctionArray {
+    /// The section's name gave no priority: such finalisers run before all that have one.
+    pub(crate) fn has_no_priority(&self) -> bool {
+        self.priority == u16::MAX
+    }
+}
+
+impl Hooks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.initializers.is_empty() && self.finalizers.is_empty() && self.dso_handle.is_none()
+    }
+
+    pub(super) fn of(graph: &LinkGraph<'_>, dso_handle: Option<u64>) -> Self {
+        let mut hooks = Hooks { dso_handle, ..Hooks::default() };
+        for section in graph.sections.iter().filter(|section| section.segment.is_some() && section.size != 0)
+        {
+            let array = |priority, backwards| FunctionArray {
+                address: section.address,
+                size: section.size,
+                backwards,
+                priority,
+            };
+            match section.role {
+                Role::Initializers { priority } => hooks.initializers.push(array(priority, false)),
+                Role::InitializersBackwards { priority } => hooks.initializers.push(array(priority, true)),
+                Role::Finalizers { priority } => hooks.finalizers.push(array(priority, true)),
+                Role::FinalizersForwards { priority } => hooks.finalizers.push(array(priority, false)),
+                Role::Plain | Role::EhFrame | Role::ExceptTable => {}
+            }
+        }
+        // Both sorts are stable: arrays of one priority run in the object's order, or backwards.
+        hooks.initializers.sort_by_key(|array| array.priority);
+        hooks.finalizers.reverse();
+        hooks.finalizers.sort_by_key(|array| std::cmp::Reverse(array.priority));
+        hooks
+    }
+}

@@ -1,0 +1,182 @@
+//! What the passes know of each symbol, in one array by symbol number.
+
+use crate::error::LoadError;
+use crate::graph::{Binding, LinkGraph, Symbol, SymbolKind, SymbolPlace};
+use crate::limits::Limits;
+
+/// Facts about the symbols of an object.
+pub(crate) struct Symbols {
+    pub(crate) states: Vec<SymbolState>,
+    /// How many are exported.
+    pub(crate) exported: usize,
+    /// Size and alignment of the block that holds the common symbols.
+    pub(crate) common_size: u64,
+    pub(crate) common_align: u64,
+    /// Something refers to the `__dso_handle` of the image. Set by resolving.
+    pub(crate) uses_dso_handle: bool,
+}
+
+/// One symbol. Sixteen bytes: a relocation touches one cache line of these.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SymbolState {
+    /// Target address, set by resolving. Before that, the offset in the section or in the block of common symbols.
+    pub(crate) address: u64,
+    /// The loaded section it is in; [`SymbolState::NO_SECTION`] for all that are defined otherwise, or not at all.
+    pub(crate) section: u32,
+    pub(crate) facts: Facts,
+}
+
+impl SymbolState {
+    pub(crate) const NO_SECTION: u32 = u32::MAX;
+}
+
+/// A set of facts about one symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts(u16);
+
+impl Facts {
+    pub(crate) const NONE: Facts = Facts(0);
+    /// Not in this image: its address may be anywhere.
+    pub(crate) const EXTERNAL: Facts = Facts(1);
+    /// In a section that is not loaded.
+    pub(crate) const NOT_LOADED: Facts = Facts(2);
+    /// Thread-local.
+    pub(crate) const THREAD_LOCAL: Facts = Facts(4);
+    /// An indirect function.
+    pub(crate) const INDIRECT: Facts = Facts(8);
+    /// Some relocation needs its address. Not noted for symbols that are simply there.
+    pub(crate) const REFERENCED: Facts = Facts(16);
+    /// Some relocation needs its GOT entry.
+    pub(crate) const SLOT: Facts = Facts(32);
+    /// Some branch goes to it and may not reach it.
+    pub(crate) const STUB: Facts = Facts(64);
+    /// A weak symbol.
+    pub(crate) const WEAK: Facts = Facts(128);
+    /// Others may refer to it.
+    pub(crate) const EXPORTED: Facts = Facts(256);
+    /// What makes a symbol other than simply there, in this image.
+    pub(crate) const SPECIAL: Facts =
+        Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);
+
+    #[inline]
+    pub(crate) fn has(self, other: Facts) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, other: Facts) {
+        self.0 |= other.0;
+    }
+
+    pub(crate) const fn and(self, other: Facts) -> Facts {
+        Facts(self.0 | other.0)
+    }
+}
+
+/// Checks every symbol against the sections, and makes room for the common ones.
+pub(super) fn classify(graph: &LinkGraph<'_>, limits: &Limits) -> Result<Symbols, LoadError> {
+    let mut symbols = Symbols {
+        states: Vec::with_capacity(graph.symbols.len()),
+        exported: 0,
+        common_size: 0,
+        common_align: 1,
+        uses_dso_handle: false,
+    };
+    graph.symbols.try_for_each(|number, symbol| {
+        let (mut address, mut section, mut facts) = (symbol.value, SymbolState::NO_SECTION, Facts::NONE);
+        match symbol.place {
+            SymbolPlace::Undefined | SymbolPlace::Absolute => facts = Facts::EXTERNAL,
+            SymbolPlace::Common => {
+                address = symbols.place_common(number, symbol.value, symbol.size, limits)?
+            }
+            SymbolPlace::Section(place) => {
+                facts = in_section(graph, number, symbol, place)?;
+                if !facts.has(Facts::NOT_LOADED) {
+                    section = place;
+                }
+            }
+        }
+        match symbol.kind {
+            SymbolKind::ThreadLocal => facts.add(Facts::THREAD_LOCAL),
+            SymbolKind::IndirectFunction => facts.add(Facts::INDIRECT),
+            _ => {}
+        }
+        if symbol.binding == Binding::Weak {
+            facts.add(Facts::WEAK);
+        }
+        if is_exported(symbol, facts) {
+            facts.add(Facts::EXPORTED);
+            symbols.exported += 1;
+        }
+        symbols.states.push(SymbolState { address, section, facts });
+        Ok(())
+    })?;
+    Ok(symbols)
+}
+
+#[inline(always)]
+fn is_exported(symbol: Symbol, facts: Facts) -> bool {
+    symbol.binding != Binding::Local
+        && !symbol.hidden
+        && symbol.place != SymbolPlace::Undefined
+        && !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File)
+        && !facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT))
+}
+
+// Here and below symbols go by value: one that is anywhere borrowed lives in memory, and that takes twice the time.
+#[inline(always)]
+fn in_section(
+    graph: &LinkGraph<'_>,
+    number: usize,
+    symbol: Symbol,
+    section: u32,
+) -> Result<Facts, LoadError> {
+    let section = &graph.sections[section as usize];
+    if section.segment.is_none() {
+        // A global of a discarded group lives on in the copy that was kept.
+        let discarded = symbol.binding != Binding::Local && symbol.kind != SymbolKind::Section;
+        return Ok(if discarded { Facts::NOT_LOADED.and(Facts::EXTERNAL) } else { Facts::NOT_LOADED });
+    }
+    if symbol.value > section.size {
+        return Err(outside(graph, number, symbol.value, section.size));
+    }
+    Ok(Facts::NONE)
+}
+
+#[cold]
+fn outside(graph: &LinkGraph<'_>, number: usize, offset: u64, size: u64) -> LoadError {
+    LoadError::malformed(
+        format!("symbol {number} `{}`", graph.symbol_label(number as u32)),
+        format!("its offset {offset:#x} is outside of its section of {size:#x} bytes"),
+    )
+}
+
+impl Symbols {
+    /// The value of a common symbol is its alignment.
+    fn place_common(
+        &mut self,
+        number: usize,
+        align: u64,
+        size: u64,
+        limits: &Limits,
+    ) -> Result<u64, LoadError> {
+        let align = align.max(1);
+        let limit = limits.alignment.min(Limits::MAX_ALIGNMENT);
+        if !align.is_power_of_two() {
+            let why = format!("the alignment {align:#x} of a common symbol is no power of two");
+            return Err(LoadError::malformed(format!("symbol {number}"), why));
+        }
+        if align > limit {
+            return Err(LoadError::limit("the alignment of a common symbol", align, limit));
+        }
+        let start = self.common_size.next_multiple_of(align);
+        let end = start.saturating_add(size);
+        let limit = limits.bounded_image_bytes();
+        if end > limit {
+            return Err(LoadError::limit("the size of the common symbols", end, limit));
+        }
+        self.common_size = end;
+        self.common_align = self.common_align.max(align);
+        Ok(start)
+    }
+}

@@ -1,0 +1,83 @@
+//! Linking without running: target addresses of the caller's choice, working memory that is plain bytes.
+//!
+//! For looking at a linked image: a test that compares it with what another linker makes, an image meant for another
+//! process or another machine.
+
+use super::{
+    FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Placement, Segment,
+    WorkingMemory,
+};
+
+/// A memory manager that runs nothing. Segments follow each other from a base address, sections can be placed one by
+/// one. The linked bytes are read back by [`LoadedImage::linked_bytes`](crate::LoadedImage::linked_bytes).
+pub struct FixedMemory {
+    base: u64,
+    placement: Option<Box<dyn Placement>>,
+}
+
+impl FixedMemory {
+    /// Code, then read-only data, then data, each on a page of 4 KiB of its own, from `base` up.
+    pub fn at(base: u64) -> Self {
+        FixedMemory { base, placement: None }
+    }
+
+    /// As [`at`](Self::at), except for the sections that `placement` gives an address of their own.
+    pub fn placed(base: u64, placement: impl Placement + 'static) -> Self {
+        FixedMemory { base, placement: Some(Box::new(placement)) }
+    }
+}
+
+impl<F: Fn(&[u8], usize) -> Option<u64> + Send + Sync> Placement for F {
+    fn place(&self, section: &[u8], number: usize) -> Option<u64> {
+        self(section, number)
+    }
+}
+
+struct Bytes {
+    targets: [u64; 3],
+    bytes: [Vec<u8>; 3],
+}
+
+#[allow(unsafe_code)] // Promises nothing.
+// SAFETY: `executes_here` says no, so nothing is promised about this process.
+unsafe impl MemoryManager for FixedMemory {
+    fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
+        let beyond = || MemoryError::new("placing an image", "it reaches past the end of the address space");
+        let mut next = self.base;
+        let mut targets = [0; 3];
+        for (target, segment) in targets.iter_mut().zip(request.segments) {
+            let align = (segment.align as u64).max(4096);
+            *target = next.checked_next_multiple_of(align).ok_or_else(beyond)?;
+            next = target.checked_add(segment.size as u64).ok_or_else(beyond)?;
+        }
+        Ok(Box::new(Bytes { targets, bytes: request.segments.map(|segment| vec![0; segment.size]) }))
+    }
+
+    fn executes_here(&self) -> bool {
+        false
+    }
+
+    fn placement(&self) -> Option<&dyn Placement> {
+        self.placement.as_deref()
+    }
+}
+
+impl InFlightMemory for Bytes {
+    fn target(&self, segment: Segment) -> u64 {
+        self.targets[segment.index()]
+    }
+
+    fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError> {
+        Ok(self.bytes.each_mut().map(|bytes| WorkingMemory { bytes, zeroed: true }))
+    }
+
+    fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+        Ok(self)
+    }
+}
+
+impl FinalizedMemory for Bytes {
+    fn linked_bytes(&self, segment: Segment) -> Option<&[u8]> {
+        Some(&self.bytes[segment.index()])
+    }
+}

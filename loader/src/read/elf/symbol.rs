@@ -1,0 +1,210 @@
+//! The symbol table (gABI, "Symbol Table"), decoded entry by entry.
+
+use object::{LittleEndian, U32, elf};
+
+use super::{Header, LE, content, section_table, string};
+use crate::error::LoadError;
+use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::limits::Limits;
+
+/// Common symbols of the large code model (x86-64 psABI, "Special Section Indexes").
+const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
+
+/// The symbols of an object, still as bytes of it.
+pub(crate) struct Symbols<'a> {
+    entries: &'a [elf::Sym64<LittleEndian>],
+    /// Section numbers of the symbols that have `SHN_XINDEX`; empty when the object has no such table.
+    extended: &'a [U32<LittleEndian>],
+    /// Ends in a NUL.
+    strings: &'a [u8],
+    /// Number of the symbol table's section; 0 when there is none.
+    section: usize,
+    section_count: u32,
+    name_limit: u64,
+}
+
+impl<'a> Symbols<'a> {
+    /// The one symbol table of the object. An object without one is empty, not wrong.
+    pub(super) fn find(object: &'a [u8], headers: &'a [Header], limits: &Limits) -> Result<Self, LoadError> {
+        let mut symbols = Symbols {
+            entries: &[],
+            extended: &[],
+            strings: b"\0",
+            section: 0,
+            section_count: headers.len() as u32,
+            name_limit: limits.name_bytes,
+        };
+        for (number, header) in headers.iter().enumerate() {
+            match header.sh_type.get(LE) {
+                elf::SHT_SYMTAB if symbols.section != 0 => {
+                    return Err(LoadError::malformed("symbol table", "there are two of them"));
+                }
+                elf::SHT_SYMTAB => symbols.read(object, headers, number, limits)?,
+                elf::SHT_SYMTAB_SHNDX => {
+                    symbols.extended = section_table(object, header, &"extended section numbers")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(symbols)
+    }
+
+    fn read(
+        &mut self,
+        object: &'a [u8],
+        headers: &'a [Header],
+        number: usize,
+        limits: &Limits,
+    ) -> Result<(), LoadError> {
+        const WHAT: &str = "symbol table";
+        let header = &headers[number];
+        self.section = number;
+        self.entries = section_table(object, header, &WHAT)?;
+        let count = self.entries.len() as u64;
+        if count > limits.symbols {
+            return Err(LoadError::limit("the number of symbols", count, limits.symbols));
+        }
+        let strings = headers
+            .get(header.sh_link.get(LE) as usize)
+            .filter(|strings| strings.sh_type.get(LE) == elf::SHT_STRTAB)
+            .ok_or_else(|| LoadError::malformed(WHAT, "it has no string table"))?;
+        self.strings = content(object, strings, "symbol string table")?;
+        match self.strings.last() {
+            Some(0) => Ok(()),
+            _ => Err(LoadError::malformed("symbol string table", "it does not end in a NUL")),
+        }
+    }
+
+    pub(super) fn section(&self) -> usize {
+        self.section
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn strings(&self) -> &'a [u8] {
+        self.strings
+    }
+
+    pub(crate) fn name(&self, offset: u32) -> Result<&'a [u8], LoadError> {
+        string(self.strings, offset, self.name_limit).ok_or_else(|| {
+            LoadError::malformed(
+                "symbol table",
+                format!("the name at offset {offset:#x} is outside or too long"),
+            )
+        })
+    }
+
+    pub(crate) fn get(&self, number: usize) -> Result<Symbol, LoadError> {
+        self.decode(number).map_err(|fault| fault.of(number))
+    }
+
+    /// All symbols in order, until one cannot be one or `each` fails.
+    #[inline(always)]
+    pub(crate) fn try_for_each(
+        &self,
+        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        for number in 0..self.entries.len() {
+            match self.decode(number) {
+                Ok(symbol) => each(number, symbol)?,
+                Err(fault) => return Err(fault.of(number)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What users of the image see of a symbol. Asks for what was decoded before, so nothing can be wrong.
+    #[inline]
+    pub(crate) fn label(&self, number: usize) -> SymbolLabel {
+        let entry = &self.entries[number];
+        SymbolLabel { name: entry.st_name.get(LE), size: entry.st_size.get(LE), kind: kind(entry.st_type()) }
+    }
+
+    /// Symbol 0 stands for "no symbol": an absolute zero.
+    #[inline(always)]
+    fn decode(&self, number: usize) -> Result<Symbol, Fault> {
+        let entry = &self.entries[number];
+        let name = entry.st_name.get(LE);
+        if name as usize >= self.strings.len() {
+            return Err(Fault::Name);
+        }
+        let place = if number == 0 { SymbolPlace::Absolute } else { self.place(number, entry)? };
+        Ok(Symbol {
+            name,
+            place,
+            value: entry.st_value.get(LE),
+            size: entry.st_size.get(LE),
+            binding: binding(entry.st_bind())?,
+            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
+            kind: kind(entry.st_type()),
+        })
+    }
+
+    #[inline(always)]
+    fn place(&self, number: usize, entry: &elf::Sym64<LittleEndian>) -> Result<SymbolPlace, Fault> {
+        let section = match entry.st_shndx.get(LE) {
+            elf::SHN_UNDEF => return Ok(SymbolPlace::Undefined),
+            elf::SHN_ABS => return Ok(SymbolPlace::Absolute),
+            elf::SHN_COMMON | SHN_X86_64_LCOMMON => return Ok(SymbolPlace::Common),
+            elf::SHN_XINDEX => match self.extended.get(number) {
+                Some(section) => section.get(LE),
+                None => return Err(Fault::NoExtendedSection),
+            },
+            index if index.0 < elf::SHN_LORESERVE => u32::from(index.0),
+            index => return Err(Fault::ReservedSection(index.0)),
+        };
+        if section >= self.section_count {
+            return Err(Fault::NoSuchSection(section));
+        }
+        Ok(SymbolPlace::Section(section))
+    }
+}
+
+/// Why an entry is no symbol. Small, unlike the error it becomes, so that decoding stays in registers.
+enum Fault {
+    Name,
+    NoExtendedSection,
+    ReservedSection(u16),
+    NoSuchSection(u32),
+    Binding(u8),
+}
+
+impl Fault {
+    #[cold]
+    fn of(self, number: usize) -> LoadError {
+        let why = match self {
+            Fault::Name => "its name is outside of the string table".to_owned(),
+            Fault::NoExtendedSection => "its extended section number is missing".to_owned(),
+            Fault::ReservedSection(section) => format!("its section number {section:#x} is reserved"),
+            Fault::NoSuchSection(section) => format!("it is in section {section}, which is not there"),
+            Fault::Binding(binding) => format!("its binding {binding} is unknown"),
+        };
+        LoadError::malformed(format!("symbol {number}"), why)
+    }
+}
+
+/// `STB_GNU_UNIQUE` asks that the whole process share one definition; within one image that is a global symbol.
+#[inline(always)]
+fn binding(binding: elf::SymbolBind) -> Result<Binding, Fault> {
+    match binding {
+        elf::STB_LOCAL => Ok(Binding::Local),
+        elf::STB_GLOBAL | elf::STB_GNU_UNIQUE => Ok(Binding::Global),
+        elf::STB_WEAK => Ok(Binding::Weak),
+        other => Err(Fault::Binding(other.0)),
+    }
+}
+
+#[inline(always)]
+fn kind(kind: elf::SymbolType) -> SymbolKind {
+    match kind {
+        elf::STT_FUNC => SymbolKind::Function,
+        elf::STT_OBJECT | elf::STT_COMMON => SymbolKind::Data,
+        elf::STT_SECTION => SymbolKind::Section,
+        elf::STT_FILE => SymbolKind::File,
+        elf::STT_TLS => SymbolKind::ThreadLocal,
+        elf::STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+        _ => SymbolKind::Unknown,
+    }
+}

@@ -1,0 +1,109 @@
+//! What names mean: where the symbols an object does not define itself come from.
+//!
+//! A name is `&str`: symbols that compilers make are UTF-8. An object that asks for a name that is not gets the answer
+//! "unresolved" without any resolver being asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Finds the address of a symbol. Called from many threads at once, also for the same name, at most once per symbol
+/// and load. `None` means "not mine": the next resolver of a [`chain`] is asked, and in the end the load fails,
+/// unless the reference is weak.
+pub trait SymbolResolver: Send + Sync {
+    /// Target address of the symbol with that name.
+    fn resolve(&self, name: &str) -> Option<u64>;
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<R: SymbolResolver + ?Sized> SymbolResolver for $pointer {
+            fn resolve(&self, name: &str) -> Option<u64> {
+                (**self).resolve(name)
+            }
+        }
+    )*};
+}
+forward!(&R, Box<R>, Arc<R>);
+
+/// Knows no symbol: for objects that need none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSymbols;
+
+impl SymbolResolver for NoSymbols {
+    fn resolve(&self, _name: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// Symbols with addresses given by the program.
+#[derive(Debug, Clone, Default)]
+pub struct AbsoluteSymbols {
+    addresses: BTreeMap<String, u64>,
+}
+
+impl AbsoluteSymbols {
+    /// No symbols yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Defines a symbol, or gives it another address.
+    pub fn define(&mut self, name: impl Into<String>, address: u64) -> &mut Self {
+        self.addresses.insert(name.into(), address);
+        self
+    }
+
+    /// Defines a symbol, in a chain of calls.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, address: u64) -> Self {
+        self.define(name, address);
+        self
+    }
+}
+
+impl<N: Into<String>> FromIterator<(N, u64)> for AbsoluteSymbols {
+    fn from_iter<I: IntoIterator<Item = (N, u64)>>(symbols: I) -> Self {
+        AbsoluteSymbols {
+            addresses: symbols.into_iter().map(|(name, address)| (name.into(), address)).collect(),
+        }
+    }
+}
+
+impl SymbolResolver for AbsoluteSymbols {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.addresses.get(name).copied()
+    }
+}
+
+/// A closure as a resolver.
+pub fn from_fn<F>(resolve: F) -> FromFn<F>
+where
+    F: Fn(&str) -> Option<u64> + Send + Sync,
+{
+    FromFn(resolve)
+}
+
+/// What [`from_fn`] makes.
+#[derive(Debug, Clone, Copy)]
+pub struct FromFn<F>(F);
+
+impl<F: Fn(&str) -> Option<u64> + Send + Sync> SymbolResolver for FromFn<F> {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        (self.0)(name)
+    }
+}
+
+/// Asks `first`, then `second`.
+pub fn chain<A: SymbolResolver, B: SymbolResolver>(first: A, second: B) -> Chain<A, B> {
+    Chain(first, second)
+}
+
+/// What [`chain`] makes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chain<A, B>(A, B);
+
+impl<A: SymbolResolver, B: SymbolResolver> SymbolResolver for Chain<A, B> {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.0.resolve(name).or_else(|| self.1.resolve(name))
+    }
+}

@@ -1,0 +1,274 @@
+//! The frame of `.eh_frame`: records, and what each record points at (LSB Core, "Exception Frames").
+//!
+//! Unwinders trust these tables and read on from what a record says. Checked here is what keeps them inside of the
+//! table: lengths, the reference from each FDE to its CIE, and the ends of the strings and numbers before a CIE's
+//! initial instructions. And what keeps the table from speaking of others: each FDE's range is code of this image, so
+//! that no object decides how the program's own functions are unwound.
+
+use std::ops::Range;
+
+/// Checks that the table, which is at `address`, is a sequence of well-formed records about `code`.
+pub(crate) fn check(table: &[u8], address: u64, code: &Range<u64>) -> Result<(), String> {
+    // Offsets of the common entries so far, ascending, with their pointer encodings. There are few.
+    let mut common_entries: Vec<(usize, Encoding)> = Vec::new();
+    let mut at = 0;
+    while at < table.len() {
+        let length = word(table, at).ok_or_else(|| wrong(at, "it is cut short"))?;
+        match length {
+            0 => return Ok(()),
+            0xffff_ffff => return Err(wrong(at, "64-bit records are not supported")),
+            _ => {}
+        }
+        let end = at + 4 + length as usize;
+        let record = table.get(at + 4..end).ok_or_else(|| wrong(at, "it is longer than the table"))?;
+        let (reference, body) =
+            record.split_first_chunk().ok_or_else(|| wrong(at, "it has no room for its identifier"))?;
+        match u32::from_le_bytes(*reference) {
+            0 => {
+                let encoding = check_cie(body)
+                    .ok_or_else(|| wrong(at, "a common information entry that is cut short or unknown"))?;
+                common_entries.push((at, encoding));
+            }
+            back => {
+                let encoding = common_entry(&common_entries, at, back)?;
+                check_range(encoding, body, address.wrapping_add(at as u64 + 8), code)
+                    .map_err(|why| wrong(at, why))?;
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+fn wrong(at: usize, why: &str) -> String {
+    format!(".eh_frame+{at:#x}: the record is malformed: {why}")
+}
+
+fn word(table: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*table.get(at..)?.first_chunk()?))
+}
+
+/// How the addresses of a CIE's functions are written (`DW_EH_PE_…`).
+#[derive(Clone, Copy)]
+struct Encoding(u8);
+
+impl Encoding {
+    const ABSOLUTE: Encoding = Encoding(0);
+
+    /// Bytes of a pointer, for the encodings that have a fixed size.
+    fn size(self) -> Option<usize> {
+        match self.0 & 0x0f {
+            0x00 | 0x04 | 0x0c => Some(8),
+            0x02 | 0x0a => Some(2),
+            0x03 | 0x0b => Some(4),
+            _ => None,
+        }
+    }
+
+    /// The number at the start of `bytes`, extended to 64 bits.
+    fn read(self, bytes: &[u8]) -> Option<u64> {
+        const SIGNED: u8 = 0x08;
+        let size = self.size()?;
+        let mut wide = [0; 8];
+        wide[..size].copy_from_slice(bytes.get(..size)?);
+        let spare = 64 - 8 * size as u32;
+        let number = u64::from_le_bytes(wide) << spare;
+        Some(if self.0 & SIGNED != 0 { (number as i64 >> spare) as u64 } else { number >> spare })
+    }
+
+    /// Whether numbers count from the place they are at. `None`: neither that nor from zero.
+    fn is_relative(self) -> Option<bool> {
+        match self.0 & 0xf0 {
+            0x00 => Some(false),
+            0x10 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// Version, augmentation string, alignment factors, return register, and with `z` the augmentation data. Gives the
+/// encoding of the functions' addresses.
+fn check_cie(body: &[u8]) -> Option<Encoding> {
+    let (version, rest) = body.split_first()?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let (augmentation, rest) = (&rest[..end], &rest[end + 1..]);
+    let rest = skip_leb128(rest)?;
+    let rest = skip_leb128(rest)?;
+    let rest = if *version == 1 { rest.get(1..)? } else { skip_leb128(rest)? };
+    match augmentation {
+        [] => Some(Encoding::ABSOLUTE),
+        [b'z', letters @ ..] => check_augmentation(letters, rest),
+        _ => None,
+    }
+}
+
+fn check_augmentation(letters: &[u8], rest: &[u8]) -> Option<Encoding> {
+    let mut data = skip_leb128(rest)?;
+    let mut encoding = Encoding::ABSOLUTE;
+    for letter in letters {
+        data = match letter {
+            b'R' => {
+                let (first, rest) = data.split_first()?;
+                encoding = Encoding(*first);
+                rest
+            }
+            b'L' => data.get(1..)?,
+            b'P' => {
+                let (encoding, pointer) = data.split_first()?;
+                pointer.get(Encoding(*encoding).size()?..)?
+            }
+            b'S' | b'B' => data,
+            _ => return None,
+        };
+    }
+    Some(encoding)
+}
+
+/// The encoding in the CIE of an FDE, which names it by the distance from its own identifier field.
+fn common_entry(common_entries: &[(usize, Encoding)], at: usize, back: u32) -> Result<Encoding, String> {
+    let entry = (at + 4).checked_sub(back as usize);
+    let found = entry.and_then(|entry| common_entries.binary_search_by_key(&entry, |known| known.0).ok());
+    found
+        .map(|found| common_entries[found].1)
+        .ok_or_else(|| wrong(at, "it refers to no common information entry"))
+}
+
+/// The first address, which is at `place`, and the length of the range that the FDE is about. An address that is
+/// written as zero stands for a function that was left out.
+fn check_range(encoding: Encoding, body: &[u8], place: u64, code: &Range<u64>) -> Result<(), &'static str> {
+    let (Some(size), Some(relative)) = (encoding.size(), encoding.is_relative()) else {
+        return Err("its range has an encoding that is not supported");
+    };
+    let written = encoding.read(body).ok_or("its range is cut short")?;
+    let length = body.get(size..).and_then(|rest| encoding.read(rest)).ok_or("its range is cut short")?;
+    if written == 0 {
+        return Ok(());
+    }
+    let first = if relative { place.wrapping_add(written) } else { written };
+    match first.checked_add(length) {
+        Some(end) if code.start <= first && end <= code.end => Ok(()),
+        _ => Err("its range is not in the code of this object"),
+    }
+}
+
+fn skip_leb128(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    (end < 10).then(|| &bytes[end + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    /// Where the table is, and the code it is about.
+    const ADDRESS: u64 = 0x10_0000;
+    const CODE: Range<u64> = 0x8_0000..0x8_0100;
+
+    fn check(table: &[u8]) -> Result<(), String> {
+        super::check(table, ADDRESS, &CODE)
+    }
+
+    /// A common information entry as gcc writes it, and one FDE for it.
+    fn table_for(first: u64, length: u32) -> Vec<u8> {
+        let mut cie =
+            vec![1, b'z', b'P', b'L', b'R', 0, 1, 0x78, 16, 7, 0x9b, 0, 0, 0, 0, 0x1b, 0x1b, 12, 7, 8];
+        cie.resize(cie.len().next_multiple_of(4), 0);
+        let mut table = Vec::new();
+        table.extend((cie.len() as u32 + 4).to_le_bytes());
+        table.extend([0; 4]);
+        table.extend(&cie);
+        let fde_at = table.len() as u32;
+        let place = ADDRESS + u64::from(fde_at) + 8;
+        table.extend(20u32.to_le_bytes());
+        table.extend((fde_at + 4).to_le_bytes());
+        table.extend((first.wrapping_sub(place) as u32).to_le_bytes());
+        table.extend(length.to_le_bytes());
+        table.extend([4, 0, 0, 0, 0, 0, 0, 0]);
+        table
+    }
+
+    fn table() -> Vec<u8> {
+        table_for(CODE.start, 16)
+    }
+
+    #[track_caller]
+    fn refused(table: &[u8], why: &str) {
+        let error = check(table).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn sound_tables_pass() {
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[0; 4]), Ok(()));
+        assert_eq!(check(&table()), Ok(()));
+        let mut ended = table();
+        ended.extend([0, 0, 0, 0, 0xff]);
+        assert_eq!(check(&ended), Ok(()), "nothing counts behind the terminator");
+    }
+
+    #[test]
+    fn records_must_stay_inside() {
+        let sound = table();
+        refused(&sound[..sound.len() - 1], "longer than the table");
+        refused(&[1, 0], "cut short");
+        refused(&[2, 0, 0, 0, 0, 0], "no room for its identifier");
+        refused(&[0xff; 12], "64-bit records");
+        refused(&[4, 0, 0, 0, 0, 0, 0, 0], "a common information entry that is cut short");
+    }
+
+    #[test]
+    fn a_frame_needs_its_common_entry() {
+        let sound = table();
+        let fde = sound[0] as usize + 4;
+        for wrong in [1, fde as u32, fde as u32 + 5, u32::MAX] {
+            let mut table = sound.clone();
+            table[fde + 4..fde + 8].copy_from_slice(&wrong.to_le_bytes());
+            refused(&table, "refers to no common information entry");
+        }
+    }
+
+    #[test]
+    fn frames_are_about_the_code_of_the_object() {
+        for (first, length) in [(CODE.start, 0x100), (CODE.start + 0xff, 1), (CODE.end, 0)] {
+            assert_eq!(check(&table_for(first, length)), Ok(()), "{first:#x} {length:#x}");
+        }
+        for (first, length) in
+            [(CODE.start - 1, 1), (CODE.start, 0x101), (CODE.end, 1), (CODE.start, 0x8000_0000), (16, 16)]
+        {
+            refused(&table_for(first, length), "not in the code of this object");
+        }
+        let mut left_out = table();
+        let place = left_out[0] as usize + 12;
+        left_out[place..place + 4].fill(0);
+        assert_eq!(check(&left_out), Ok(()), "a discarded function");
+        let mut strange = table();
+        strange[24] = 0x3b; // relative to the data
+        refused(&strange, "encoding that is not supported");
+    }
+
+    #[test]
+    fn strings_and_numbers_must_end() {
+        let mut endless = table();
+        endless[9..].fill(b'R');
+        assert!(check(&endless).is_err());
+        let mut unknown = table();
+        unknown[10] = b'Q';
+        refused(&unknown, "common information entry");
+        let mut strange_pointer = table();
+        strange_pointer[18] = 0x01; // a personality routine as LEB128
+        refused(&strange_pointer, "common information entry");
+    }
+
+    #[test]
+    fn every_changed_byte_is_survived() {
+        let sound = table();
+        for at in 0..sound.len() {
+            for byte in 0..=255 {
+                let mut table = sound.clone();
+                table[at] = byte;
+                let _ = check(&table);
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Telling an unwinder about loaded code, so that exceptions and backtraces pass through it.
+
+pub(crate) mod eh_frame;
+mod libgcc;
+
+use std::ops::Range;
+
+pub use libgcc::LibgccFrames;
+
+/// What an unwinder wants to know of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnwindInfo {
+    /// Call frame information (`.eh_frame`), each followed by a terminating record of length zero.
+    pub eh_frames: Vec<FrameTable>,
+    /// Target addresses of the image's code: all that its tables may speak of.
+    pub code: Range<u64>,
+    /// The image has language-specific unwind data (`.gcc_except_table`): it catches exceptions or cleans up.
+    pub catches: bool,
+}
+
+/// One table of call frame information.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameTable {
+    /// Target address.
+    pub address: u64,
+    /// Bytes, without the terminator.
+    pub size: u64,
+}
+
+/// Registers images with an unwinder. Called from many threads at once.
+pub trait UnwindRegistrar: Send + Sync {
+    /// Registers an image, or decides that there is nothing to register (`None`). The registration is dropped before
+    /// the image's memory is freed.
+    ///
+    /// # Safety
+    /// The tables must be readable at their target addresses in this process, terminators included, and stay so until
+    /// the registration is dropped.
+    #[allow(unsafe_code)] // The tables are given as addresses.
+    unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String>;
+}
+
+/// An image's registration. Dropping it deregisters.
+pub trait UnwindRegistration: Send + Sync {}
+
+/// Registers nothing: for code that nothing unwinds through.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoUnwind;
+
+#[allow(unsafe_code)] // The trait's method is unsafe to call; this one looks at nothing.
+impl UnwindRegistrar for NoUnwind {
+    unsafe fn register(&self, _info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
+        Ok(None)
+    }
+}

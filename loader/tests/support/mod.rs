@@ -1,0 +1,158 @@
+//! What the integration tests share: compilers, objects made of fixtures at test time, tools that may be missing.
+
+#![allow(dead_code, unreachable_pub)] // Each test file is a crate and uses its part.
+
+pub mod elf;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub const GCC: &str = "gcc";
+pub const GXX: &str = "g++";
+pub const CLANG: &str = "clang-22";
+pub const CLANGXX: &str = "clang++-22";
+pub const LLD: &str = "ld.lld-22";
+pub const LLVM_MC: &str = "llvm-mc-22";
+
+/// Whether a tool runs here. If not, says so; with `OBJCACHE_REQUIRE_ALL=1` that fails the test.
+pub fn has(tool: &str) -> bool {
+    let runs = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !runs {
+        skip(&format!("`{tool}` does not run here"));
+    }
+    runs
+}
+
+/// Notes that a test, or a part of it, cannot run.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("OBJCACHE_REQUIRE_ALL").is_none_or(|value| value != "1"), "skipped: {why}");
+    eprintln!("skipped: {why}");
+}
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A directory for one test process's files, removed by the operating system's own ways at worst.
+pub fn scratch(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("loader-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    });
+    directory.join(name)
+}
+
+/// Runs a tool and panics with its messages if it fails.
+pub fn run(tool: &str, arguments: &[&str]) {
+    let output = Command::new(tool).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{tool} {arguments:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Compiles a file to an object and returns its bytes.
+pub fn compile(compiler: &str, flags: &[&str], source: &Path) -> Vec<u8> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let object = scratch(&format!("{}.o", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let mut arguments = flags.to_vec();
+    let (source, object) = (source.to_str().unwrap(), object.to_str().unwrap());
+    arguments.extend(["-c", source, "-o", object]);
+    run(compiler, &arguments);
+    let bytes = std::fs::read(object).unwrap();
+    std::fs::remove_file(object).unwrap();
+    bytes
+}
+
+/// Compiles source text; `suffix` tells the language.
+pub fn compile_text(compiler: &str, flags: &[&str], suffix: &str, text: &str) -> Vec<u8> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let source = scratch(&format!("text{}.{suffix}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    std::fs::write(&source, text).unwrap();
+    let bytes = compile(compiler, flags, &source);
+    std::fs::remove_file(source).unwrap();
+    bytes
+}
+
+/// Calls `int name(int…)` of an image, up to two arguments.
+#[track_caller]
+pub fn call_int(image: &objcache_loader::LoadedImage, name: &str, arguments: &[i32]) -> i32 {
+    // SAFETY: C functions of `int` parameters, of our own fixtures; spare arguments are passed in registers and ignored.
+    let function = unsafe { image.get::<extern "C" fn(i32, i32) -> i32>(name) };
+    let at = |number: usize| arguments.get(number).copied().unwrap_or_default();
+    function.unwrap_or_else(|error| panic!("{error}"))(at(0), at(1))
+}
+
+/// Runs the initialisers of an image made of our own fixtures.
+pub fn initialize(image: &objcache_loader::LoadedImage) {
+    // SAFETY: the initialisers are those of our own fixtures; no other thread has the image yet.
+    unsafe { image.run_initializers() }
+}
+
+/// A small generator of numbers that are the same in every run (xorshift64*).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// Keeps what a listener was told of sections: name, segment, offset, address and size.
+#[derive(Default)]
+pub struct SectionLog(pub parking_lot::Mutex<Vec<LoggedSection>>);
+
+pub struct LoggedSection {
+    pub name: String,
+    pub segment: objcache_loader::Segment,
+    pub offset: usize,
+    pub address: u64,
+    pub size: usize,
+}
+
+impl objcache_loader::EventListener for SectionLog {
+    fn notify_loaded(&self, loaded: &objcache_loader::LoadedObject<'_>) {
+        *self.0.lock() = loaded
+            .sections()
+            .map(|section| LoggedSection {
+                name: String::from_utf8_lossy(section.name).into_owned(),
+                segment: section.segment,
+                offset: section.offset as usize,
+                address: section.address,
+                size: section.size as usize,
+            })
+            .collect();
+    }
+
+    fn notify_freeing(&self, _image: objcache_loader::ImageId) {}
+}
+
+/// The permissions of the mapping at an address.
+pub fn permissions(address: u64) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapping = maps.lines().find(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let parse = |number| u64::from_str_radix(number, 16).unwrap();
+        (parse(start)..parse(end)).contains(&address)
+    });
+    mapping.and_then(|line| line.split(' ').nth(1)).unwrap_or("none").to_owned()
+}

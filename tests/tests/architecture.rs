@@ -1,0 +1,124 @@
+//! The arrows between crates never turn round, `unsafe` stays in its rooms, and two dependencies behind their
+//! doors. ARCHITECTURE.md says why; this says whether.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each crate, and the crates of ours that it may know.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("signature", &[]),
+    ("loader", &[]),
+    ("cache", &["objcache-signature"]),
+    ("engine", &["objcache-signature", "objcache-cache", "objcache-loader"]),
+    ("cli", &["objcache"]),
+    ("tests", &["objcache"]),
+    ("benches", &["objcache"]),
+];
+
+/// The only files that may say `unsafe`, with what they need it for. Tests and examples, which call what was
+/// loaded, are not counted.
+const UNSAFE: &[(&str, &str)] = &[
+    ("benches/src/native.rs", "dlopen and raw pages, to compare with"),
+    ("cli/src/call/invoke.rs", "calls of loaded code by the prototype that the user vouches for"),
+    ("engine/src/call.rs", "calls of an address by its prototype"),
+    ("loader/src/image.rs", "addresses as function pointers, initialisers"),
+    ("loader/src/loader.rs", "unwind tables given as addresses"),
+    ("loader/src/memory/fixed.rs", "the promise of the memory manager trait"),
+    ("loader/src/memory/mod.rs", "the memory manager trait, whose implementors owe a promise"),
+    ("loader/src/memory/page.rs", "pages of an image"),
+    ("loader/src/memory/slab/area.rs", "two views of the same pages"),
+    ("loader/src/memory/slab/fork.rs", "the hook that freezes slabs when the process forks"),
+    ("loader/src/memory/slab/mod.rs", "the promise of the memory manager trait"),
+    ("loader/src/memory/sys.rs", "system calls on memory"),
+    ("loader/src/process.rs", "dlsym"),
+    ("loader/src/unwind/libgcc.rs", "__register_frame"),
+    ("loader/src/unwind/mod.rs", "unwind tables given as addresses"),
+    ("tests/src/bin/kernel-process.rs", "calls of loaded code"),
+];
+
+/// Names that may stand in these folders or files only.
+const BEHIND_DOORS: &[(&str, &str)] = &[("sled::", "cache/src/sled"), ("bincode::", "cache/src/codec.rs")];
+
+#[test]
+fn dependencies_point_one_way() {
+    let members = toml(&root().join("Cargo.toml"));
+    let members: Vec<_> = members["workspace"]["members"].as_array().unwrap().iter().collect();
+    assert_eq!(members.len(), MAY_KNOW.len(), "a new crate needs a line in MAY_KNOW");
+    for (folder, allowed) in MAY_KNOW {
+        let manifest = toml(&root().join(folder).join("Cargo.toml"));
+        for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let Some(table) = manifest.get(table).and_then(|table| table.as_table()) else { continue };
+            for name in table.keys().filter(|name| name.starts_with("objcache")) {
+                assert!(allowed.contains(&name.as_str()), "{folder} must not know {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_stays_in_its_rooms() {
+    let calls_what_was_loaded = |name: &str| name.contains("/tests/") || name.contains("/examples/");
+    let found: BTreeSet<String> = sources()
+        .filter(|(name, text)| !calls_what_was_loaded(name) && code_words(text).any(|word| word == "unsafe"))
+        .map(|(name, _)| name)
+        .collect();
+    let allowed: BTreeSet<String> = UNSAFE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let new: Vec<_> = found.difference(&allowed).collect();
+    let gone: Vec<_> = allowed.difference(&found).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "unsafe where it is not allowed: {new:?}; no longer there: {gone:?}"
+    );
+}
+
+#[test]
+fn sled_and_bincode_stay_behind_their_doors() {
+    for (name, text) in sources() {
+        for (word, door) in BEHIND_DOORS {
+            let used = text.lines().map(code_of).any(|line| line.contains(word));
+            assert!(!used || name.starts_with(door), "{name} says `{word}`, which is for {door}");
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn toml(path: &Path) -> toml::Table {
+    fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// Every Rust file of the workspace but this one, by its path from the root.
+fn sources() -> impl Iterator<Item = (String, String)> {
+    let mut files = Vec::new();
+    for (folder, _) in MAY_KNOW {
+        rust_files(&root().join(folder), &mut files);
+    }
+    assert!(files.len() > 50, "the sources are found");
+    files.into_iter().filter(|path| !path.ends_with("architecture.rs")).map(|path| {
+        let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        (name, fs::read_to_string(path).unwrap())
+    })
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The part of a line before a comment.
+fn code_of(line: &str) -> &str {
+    line.split_once("//").map_or(line, |(code, _)| code)
+}
+
+fn code_words(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(code_of).flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+}
