@@ -347,3 +347,27 @@ impl Summary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn puts_during_a_measurement_stay_added_to_what_was_measured() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
+        let put = |bytes| append(&directory, &[], bytes).expect("written").expect("free").header.total_bytes;
+        for known in [true, false] {
+            match known {
+                true => begin(&directory).expect("begun"),
+                false => restart(&directory).expect("forgotten"),
+            }
+            put(1000);
+            let found = header(&directory).expect("read");
+            assert_eq!(put(200), found.total_bytes + 200);
+            tidied(&directory, found, Header { total_bytes: 5000, tidied_unix_us: 7 }).expect("noted");
+            let now = Header { total_bytes: 5200, tidied_unix_us: 7 };
+            assert_eq!(header(&directory).expect("read"), now, "known before: {known}");
+        }
+    }
+}
