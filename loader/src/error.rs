@@ -45,6 +45,15 @@ pub enum LoadError {
     /// The memory manager refused.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// One of several objects that were to be linked together is the cause.
+    #[error("{object}: {cause}")]
+    InObject {
+        /// The object's name, as it was given.
+        object: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<LoadError>,
+    },
     /// The unwinder's registration refused.
     #[error("unwind information: {0}")]
     Unwind(String),
@@ -53,6 +62,14 @@ pub enum LoadError {
 impl LoadError {
     pub(crate) fn malformed(place: impl Into<String>, why: impl Into<String>) -> Self {
         LoadError::Malformed { place: place.into(), why: why.into() }
+    }
+
+    /// Says which object is meant, if objects have names.
+    pub(crate) fn of_object(self, name: &str) -> Self {
+        match name {
+            "" => self,
+            _ => LoadError::InObject { object: name.to_owned(), cause: Box::new(self) },
+        }
     }
 
     pub(crate) fn limit(what: &'static str, value: u64, limit: u64) -> Self {
@@ -126,6 +143,17 @@ pub enum FixupProblem {
         /// Width of the field.
         bits: u32,
     },
+    /// The value is no multiple of what the field counts in.
+    Misaligned {
+        /// The value, as a signed 64-bit number.
+        value: i64,
+        /// What it must be a multiple of.
+        align: u64,
+    },
+    /// The relocation that holds the high part of the value is not there.
+    NoHighPart,
+    /// The place holds an instruction that this relocation does not go with.
+    WrongInstruction,
     /// The field reaches past the end of its section, or the section has no bytes.
     OutsideSection,
     /// The symbol's section is not loaded (debug information, a discarded group).
@@ -140,6 +168,14 @@ impl fmt::Display for FixupProblem {
             FixupProblem::OutOfRange { value, bits } => {
                 let sign = if *value < 0 { "-" } else { "" };
                 write!(f, "{sign}{:#x} does not fit in {bits} bits", value.unsigned_abs())
+            }
+            FixupProblem::Misaligned { value, align } => {
+                let sign = if *value < 0 { "-" } else { "" };
+                write!(f, "{sign}{:#x} is no multiple of {align}", value.unsigned_abs())
+            }
+            FixupProblem::NoHighPart => f.write_str("no relocation there has the high part of the value"),
+            FixupProblem::WrongInstruction => {
+                f.write_str("the instruction there is none that this relocation goes with")
             }
             FixupProblem::OutsideSection => f.write_str("the place is outside of its section"),
             FixupProblem::TargetNotLoaded => f.write_str("the symbol's section is not loaded"),

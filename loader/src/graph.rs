@@ -2,27 +2,41 @@
 //!
 //! It is flat. Sections and symbols are numbered as in the object, and everything borrows from the object's bytes:
 //! symbols and relocations are decoded where they are looked at, so that loading allocates nothing per symbol or
-//! per relocation.
+//! per relocation. Where formats differ in kind, an enum has one variant per format, and is matched outside of loops.
+
+#![allow(dead_code)] // Until the last of the formats and architectures is in.
 
 use crate::arch::Machine;
 use crate::error::LoadError;
 use crate::memory::Segment;
 use crate::read::elf;
 
+use object::{BigEndian, LittleEndian};
+
+type Elf64 = object::elf::FileHeader64<LittleEndian>;
+type Elf32 = object::elf::FileHeader32<LittleEndian>;
+type Elf64Big = object::elf::FileHeader64<BigEndian>;
+
 /// A parsed object. Section and symbol numbers index into it.
 pub(crate) struct LinkGraph<'a> {
+    /// What the caller calls the object; empty when there is only one.
+    pub(crate) name: &'a str,
     pub(crate) format: Format,
     pub(crate) machine: Machine,
     pub(crate) sections: Vec<Section<'a>>,
     pub(crate) symbols: SymbolTable<'a>,
     /// Groups of which one copy is kept (COMDAT).
     pub(crate) groups: Vec<Group<'a>>,
+    /// What was cut out of sections; [`Section::cuts`] says which section has which.
+    pub(crate) cuts: Vec<Cuts>,
 }
 
 /// Object file format: decides what a raw relocation type means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Elf,
+    MachO,
+    Coff,
 }
 
 /// One section: where its bytes are in the object, and, after layout, in memory.
@@ -40,6 +54,8 @@ pub(crate) struct Section<'a> {
     pub(crate) zero_fill: bool,
     pub(crate) role: Role,
     pub(crate) relocations: RelocationTable<'a>,
+    /// Number in [`LinkGraph::cuts`], or [`Section::NO_CUTS`].
+    pub(crate) cuts: u32,
     /// Offset in its segment. Set by layout.
     pub(crate) offset: u64,
     /// Target address. Set when memory was allocated.
@@ -47,6 +63,9 @@ pub(crate) struct Section<'a> {
 }
 
 impl Section<'_> {
+    /// [`Section::cuts`] of a section that is loaded as it is.
+    pub(crate) const NO_CUTS: u32 = u32::MAX;
+
     /// A section that the loader leaves in the object.
     pub(crate) const NOT_LOADED: Self = Section {
         name: b"",
@@ -57,6 +76,7 @@ impl Section<'_> {
         zero_fill: false,
         role: Role::Plain,
         relocations: RelocationTable::None,
+        cuts: Self::NO_CUTS,
         offset: 0,
         address: 0,
     };
@@ -88,31 +108,87 @@ pub(crate) enum Role {
     ExceptTable,
 }
 
-/// Sections that stand or fall together: the first group of each name is kept.
+/// Sections that stand or fall together: of the groups with one name, one is kept.
 pub(crate) struct Group<'a> {
     pub(crate) name: &'a [u8],
-    pub(crate) members: elf::GroupMembers<'a>,
+    pub(crate) members: GroupMembers<'a>,
+    pub(crate) selection: Selection,
+}
+
+/// Which of several groups with one name is kept (PE format, "COMDAT Sections"). ELF knows only `Any`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// The first.
+    Any,
+    /// There must be no other.
+    NoDuplicates,
+    /// The first; all must have the same size.
+    SameSize,
+    /// The first; all must have the same bytes.
+    ExactMatch,
+    /// The largest, of equals the first.
+    Largest,
+}
+
+/// The section numbers in a group; all are sections of the object. The first decides size and bytes for [`Selection`].
+pub(crate) enum GroupMembers<'a> {
+    Elf(elf::GroupMembers<'a>),
+    /// The section that has the symbol, and all that are associated with it.
+    Coff(Vec<u32>),
+}
+
+impl GroupMembers<'_> {
+    pub(crate) fn for_each(&self, mut each: impl FnMut(usize)) {
+        match self {
+            GroupMembers::Elf(members) => members.iter().for_each(each),
+            GroupMembers::Coff(members) => members.iter().for_each(|member| each(*member as usize)),
+        }
+    }
+}
+
+/// What was cut out of a section: padding that its alignment makes superfluous.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cuts {
+    /// Where a cut begins in the object's bytes, and how many bytes are gone from there on, all cuts before included.
+    /// Ascending.
+    pub(crate) cuts: Vec<(u64, u64)>,
+    /// The content that is left.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Cuts {
+    /// Where what is at an offset in the object has moved to. An offset inside of a cut moves to its start.
+    pub(crate) fn moved(&self, offset: u64) -> u64 {
+        let before = self.cuts.partition_point(|(start, _)| *start < offset);
+        let Some(last) = before.checked_sub(1) else { return offset };
+        let (start, gone) = self.cuts[last];
+        let gone_before = last.checked_sub(1).map_or(0, |number| self.cuts[number].1);
+        offset - gone.min(gone_before + (offset - start))
+    }
 }
 
 /// A decoded symbol.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Symbol {
-    /// Offset of the name in the string table.
+    /// What [`SymbolTable::name`] knows the name by.
     pub(crate) name: u32,
     pub(crate) place: SymbolPlace,
-    /// Offset in the section, address of an absolute symbol, or alignment of a common one.
+    /// Offset in the section, address of an absolute symbol, or alignment of a common one. What else a format puts into
+    /// these bits is still there: see [`Architecture::symbol_value`](crate::arch::Architecture::symbol_value).
     pub(crate) value: u64,
     pub(crate) size: u64,
     pub(crate) binding: Binding,
     /// Not visible outside of the image.
     pub(crate) hidden: bool,
     pub(crate) kind: SymbolKind,
+    /// ELF's `st_other`, where some ABIs keep facts of their own; 0 in other formats.
+    pub(crate) other: u8,
 }
 
 /// What users of an image see of a symbol.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SymbolLabel {
-    /// Offset of the name in the string table.
+    /// What [`SymbolTable::name`] knows the name by.
     pub(crate) name: u32,
     pub(crate) size: u64,
     pub(crate) kind: SymbolKind,
@@ -164,19 +240,38 @@ pub(crate) struct Relocation {
     pub(crate) raw_kind: u32,
     /// Symbol number; not checked yet.
     pub(crate) symbol: u32,
+    /// To this the field's own content is added where the table says so
+    /// ([`RelocationTable::has_implicit_addends`]).
     pub(crate) addend: i64,
+    /// Number of a symbol whose address is subtracted (Mach-O `SUBTRACTOR`), or [`Relocation::NO_SYMBOL`].
+    pub(crate) subtrahend: u32,
+}
+
+impl Relocation {
+    pub(crate) const NO_SYMBOL: u32 = u32::MAX;
 }
 
 /// The symbols of an object, decoded one at a time. One variant per format.
 pub(crate) enum SymbolTable<'a> {
-    Elf(elf::Symbols<'a>),
+    Elf64(elf::Symbols<'a, Elf64>),
+    Elf32(elf::Symbols<'a, Elf32>),
+    Elf64Big(elf::Symbols<'a, Elf64Big>),
+}
+
+/// Evaluates the same expression for the symbols of every format.
+macro_rules! of_every_format {
+    ($table:expr, $symbols:ident => $body:expr) => {
+        match $table {
+            SymbolTable::Elf64($symbols) => $body,
+            SymbolTable::Elf32($symbols) => $body,
+            SymbolTable::Elf64Big($symbols) => $body,
+        }
+    };
 }
 
 impl<'a> SymbolTable<'a> {
     pub(crate) fn len(&self) -> usize {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.len(),
-        }
+        of_every_format!(self, symbols => symbols.len())
     }
 
     /// All symbols in order, until one cannot be one or `each` fails.
@@ -185,37 +280,27 @@ impl<'a> SymbolTable<'a> {
         &self,
         each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
     ) -> Result<(), LoadError> {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.try_for_each(each),
-        }
+        of_every_format!(self, symbols => symbols.try_for_each(each))
     }
 
     /// What users see of a symbol that was decoded before.
     #[inline]
     pub(crate) fn label(&self, number: usize) -> SymbolLabel {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.label(number),
-        }
+        of_every_format!(self, symbols => symbols.label(number))
     }
 
     /// The symbol with that number, or why it cannot be one.
     pub(crate) fn get(&self, number: usize) -> Result<Symbol, LoadError> {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.get(number),
-        }
+        of_every_format!(self, symbols => symbols.get(number))
     }
 
-    /// The string table; every string in it ends in a NUL inside of it.
-    pub(crate) fn strings(&self) -> &'a [u8] {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.strings(),
-        }
+    /// The string table, if names are offsets into one in which every string ends in a NUL.
+    pub(crate) fn strings(&self) -> Option<&'a [u8]> {
+        of_every_format!(self, symbols => symbols.strings())
     }
 
     pub(crate) fn name(&self, symbol: &Symbol) -> Result<&'a [u8], LoadError> {
-        match self {
-            SymbolTable::Elf(symbols) => symbols.name(symbol.name),
-        }
+        of_every_format!(self, symbols => symbols.name(symbol.name))
     }
 }
 
@@ -223,27 +308,78 @@ impl<'a> SymbolTable<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum RelocationTable<'a> {
     None,
-    ElfRela(elf::Relocations<'a>),
+    Elf64Rela(elf::Relocations<'a, object::elf::Rela64<LittleEndian>>),
+    Elf64Rel(elf::Relocations<'a, object::elf::Rel64<LittleEndian>>),
+    Elf32Rela(elf::Relocations<'a, object::elf::Rela32<LittleEndian>>),
+    Elf32Rel(elf::Relocations<'a, object::elf::Rel32<LittleEndian>>),
+    Elf64BigRela(elf::Relocations<'a, object::elf::Rela64<BigEndian>>),
 }
 
-impl<'a> RelocationTable<'a> {
+/// Evaluates the same expression for the relocations of every format.
+macro_rules! of_every_table {
+    ($table:expr, $entries:ident => $body:expr, none => $none:expr) => {
+        match $table {
+            RelocationTable::None => $none,
+            RelocationTable::Elf64Rela($entries) => $body,
+            RelocationTable::Elf64Rel($entries) => $body,
+            RelocationTable::Elf32Rela($entries) => $body,
+            RelocationTable::Elf32Rel($entries) => $body,
+            RelocationTable::Elf64BigRela($entries) => $body,
+        }
+    };
+}
+
+impl RelocationTable<'_> {
+    /// How many entries there are; some may be no relocation of their own (see [`get`](Self::get)).
     pub(crate) fn len(&self) -> usize {
+        of_every_table!(self, entries => entries.len(), none => 0)
+    }
+
+    /// The field holds (a part of) the addend.
+    pub(crate) fn has_implicit_addends(&self) -> bool {
         match self {
-            RelocationTable::None => 0,
-            RelocationTable::ElfRela(table) => table.len(),
+            RelocationTable::Elf32Rel(_) | RelocationTable::Elf64Rel(_) => true,
+            RelocationTable::None
+            | RelocationTable::Elf64Rela(_)
+            | RelocationTable::Elf32Rela(_)
+            | RelocationTable::Elf64BigRela(_) => false,
         }
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = Relocation> + 'a {
-        let table = match self {
-            RelocationTable::None => elf::Relocations::EMPTY,
-            RelocationTable::ElfRela(table) => table,
-        };
-        table.iter()
+    /// The relocation with that number; `None` for an entry that only completes the one after it, or past the end.
+    #[inline]
+    pub(crate) fn get(&self, number: usize) -> Option<Relocation> {
+        of_every_table!(self, entries => entries.get(number), none => None)
+    }
+
+    /// All relocations in order with their numbers, until `each` fails.
+    #[inline(always)]
+    pub(crate) fn try_for_each(
+        &self,
+        mut each: impl FnMut(usize, Relocation) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        of_every_table!(self, entries => {
+            for number in 0..entries.len() {
+                if let Some(relocation) = entries.get(number) {
+                    each(number, relocation)?;
+                }
+            }
+            Ok(())
+        }, none => Ok(()))
+    }
+
+    /// All relocations in order. For where time does not matter: looks at the format for each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Relocation> + '_ {
+        (0..self.len()).filter_map(|number| self.get(number))
     }
 }
 
 impl<'a> LinkGraph<'a> {
+    /// What a section's memory is filled with, before fix-ups.
+    pub(crate) fn content<'g>(&'g self, section: &Section<'g>) -> &'g [u8] {
+        self.cuts.get(section.cuts as usize).map_or(section.bytes, |cuts| &cuts.bytes)
+    }
+
     /// Every place that will be fixed up, with its section.
     pub(crate) fn places(&self) -> impl Iterator<Item = (&Section<'a>, Relocation)> {
         let loaded = self.sections.iter().filter(|section| section.segment.is_some());

@@ -96,8 +96,8 @@ pub use events::{EventListener, ImageId, LoadedObject, LoadedSection};
 pub use graph::SymbolKind;
 pub use image::{LoadedImage, Symbol};
 pub use limits::Limits;
-pub use link::ImageSymbol;
-pub use loader::{Loader, LoaderBuilder};
+pub use link::{FileMap, ImageSymbol, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
+pub use loader::{InputObject, Loader, LoaderBuilder};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use memory::SlabMemory;
 pub use memory::{

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arch::{Machine, x86_64::X86_64};
+use crate::arch::{Machine, with_architecture};
 use crate::error::LoadError;
 use crate::events::{EventListener, ImageId, LoadedObject};
 use crate::graph::LinkGraph;
 use crate::image::{Announced, LoadedImage};
 use crate::limits::Limits;
-use crate::link::{self, Environment, Linked};
+use crate::link::{self, Environment, LinkMap, Linked, Object};
 use crate::memory::MemoryManager;
 use crate::read;
 use crate::resolver::SymbolResolver;
@@ -23,6 +23,7 @@ pub struct Loader {
     unwind: Arc<dyn UnwindRegistrar>,
     listeners: Arc<[Arc<dyn EventListener>]>,
     limits: Limits,
+    relax: bool,
 }
 
 /// Puts a [`Loader`] together.
@@ -33,6 +34,7 @@ pub struct LoaderBuilder {
     unwind: Option<Arc<dyn UnwindRegistrar>>,
     listeners: Vec<Arc<dyn EventListener>>,
     limits: Limits,
+    relax: Option<bool>,
 }
 
 impl LoaderBuilder {
@@ -61,10 +63,19 @@ impl LoaderBuilder {
         self
     }
 
+    /// Whether accesses through the GOT become direct where the target is in reach, as the ABIs let a linker do. Default:
+    /// in images that run in this process; others are linked as the compiler wrote them.
+    pub fn relax(mut self, relax: bool) -> Self {
+        self.relax = Some(relax);
+        self
+    }
+
     /// The loader.
     pub fn build(self) -> Loader {
+        let memory = self.memory.unwrap_or_else(default_memory);
         Loader {
-            memory: self.memory.unwrap_or_else(default_memory),
+            relax: self.relax.unwrap_or_else(|| memory.executes_here()),
+            memory,
             unwind: self.unwind.unwrap_or_else(|| Arc::new(LibgccFrames)),
             listeners: self.listeners.into(),
             limits: self.limits,
@@ -111,17 +122,51 @@ impl Loader {
     /// # Errors
     /// Whatever is wrong with the object, its symbols or the memory; see [`LoadError`]. Nothing stays behind.
     pub fn load(&self, object: &[u8], resolver: &dyn SymbolResolver) -> Result<LoadedImage, LoadError> {
-        let mut graph = read::parse(object, &self.limits)?;
-        if self.memory.executes_here() && !graph.machine.is_host() {
-            return Err(LoadError::Unsupported(format!("{:?} code in this process", graph.machine)));
+        let graph = read::parse(object, &self.limits)?;
+        let machine = graph.machine;
+        self.link(machine, &[object], &mut [Object::of(graph)], resolver)
+    }
+
+    /// Loads several objects as one image: names that one defines are known to the others, before the resolver is
+    /// asked. Rules are those of static linkers: a strong definition wins over a weak one, two strong ones are an
+    /// error, of COMDAT groups with one name one is kept, common symbols become one. The map says where everything is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); objects of different machines are an error as well. Nothing stays behind.
+    pub fn load_all(
+        &self,
+        objects: &[InputObject<'_>],
+        resolver: &dyn SymbolResolver,
+    ) -> Result<(LoadedImage, LinkMap), LoadError> {
+        let mut parsed = Vec::with_capacity(objects.len());
+        for InputObject { name, bytes } in objects {
+            let graph = read::parse(bytes, &self.limits).map_err(|error| error.of_object(name))?;
+            parsed.push(Object::of(LinkGraph { name, ..graph }));
         }
-        let environment = Environment { memory: &*self.memory, resolver, limits: &self.limits };
-        let linked = match graph.machine {
-            Machine::X86_64 => link::link::<X86_64>(&mut graph, &environment)?,
-        };
+        let machine = common_machine(&parsed)?;
+        let bytes: Vec<_> = objects.iter().map(|object| object.bytes).collect();
+        let image = self.link(machine, &bytes, &mut parsed, resolver)?;
+        let map = with_architecture!(machine, A => link::map::<A>(&parsed))?;
+        Ok((image, map))
+    }
+
+    fn link(
+        &self,
+        machine: Machine,
+        bytes: &[&[u8]],
+        objects: &mut [Object<'_>],
+        resolver: &dyn SymbolResolver,
+    ) -> Result<LoadedImage, LoadError> {
+        let executes_here = self.memory.executes_here();
+        if executes_here && !machine.is_host() {
+            return Err(LoadError::Unsupported(format!("{} code in this process", machine.name())));
+        }
+        let (memory, limits, relax) = (&*self.memory, &self.limits, self.relax);
+        let environment = Environment { memory, resolver, limits, relax };
+        let linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
         let unwind = self.register_unwind_info(&linked.unwind)?;
-        let announced = self.notify_listeners(object, &graph, &linked);
-        Ok(LoadedImage::new(linked, unwind, announced, self.memory.executes_here()))
+        let announced = self.notify_listeners(bytes, objects, &linked);
+        Ok(LoadedImage::new(linked, unwind, announced, executes_here))
     }
 
     #[allow(unsafe_code)] // The tables are given as addresses.
@@ -139,17 +184,52 @@ impl Loader {
         registration.map_err(LoadError::Unwind)
     }
 
-    fn notify_listeners(&self, object: &[u8], graph: &LinkGraph<'_>, linked: &Linked) -> Option<Announced> {
+    fn notify_listeners(
+        &self,
+        bytes: &[&[u8]],
+        objects: &[Object<'_>],
+        linked: &Linked,
+    ) -> Option<Announced> {
         if self.listeners.is_empty() {
             return None;
         }
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let image = ImageId(NEXT.fetch_add(1, Ordering::Relaxed));
         let announced = Announced { image, listeners: Arc::clone(&self.listeners) };
-        let loaded = LoadedObject { image, object, graph, exports: &linked.exports };
-        for listener in self.listeners.iter() {
-            listener.notify_loaded(&loaded);
+        for (object, Object { graph, .. }) in bytes.iter().zip(objects) {
+            let loaded = LoadedObject { image, object, graph, exports: &linked.exports };
+            for listener in self.listeners.iter() {
+                listener.notify_loaded(&loaded);
+            }
         }
         Some(announced)
+    }
+}
+
+/// An object to be linked together with others.
+#[derive(Debug, Clone, Copy)]
+pub struct InputObject<'a> {
+    /// What to call it in messages and in the link map.
+    pub name: &'a str,
+    /// The object file.
+    pub bytes: &'a [u8],
+}
+
+fn common_machine(objects: &[Object<'_>]) -> Result<Machine, LoadError> {
+    let [first, others @ ..] = objects else {
+        return Err(LoadError::Unsupported("a link of no objects".to_owned()));
+    };
+    let (machine, format) = (first.graph.machine, first.graph.format);
+    match others.iter().find(|other| other.graph.machine != machine || other.graph.format != format) {
+        None => Ok(machine),
+        Some(other) => Err(LoadError::Unsupported(format!(
+            "{} is for {} ({:?}), {} for {} ({:?})",
+            first.graph.name,
+            machine.name(),
+            format,
+            other.graph.name,
+            other.graph.machine.name(),
+            other.graph.format
+        ))),
     }
 }

@@ -310,12 +310,11 @@ fn other_files_are_refused_by_name() {
     assert!(refusal(b"!<arch>\n").contains("an archive"));
     assert!(refusal(b"\0asm").contains("WebAssembly"));
     assert!(refusal(b"\x7fELF").contains("malformed object: ELF header"));
-    assert!(with(4, &[1]).contains("32-bit ELF"));
-    assert!(with(5, &[2]).contains("big-endian ELF"));
+    assert!(with(4, &[1]).contains("ELF machine 62, 32-bit, little-endian"));
+    assert!(with(5, &[2]).contains("64-bit, big-endian"));
     assert!(with(16, &[2]).contains("an executable (ET_EXEC)"));
     assert!(with(16, &[3]).contains("a shared object or executable (ET_DYN)"));
-    assert!(with(18, &[183]).contains("ELF machine 183 (AArch64)"));
-    assert!(with(18, &[0xff, 0xff]).contains("ELF machine 65535 (unknown)"));
+    assert!(with(18, &[0xff, 0xff]).contains("ELF machine 65535, 64-bit, little-endian"));
     assert!(with(40, &[0; 8]).contains("section header table: the file has none"));
     assert!(
         with(40, &[0xff; 8]).contains("section header table: the table reaches past the end of the file")

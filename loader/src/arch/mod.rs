@@ -1,47 +1,134 @@
 //! Architectures: what a relocation computes, and what a stub looks like.
 //!
-//! An architecture is one file here and one arm where [`Machine`] is matched (`link/mod.rs`). It holds pure functions
-//! over numbers and byte slices: nothing unsafe, nothing tied to the host, so any of them can be tested anywhere.
-//! GOT entries and stubs are made by a pass ([`crate::link::tables`]); a fix-up only sees place, target and addend.
+//! An architecture is one file here and one line of [`machines!`]. It holds pure functions over numbers and byte slices:
+//! nothing unsafe, nothing tied to the host, so any of them can be tested anywhere. GOT entries and stubs are made by
+//! a pass ([`crate::link::tables`]); a fix-up only sees place, target and addend.
 
+#![allow(dead_code)] // Until the last of the formats and architectures is in.
+
+mod fields;
 pub(crate) mod x86_64;
 
-use crate::error::FixupProblem;
-use crate::graph::Format;
+pub(crate) use fields::*;
 
-/// Instruction set of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Machine {
-    X86_64,
+use crate::error::FixupProblem;
+use crate::graph::{Format, Relocation, Symbol, SymbolKind};
+
+/// Lists the machines with their architectures: the only place, besides its own file, that an architecture is named in.
+macro_rules! machines {
+    ($($machine:ident => $architecture:ty,)*) => {
+        /// Instruction set of an object.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Machine {
+            $(#[doc = stringify!($machine)] $machine,)*
+        }
+
+        impl Machine {
+            /// The machine that a format's header names.
+            pub(crate) fn find(named: impl Fn(&Identity) -> bool) -> Option<Self> {
+                $(if named(&<$architecture as Architecture>::IDENTITY) {
+                    return Some(Machine::$machine);
+                })*
+                None
+            }
+
+            /// Whether this process executes such code.
+            pub(crate) fn is_host(self) -> bool {
+                match self {
+                    $(Machine::$machine => <$architecture as Architecture>::IDENTITY.is_host,)*
+                }
+            }
+
+            /// The name that users know it by.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Machine::$machine => <$architecture as Architecture>::IDENTITY.name,)*
+                }
+            }
+        }
+
+        /// Evaluates an expression in which a type stands for the architecture of a machine.
+        macro_rules! with_architecture {
+            ($machine_value:expr, $parameter:ident => $body:expr) => {
+                match $machine_value {
+                    $($crate::arch::Machine::$machine => {
+                        type $parameter = $architecture;
+                        $body
+                    })*
+                }
+            };
+        }
+        pub(crate) use with_architecture;
+    };
 }
 
-impl Machine {
-    /// Whether this process executes such code.
-    pub(crate) fn is_host(self) -> bool {
-        match self {
-            Machine::X86_64 => cfg!(target_arch = "x86_64"),
-        }
-    }
+machines! {
+    X86_64 => crate::arch::x86_64::X86_64,
+}
+
+/// How object formats name a machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// As in a target triple.
+    pub(crate) name: &'static str,
+    /// ELF: `e_machine`, class and byte order.
+    pub(crate) elf: Option<ElfIdentity>,
+    /// Mach-O: `cputype`.
+    pub(crate) macho: Option<u32>,
+    /// COFF: `Machine`.
+    pub(crate) coff: Option<u16>,
+    /// This process executes such code.
+    pub(crate) is_host: bool,
+}
+
+/// What of an ELF header tells the instruction set (gABI, "ELF Header").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ElfIdentity {
+    pub(crate) e_machine: u16,
+    /// 32 or 64.
+    pub(crate) class: u8,
+    pub(crate) big_endian: bool,
 }
 
 /// What the passes need to know of an architecture.
 pub(crate) trait Architecture {
     /// A relocation kind, the same for all formats.
-    type Kind: Copy;
+    type Kind: Copy + PartialEq;
 
-    /// Bytes of a GOT entry.
+    /// How formats name it.
+    const IDENTITY: Identity;
+    /// Words are stored with the most significant byte first.
+    const BIG_ENDIAN: bool = false;
+    /// Bytes of an address, and so of a GOT entry.
     const SLOT_SIZE: u64;
-    /// Bytes of a stub; also its alignment.
+    /// Bytes of a stub.
     const STUB_SIZE: u64;
+    /// Alignment of a stub.
+    const STUB_ALIGN: u64;
+    /// The kinds of stub, by number. Most architectures have one.
+    const STUB_KINDS: &'static [&'static str] = &["branch"];
+    /// A stub reads the target from the symbol's GOT entry. If not, it holds the target itself.
+    const STUB_USES_SLOT: bool = true;
+    /// How far the shortest branch that may go through a stub reaches, in bytes to either side.
+    const BRANCH_REACH: u64 = 1 << 31;
     /// What a gap between code sections is filled with: an instruction that traps.
-    const TRAP: u8;
+    const TRAP: &'static [u8];
+    /// Distance from the first GOT entry to what the ABI calls the GOT's address, where that is not the same (`.TOC.`).
+    const GOT_BIAS: u64 = 0;
 
-    /// Whether the relocation is `S + A - P: word32`, from a place to a symbol or a stub for it. Nearly all are, so the
-    /// passes deal with them before they look any further; [`kind`](Self::kind), [`operand`](Self::operand) and
-    /// [`apply`](Self::apply) say the same of them.
-    fn is_relative_32(format: Format, raw: u32) -> bool;
+    /// Code is aligned by relocations of operand [`Operand::Alignment`].
+    const ALIGNS_BY_RELOCATION: bool = false;
 
-    /// The kind behind a format's number, or what it would need that is not supported.
+    /// Whether the relocation is `S + A - P: word32` with an explicit addend, from a place to a symbol or a stub for it.
+    /// On some machines nearly all are, so the passes deal with them before they look any further;
+    /// [`kind`](Self::kind), [`operand`](Self::operand) and [`apply`](Self::apply) say the same of them.
+    #[inline(always)]
+    fn is_relative_32(_format: Format, _raw: u32) -> bool {
+        false
+    }
+
+    /// The kind behind a format's number, or what it would need that is not supported. For Mach-O the number is
+    /// `r_type | r_length << 8 | r_pcrel << 16`.
     fn kind(format: Format, raw: u32) -> Result<Self::Kind, &'static str>;
 
     /// The format's own name for a relocation.
@@ -50,15 +137,94 @@ pub(crate) trait Architecture {
     /// What the relocation's value is made from.
     fn operand(kind: Self::Kind) -> Operand;
 
-    /// Whether a relative reference at `offset` of `section` is the operand of a call or a jump, so that it may go
-    /// through a stub.
-    fn is_branch(section: &[u8], offset: u64, addend: i64) -> bool;
+    /// The addend that is kept in the field itself: of tables that have none of their own (ELF `SHT_REL`, COFF, Mach-O).
+    fn implicit_addend(_kind: Self::Kind, _section: &[u8], _offset: u64) -> Result<i64, FixupProblem> {
+        Ok(0)
+    }
 
-    /// Writes the value into the field.
+    /// The relocation that follows, at the same place, names what is to be subtracted ([`Fixup::subtrahend`]).
+    fn has_subtrahend(_kind: Self::Kind) -> bool {
+        false
+    }
+
+    /// This is the high part that low parts ([`Operand::PairedLow`]) refer to by its place.
+    fn is_paired_high(_kind: Self::Kind) -> bool {
+        false
+    }
+
+    /// The padding that a relocation of operand [`Operand::Alignment`] stands at.
+    fn padding(_kind: Self::Kind, _relocation: &Relocation) -> Result<Padding, FixupProblem> {
+        Err(FixupProblem::Unsupported("alignment by relocation"))
+    }
+
+    /// Fills padding that was cut with instructions that do nothing.
+    fn write_nops(_padding: &mut [u8]) {}
+
+    /// Offset of a symbol in its section, and [`Fixup::symbol_flags`] for it.
+    #[inline(always)]
+    fn symbol_value(symbol: Symbol) -> (u64, u8) {
+        (symbol.value, 0)
+    }
+
+    /// The same for an address that a resolver gave. `is_function_pointer`: it is one of this process, where the low bit
+    /// of an address may tell the instruction set.
+    #[inline(always)]
+    fn external_value(address: u64, _is_function_pointer: bool) -> (u64, u8) {
+        (address, 0)
+    }
+
+    /// The address of a symbol as a function pointer and as a user sees it.
+    #[inline(always)]
+    fn pointer_value(address: u64, _symbol_flags: u8) -> u64 {
+        address
+    }
+
+    /// The addend of a branch to the first byte of its target.
+    #[inline]
+    fn branch_addend(_kind: Self::Kind) -> i64 {
+        0
+    }
+
+    /// Whether a relative reference at `offset` of `section` is the operand of a call or a jump, so that it may go
+    /// through a stub. Asked for operands of [`Operand::NearSymbol`] in code.
+    fn is_branch(_section: &[u8], _offset: u64, _addend: i64) -> bool {
+        false
+    }
+
+    /// Whether a branch that is in reach needs a stub all the same, to change the instruction set or the like.
+    #[inline(always)]
+    fn needs_stub(_kind: Self::Kind, _section: &[u8], _offset: u64, _symbol_flags: u8) -> bool {
+        false
+    }
+
+    /// The kind of stub for a branch: an index into [`STUB_KINDS`](Self::STUB_KINDS).
+    #[inline]
+    fn stub_kind(_kind: Self::Kind) -> u8 {
+        0
+    }
+
+    /// [`Fixup::symbol_flags`] of a stub.
+    fn stub_flags(_stub_kind: u8) -> u8 {
+        0
+    }
+
+    /// Writes the value into the field. Bits around the field stay as they are; those of the field are cleared first.
     fn apply(kind: Self::Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem>;
 
-    /// Writes a jump through the GOT entry at `slot` into a stub that runs at `place`.
-    fn write_stub(stub: &mut [u8], place: u64, slot: u64) -> Result<(), FixupProblem>;
+    /// Tries to replace an access through the GOT by a direct one; `fixup.target` is the symbol's own address. `next`
+    /// is the relocation that follows in the table. Changes nothing unless it can be done.
+    fn relax(
+        _kind: Self::Kind,
+        _current: &Relocation,
+        _next: Option<(Self::Kind, Relocation)>,
+        _section: &mut [u8],
+        _fixup: Fixup,
+    ) -> Relaxed {
+        Relaxed::No
+    }
+
+    /// Writes a jump to the stub's target into a stub that runs at `place`. `stub` has [`STUB_SIZE`](Self::STUB_SIZE) bytes.
+    fn write_stub(stub_kind: u8, stub: &mut [u8], place: u64, leads: Stub) -> Result<(), FixupProblem>;
 }
 
 /// What a relocation refers to by its symbol.
@@ -68,30 +234,104 @@ pub(crate) enum Operand {
     None,
     /// The symbol's address.
     Symbol,
-    /// The symbol's address, in a field that only reaches the lowest 2 GiB.
+    /// The symbol's address, in a field that only reaches the lowest 2 GiB of a larger address space.
     LowSymbol,
     /// The symbol's address, relative to the place and in reach of it; a stub may take its place when the reference
     /// is a branch.
     NearSymbol,
     /// The symbol's address or that of a stub for it.
     Branch,
+    /// The symbol's address or that of a stub for it, relative to the first byte of the image ([`Fixup::image`]).
+    ImageOffset,
     /// The address of the symbol's entry in the GOT.
-    Slot,
+    Slot(SlotKind),
     /// The address of the GOT; the symbol does not matter.
     Got,
     /// The symbol's size.
     Size,
+    /// The symbol is the place of a relocation that has the high part of the same value; the fix-up's target, addend
+    /// and place are those of that relocation.
+    PairedLow,
+    /// The symbol's offset in its section.
+    SectionOffset,
+    /// The number of the symbol's section, from 1.
+    SectionNumber,
+    /// The offset of a thread-local symbol from the thread pointer.
+    ThreadOffset,
+    /// The offset of a thread-local symbol in its image's thread-local block.
+    BlockOffset,
+    /// Nothing to fix up: padding that may be shortened, so that what follows is aligned.
+    Alignment,
+}
+
+/// What a GOT entry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SlotKind {
+    /// The symbol's address.
+    Address,
+    /// A thread-local symbol's offset from the thread pointer.
+    ThreadOffset,
+    /// Two words: module and offset of a thread-local symbol, the argument of `__tls_get_addr`.
+    ThreadIndex,
+    /// The same with offset zero: the module's block.
+    ThreadModule,
+    /// Two words: a function and its argument, which give the symbol's offset from the thread pointer.
+    ThreadDescriptor,
+}
+
+/// Bytes that do nothing, at a place that is to be aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Padding {
+    /// Bytes of padding in the object.
+    pub(crate) bytes: u64,
+    /// What follows is to be aligned to this: a power of two.
+    pub(crate) align: u64,
+    /// Aligning is given up when it takes more bytes than this.
+    pub(crate) most: u64,
+}
+
+/// What became of an attempt to relax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relaxed {
+    /// Nothing was changed.
+    No,
+    /// This relocation is done.
+    This,
+    /// This relocation and the next are done.
+    Both,
+}
+
+/// Where a stub leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stub {
+    /// Address of the GOT entry that holds the target's address; meaningless without
+    /// [`Architecture::STUB_USES_SLOT`].
+    pub(crate) slot: u64,
+    /// The target, with what [`Architecture::pointer_value`] adds.
+    pub(crate) target: u64,
+    /// As [`Fixup::got`].
+    pub(crate) got: u64,
 }
 
 /// The numbers of one fix-up, in the psABI's letters: `target` is S, G + GOT, L, GOT or Z by the kind's
 /// [`Operand`], `place` is P.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fixup {
     pub(crate) place: u64,
     pub(crate) target: u64,
     pub(crate) addend: i64,
-    /// Address of the GOT (`_GLOBAL_OFFSET_TABLE_`).
+    /// Address of the GOT (`_GLOBAL_OFFSET_TABLE_`, `.TOC.`).
     pub(crate) got: u64,
+    /// Address of the image's first byte (`__ImageBase`).
+    pub(crate) image: u64,
+    /// What is to be subtracted (address and addend together); 0 if nothing is.
+    pub(crate) subtrahend: u64,
+    /// What [`Architecture::symbol_value`] or [`Architecture::external_value`] said of the symbol.
+    pub(crate) symbol_flags: u8,
+    /// `target` is a stub.
+    pub(crate) through_stub: bool,
+    /// The symbol is weak and defined nowhere; `target` is 0.
+    pub(crate) undefined_weak: bool,
 }
 
 impl Fixup {
@@ -114,30 +354,7 @@ impl Fixup {
     }
 }
 
-/// The field of `N` bytes at `offset`.
-#[inline]
-pub(crate) fn field<const N: usize>(section: &mut [u8], offset: u64) -> Result<&mut [u8; N], FixupProblem> {
-    usize::try_from(offset)
-        .ok()
-        .and_then(|offset| section.get_mut(offset..)?.first_chunk_mut())
-        .ok_or(FixupProblem::OutsideSection)
-}
-
-/// The value, if it is a signed number of that width.
-#[inline]
-pub(crate) fn signed(value: i64, bits: u32) -> Result<i64, FixupProblem> {
-    let spare = 64 - bits;
-    if (value << spare) >> spare == value { Ok(value) } else { Err(FixupProblem::OutOfRange { value, bits }) }
-}
-
-/// The value, if it is an unsigned number of that width.
-#[inline]
-pub(crate) fn unsigned(value: u64, bits: u32) -> Result<u64, FixupProblem> {
-    if value >> bits == 0 { Ok(value) } else { Err(FixupProblem::OutOfRange { value: value as i64, bits }) }
-}
-
-/// The value, if it is a number of that width in either reading: the fields of 8 and 16 bits carry no sign.
-#[inline]
-pub(crate) fn either(value: u64, bits: u32) -> Result<u64, FixupProblem> {
-    unsigned(value, bits).or_else(|_| signed(value as i64, bits).map(|value| value as u64))
+/// Facts of ARM symbols and the like, for [`Architecture::symbol_value`]: whether a symbol names a function.
+pub(crate) fn is_function(symbol: &Symbol) -> bool {
+    matches!(symbol.kind, SymbolKind::Function | SymbolKind::IndirectFunction)
 }

@@ -5,7 +5,9 @@
 //! of `32` is zero-extended by the instruction, that of `32S` sign-extended: both only reach the lowest 2 GiB of
 //! addresses (`32` up to 4 GiB), which is where an image that uses them on itself must be.
 
-use super::{Architecture, Fixup, Operand, either, field, signed, unsigned};
+use super::{
+    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, either, field, signed, unsigned,
+};
 use crate::error::FixupProblem;
 use crate::graph::Format;
 
@@ -130,25 +132,34 @@ fn elf_unsupported(raw: u32) -> &'static str {
 impl Architecture for X86_64 {
     type Kind = Kind;
 
+    const IDENTITY: Identity = Identity {
+        name: "x86_64",
+        elf: Some(ElfIdentity { e_machine: 62, class: 64, big_endian: false }),
+        macho: None,
+        coff: None,
+        is_host: cfg!(all(target_arch = "x86_64", target_pointer_width = "64")),
+    };
     const SLOT_SIZE: u64 = 8;
     const STUB_SIZE: u64 = 8;
-    const TRAP: u8 = 0xcc; // int3
+    const STUB_ALIGN: u64 = 8;
+    const TRAP: &'static [u8] = &[0xcc]; // int3
 
     /// PC32 and PLT32.
     #[inline(always)]
     fn is_relative_32(format: Format, raw: u32) -> bool {
-        let Format::Elf = format;
-        matches!(raw, 2 | 4)
+        format == Format::Elf && matches!(raw, 2 | 4)
     }
 
     #[inline]
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
-        let Format::Elf = format;
-        elf_kind(raw).ok_or_else(|| elf_unsupported(raw))
+        match format {
+            Format::Elf => elf_kind(raw).ok_or_else(|| elf_unsupported(raw)),
+            Format::MachO | Format::Coff => Err("this object format"),
+        }
     }
 
     fn name(format: Format, raw: u32) -> String {
-        let Format::Elf = format;
+        let _ = format;
         match ELF.iter().find(|(number, _)| *number == raw) {
             Some((_, name)) => format!("R_X86_64_{name}"),
             None => format!("relocation type {raw}"),
@@ -164,10 +175,15 @@ impl Architecture for X86_64 {
             Kind::Pc32 => Operand::NearSymbol,
             Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
             Kind::Plt32 => Operand::Branch,
-            Kind::Got32 | Kind::Got64 | Kind::GotPcRel | Kind::GotPcRel64 => Operand::Slot,
+            Kind::Got32 | Kind::Got64 | Kind::GotPcRel | Kind::GotPcRel64 => Operand::Slot(SlotKind::Address),
             Kind::GotPc32 | Kind::GotPc64 => Operand::Got,
             Kind::Size32 | Kind::Size64 => Operand::Size,
         }
+    }
+
+    #[inline]
+    fn branch_addend(kind: Kind) -> i64 {
+        if matches!(kind, Kind::Pc32 | Kind::Plt32) { -4 } else { 0 }
     }
 
     /// `call` is E8, `jmp` E9, a conditional jump 0F 80 to 0F 8F; the displacement is the instruction's last field,
@@ -221,9 +237,9 @@ impl Architecture for X86_64 {
     }
 
     /// `jmp *slot(%rip)`, six bytes, then traps.
-    fn write_stub(stub: &mut [u8], place: u64, slot: u64) -> Result<(), FixupProblem> {
-        let displacement = Fixup { place, target: slot, addend: -6, got: 0 };
-        stub.fill(Self::TRAP);
+    fn write_stub(_kind: u8, stub: &mut [u8], place: u64, leads: Stub) -> Result<(), FixupProblem> {
+        let displacement = Fixup { place, target: leads.slot, addend: -6, ..Fixup::default() };
+        stub.fill(Self::TRAP[0]);
         *field(stub, 0)? = [0xff, 0x25];
         *field(stub, 2)? = (signed(displacement.relative(), 32)? as i32).to_le_bytes();
         Ok(())

@@ -40,26 +40,39 @@ struct Record {
     kind: SymbolKind,
 }
 
-pub(super) struct ExportBuilder {
+pub(super) struct ExportBuilder<'a> {
     records: Vec<Record>,
+    strings: Cow<'a, [u8]>,
 }
 
-impl ExportBuilder {
-    pub(super) fn with_capacity(count: usize) -> Self {
-        ExportBuilder { records: Vec::with_capacity(count) }
+impl<'a> ExportBuilder<'a> {
+    /// `strings`: a string table that all names are offsets into; without one, names are gathered.
+    pub(super) fn new(count: usize, strings: Option<&'a [u8]>) -> Self {
+        let strings = strings.map_or(Cow::Owned(Vec::new()), Cow::Borrowed);
+        ExportBuilder { records: Vec::with_capacity(count), strings }
     }
 
+    /// Adds a symbol whose name is in the string table.
     #[inline]
     pub(super) fn add(&mut self, label: SymbolLabel, address: u64) {
         let SymbolLabel { name, size, kind } = label;
         self.records.push(Record { address, size, name, kind });
     }
 
-    pub(super) fn finish(self, strings: &[u8]) -> Exports {
-        let strings = if self.records.is_empty() { &[] } else { strings };
+    /// Adds a symbol with its name.
+    pub(super) fn add_named(&mut self, label: SymbolLabel, address: u64, name: &[u8]) {
+        let strings = self.strings.to_mut();
+        let Ok(offset) = u32::try_from(strings.len()) else { return };
+        strings.extend_from_slice(name);
+        strings.push(0);
+        self.add(SymbolLabel { name: offset, ..label }, address);
+    }
+
+    pub(super) fn finish(self) -> Exports {
+        let strings = if self.records.is_empty() { Cow::Borrowed(&[][..]) } else { self.strings };
         Exports {
             records: self.records.into(),
-            strings: strings.into(),
+            strings: strings.into_owned().into(),
             index: OnceLock::new(),
             scans: AtomicU32::new(0),
         }

@@ -1,6 +1,7 @@
 //! Initialisers and finalisers: arrays of function pointers in the image, in the order in which they run.
 
-use crate::graph::{LinkGraph, Role};
+use super::Object;
+use crate::graph::Role;
 
 /// What is to be run before the image is used and before it goes.
 #[derive(Debug, Default)]
@@ -33,10 +34,10 @@ impl Hooks {
         self.initializers.is_empty() && self.finalizers.is_empty() && self.dso_handle.is_none()
     }
 
-    pub(super) fn of(graph: &LinkGraph<'_>, dso_handle: Option<u64>) -> Self {
+    pub(super) fn of(objects: &[Object<'_>], dso_handle: Option<u64>) -> Self {
         let mut hooks = Hooks { dso_handle, ..Hooks::default() };
-        for section in graph.sections.iter().filter(|section| section.segment.is_some() && section.size != 0)
-        {
+        let sections = objects.iter().flat_map(|object| &object.graph.sections);
+        for section in sections.filter(|section| section.segment.is_some() && section.size != 0) {
             let array = |priority, backwards| FunctionArray {
                 address: section.address,
                 size: section.size,

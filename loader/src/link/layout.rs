@@ -1,70 +1,72 @@
 //! Layout: an offset for every section, and how much memory that takes; then, once there is memory, addresses.
 //!
-//! Sections keep the object's order within their segment. After the sections come the loader's own: stubs behind the
-//! code, the GOT behind the read-only data, zero-filled sections and common symbols behind the data, so that what has
-//! bytes is one run and what is zero another.
+//! Sections keep the objects' order within their segment, except that those of one name stand together when a symbol
+//! marks where they begin or end. After the sections come the loader's own: stubs behind the code, the GOT behind the
+//! read-only data, zero-filled sections and common symbols behind the data, so that what has bytes is one run and what
+//! is zero another.
 
 use std::ops::Range;
 
-use super::symbols::Symbols;
-use super::tables::Tables;
+use super::Object;
+use super::bounds::Bounds;
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
 use crate::graph::{LinkGraph, Role, Section};
 use crate::limits::Limits;
 use crate::memory::{InFlightMemory, MemoryRequest, Placement, Segment, SegmentRequest};
 
-/// Where everything goes, before addresses are known.
-pub(crate) struct Layout {
-    pub(crate) request: MemoryRequest,
-    stubs: u64,
-    slots: u64,
-    commons: u64,
-}
-
-/// Target addresses of what the loader made itself.
+/// Where the loader put what it made for one object.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Addresses {
-    /// The GOT's entries.
+    /// Target addresses of the GOT's entries, of what `_GLOBAL_OFFSET_TABLE_` names, of stubs and common symbols.
     pub(crate) slots: u64,
-    /// What `_GLOBAL_OFFSET_TABLE_` names.
     pub(crate) got: u64,
     pub(crate) stubs: u64,
     pub(crate) commons: u64,
-    /// Offsets of slots and stubs in their segments.
+    /// Offsets in their segments.
     pub(crate) slots_offset: u64,
     pub(crate) stubs_offset: u64,
-    /// First byte of the image: an address that is its alone (`__dso_handle`).
-    pub(crate) image: u64,
-    code: u64,
+    commons_offset: u64,
 }
 
-impl Addresses {
+/// What is known of the image as a whole once it has addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ImageAddresses {
+    /// First byte of the image: an address that is its alone (`__dso_handle`, `__ImageBase`).
+    pub(crate) image: u64,
     /// All of the code segment.
-    pub(super) fn code(&self, request: &MemoryRequest) -> Range<u64> {
-        self.code..self.code + request.segments[Segment::Code.index()].size as u64
-    }
+    pub(crate) code: Range<u64>,
 }
 
 /// Bytes behind an `.eh_frame` section for the terminator: a record of length zero (LSB, "Exception Frames").
 const EH_FRAME_TERMINATOR: u64 = 4;
 
-/// Gives each loaded section its offset.
+/// Gives each loaded section its offset, and says how much memory that takes.
 pub(super) fn arrange<A: Architecture>(
-    graph: &mut LinkGraph<'_>,
-    symbols: &Symbols,
-    tables: &Tables,
+    objects: &mut [Object<'_>],
+    bounds: &Bounds,
     limits: &Limits,
-) -> Result<Layout, LoadError> {
+) -> Result<MemoryRequest, LoadError> {
     let mut cursor = Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() };
+    cursor.place_bounded(objects, bounds)?;
     for zero_fill in [false, true] {
-        for section in graph.sections.iter_mut().filter(|section| section.zero_fill == zero_fill) {
-            cursor.place_section(section)?;
+        for Object { graph, .. } in &mut *objects {
+            for section in graph.sections.iter_mut().filter(|section| section.zero_fill == zero_fill) {
+                if !bounds.includes(section) {
+                    cursor.place_section(section)?;
+                }
+            }
         }
     }
-    let stubs = cursor.place_table(Segment::Code, tables.stubs * A::STUB_SIZE, A::STUB_SIZE)?;
-    let slots = cursor.place_table(Segment::ReadOnly, tables.slots * A::SLOT_SIZE, A::SLOT_SIZE)?;
-    let commons = cursor.place_table(Segment::Data, symbols.common_size, symbols.common_align)?;
-    Ok(Layout { request: cursor.request(tables.low_2gib)?, stubs, slots, commons })
+    for Object { symbols, tables, addresses, .. } in &mut *objects {
+        let stubs = tables.stubs().len() as u64 * A::STUB_SIZE;
+        let slots = tables.slot_words * A::SLOT_SIZE;
+        addresses.stubs_offset = cursor.place_table(Segment::Code, stubs, A::STUB_ALIGN)?;
+        addresses.slots_offset = cursor.place_table(Segment::ReadOnly, slots, A::SLOT_SIZE)?;
+        addresses.commons_offset =
+            cursor.place_table(Segment::Data, symbols.common_size, symbols.common_align)?;
+    }
+    cursor.request(objects.iter().any(|object| object.tables.low_2gib))
 }
 
 struct Cursor {
@@ -74,6 +76,14 @@ struct Cursor {
 }
 
 impl Cursor {
+    /// Sections that stand together because a symbol marks their bounds.
+    fn place_bounded(&mut self, objects: &mut [Object<'_>], bounds: &Bounds) -> Result<(), LoadError> {
+        for (object, section) in bounds.sections(objects) {
+            self.place_section(&mut objects[object].graph.sections[section])?;
+        }
+        Ok(())
+    }
+
     fn place_section(&mut self, section: &mut Section<'_>) -> Result<(), LoadError> {
         let Some(segment) = section.segment else { return Ok(()) };
         // Gaps in code become traps, so code without content would not be the zeros it says it is.
@@ -119,35 +129,39 @@ impl Cursor {
     }
 }
 
-impl Layout {
-    /// Turns offsets into target addresses.
-    pub(super) fn assign(
-        &self,
-        graph: &mut LinkGraph<'_>,
-        memory: &dyn InFlightMemory,
-        placement: Option<&dyn Placement>,
-    ) -> Addresses {
-        let bases = Segment::ALL.map(|segment| memory.target(segment));
+/// Turns offsets into target addresses.
+pub(super) fn assign<A: Architecture>(
+    objects: &mut [Object<'_>],
+    request: &MemoryRequest,
+    memory: &dyn InFlightMemory,
+    placement: Option<&dyn Placement>,
+) -> ImageAddresses {
+    let bases = Segment::ALL.map(|segment| memory.target(segment));
+    for (file, object) in objects.iter_mut().enumerate() {
         let place = |name: &[u8], number: usize, otherwise: u64| {
-            placement.and_then(|placement| placement.place(name, number)).unwrap_or(otherwise)
+            let placed = placement.and_then(|placement| placement.place(file, name, number));
+            placed.unwrap_or(otherwise)
         };
-        for (number, section) in graph.sections.iter_mut().enumerate() {
-            if let Some(segment) = section.segment {
-                section.address = place(section.name, number, bases[segment.index()] + section.offset);
-            }
-        }
+        assign_sections(&mut object.graph, &bases, &place);
         let [code, read_only, data] = bases;
-        let slots = place(b".got", 0, read_only + self.slots);
-        let first = Segment::ALL.into_iter().find(|segment| self.request.segments[segment.index()].size != 0);
-        Addresses {
-            slots,
-            got: place(b".got.plt", 0, slots),
-            stubs: place(b".plt", 0, code + self.stubs),
-            commons: place(b"COMMON", 0, data + self.commons),
-            slots_offset: self.slots,
-            stubs_offset: self.stubs,
-            image: first.map_or(0, |segment| bases[segment.index()]),
-            code,
+        let addresses = &mut object.addresses;
+        addresses.slots = place(b".got", 0, read_only + addresses.slots_offset);
+        addresses.got = place(b".got.plt", 0, addresses.slots.wrapping_add(A::GOT_BIAS));
+        addresses.stubs = place(b".plt", 0, code + addresses.stubs_offset);
+        addresses.commons = place(b"COMMON", 0, data + addresses.commons_offset);
+    }
+    let first = Segment::ALL.into_iter().find(|segment| request.segments[segment.index()].size != 0);
+    let code = bases[Segment::Code.index()];
+    ImageAddresses {
+        image: first.map_or(0, |segment| bases[segment.index()]),
+        code: code..code + request.segments[Segment::Code.index()].size as u64,
+    }
+}
+
+fn assign_sections(graph: &mut LinkGraph<'_>, bases: &[u64; 3], place: &impl Fn(&[u8], usize, u64) -> u64) {
+    for (number, section) in graph.sections.iter_mut().enumerate() {
+        if let Some(segment) = section.segment {
+            section.address = place(section.name, number, bases[segment.index()] + section.offset);
         }
     }
 }

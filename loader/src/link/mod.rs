@@ -1,12 +1,16 @@
-//! The phases between a link graph and memory that is ready to run, in order and by name.
+//! The phases between link graphs and memory that is ready to run, in order and by name.
 //!
 //! There is no clean-up code: dropping memory that was not finalized abandons it.
 
+mod align;
+mod bounds;
 mod exports;
 mod hooks;
 mod layout;
+mod map;
 mod prune;
 mod resolve;
+mod scope;
 mod symbols;
 mod tables;
 mod write;
@@ -14,8 +18,15 @@ mod write;
 pub(crate) use exports::Exports;
 pub use exports::ImageSymbol;
 pub(crate) use hooks::{FunctionArray, Hooks};
+pub use map::{FileMap, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
 
 use std::ops::Range;
+
+use bounds::Bounds;
+use layout::Addresses;
+use scope::Scope;
+use symbols::Symbols;
+use tables::Tables;
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
@@ -25,14 +36,35 @@ use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
 use crate::unwind::{FrameTable, UnwindInfo};
 
-/// What a link works with besides the object.
+/// What a link works with besides the objects.
 pub(crate) struct Environment<'e> {
     pub(crate) memory: &'e dyn MemoryManager,
     pub(crate) resolver: &'e dyn SymbolResolver,
     pub(crate) limits: &'e Limits,
+    /// Accesses through the GOT become direct where the target is in reach.
+    pub(crate) relax: bool,
 }
 
-/// A linked object in its final memory.
+/// An object on its way through the phases.
+pub(crate) struct Object<'a> {
+    pub(crate) graph: LinkGraph<'a>,
+    symbols: Symbols,
+    tables: Tables,
+    addresses: Addresses,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn of(graph: LinkGraph<'a>) -> Self {
+        Object {
+            graph,
+            symbols: Symbols::default(),
+            tables: Tables::default(),
+            addresses: Addresses::default(),
+        }
+    }
+}
+
+/// Objects linked into their final memory.
 pub(crate) struct Linked {
     pub(crate) memory: Box<dyn FinalizedMemory>,
     pub(crate) exports: Exports,
@@ -41,37 +73,72 @@ pub(crate) struct Linked {
     pub(crate) sizes: [usize; 3],
 }
 
-/// Links an object into memory of its own. `graph` afterwards holds the addresses of its sections.
+/// Links objects into one piece of memory. Their graphs afterwards hold the addresses of their sections.
 pub(crate) fn link<A: Architecture>(
-    graph: &mut LinkGraph<'_>,
+    objects: &mut [Object<'_>],
     environment: &Environment<'_>,
 ) -> Result<Linked, LoadError> {
-    let Environment { memory: manager, resolver, limits } = environment;
+    let Environment { memory: manager, limits, relax, .. } = environment;
 
-    let discarded = prune::discard_duplicate_groups(graph, limits)?;
-    let mut symbols = symbols::classify(graph, limits)?;
-    let tables = tables::plan::<A>(graph, &mut symbols)?;
-    let layout = layout::arrange::<A>(graph, &symbols, &tables, limits)?;
-    let mut memory = manager.allocate(&layout.request)?;
-    let addresses = layout.assign(graph, &*memory, manager.placement());
-    let exports = resolve::resolve(graph, &mut symbols, &addresses, &discarded, *resolver, limits)?;
-    write::write::<A>(graph, &symbols, &tables, &addresses, &mut memory.working()?)?;
+    for object in &mut *objects {
+        align::cut_padding::<A>(&mut object.graph, limits)
+            .map_err(|error| error.of_object(object.graph.name))?;
+    }
+    let anything_discarded = prune::discard_duplicate_groups(objects)?;
+    for object in &mut *objects {
+        let symbols = symbols::classify::<A>(&object.graph);
+        object.symbols = symbols.map_err(|error| error.of_object(object.graph.name))?;
+    }
+    let several = objects.len() > 1 || anything_discarded;
+    let scope = if several { Scope::of(objects, limits)? } else { Scope::default() };
+    for Object { graph, symbols, .. } in &mut *objects {
+        symbols::place_commons(graph, symbols, limits)?;
+    }
+    let mut bounds = Bounds::wanted(objects, limits)?;
+    let near = manager.placement().is_none() && image_bytes(objects) < A::BRANCH_REACH;
+    for Object { graph, symbols, tables, .. } in &mut *objects {
+        *tables = tables::plan::<A>(graph, symbols, near).map_err(|error| error.of_object(graph.name))?;
+    }
+
+    let request = layout::arrange::<A>(objects, &bounds, limits)?;
+    let mut memory = manager.allocate(&request)?;
+    let image = layout::assign::<A>(objects, &request, &*memory, manager.placement());
+    bounds.measure(objects);
+    resolve::resolve::<A>(objects, &scope, &bounds, &image, environment)?;
+    let exports = resolve::exports::<A>(objects)?;
+    write::write::<A>(objects, &image, *relax, &mut memory.working()?)?;
     let memory = memory.finalize()?;
 
-    let sizes = layout.request.segments.map(|segment| segment.size);
+    let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
     Ok(Linked {
         memory,
         exports,
-        hooks: Hooks::of(graph, symbols.uses_dso_handle.then_some(addresses.image)),
-        unwind: unwind_info(graph, addresses.code(&layout.request)),
-        sizes,
+        hooks: Hooks::of(objects, uses_dso_handle.then_some(image.image)),
+        unwind: unwind_info(objects, image.code),
+        sizes: request.segments.map(|segment| segment.size),
     })
 }
 
+/// What was linked where.
+pub(crate) fn map<A: Architecture>(objects: &[Object<'_>]) -> Result<LinkMap, LoadError> {
+    map::of::<A>(objects)
+}
+
+/// About how large the image will be: what decides whether branches within it reach.
+fn image_bytes(objects: &[Object<'_>]) -> u64 {
+    let sections = objects.iter().flat_map(|object| &object.graph.sections);
+    let loaded = sections.filter(|section| section.segment.is_some());
+    let sections =
+        loaded.fold(0u64, |sum, section| sum.saturating_add(section.size).saturating_add(section.align));
+    // What the loader adds comes to less than this again.
+    sections.saturating_mul(2)
+}
+
 /// What an unwinder wants to know of the image.
-fn unwind_info(graph: &LinkGraph<'_>, code: Range<u64>) -> UnwindInfo {
+fn unwind_info(objects: &[Object<'_>], code: Range<u64>) -> UnwindInfo {
     let mut info = UnwindInfo { code, ..UnwindInfo::default() };
-    for section in graph.sections.iter().filter(|section| section.segment.is_some() && section.size != 0) {
+    let sections = objects.iter().flat_map(|object| &object.graph.sections);
+    for section in sections.filter(|section| section.segment.is_some() && section.size != 0) {
         match section.role {
             Role::EhFrame => info.eh_frames.push(FrameTable { address: section.address, size: section.size }),
             Role::ExceptTable => info.catches = true,

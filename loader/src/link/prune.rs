@@ -1,62 +1,80 @@
-//! Prune: what the object has twice is kept once.
+//! Prune: what the objects have twice is kept once.
 //!
-//! Sections without `SHF_ALLOC` were never taken in by the reader. What is left to drop are COMDAT groups with a name
-//! that occurred before (gABI, "Section Groups": one copy is kept, any of them).
+//! Sections that are not part of the image were never taken in by the reader. What is left to drop are groups with a
+//! name that occurred before: COMDAT groups of ELF (gABI, "Section Groups": one copy is kept, any of them) and of COFF
+//! (PE format, "COMDAT Sections", with its selections).
 
-use crate::error::LoadError;
-use crate::graph::{Binding, LinkGraph, SymbolPlace};
-use crate::limits::{Limits, NameBudget};
+use super::Object;
+use crate::error::{LoadError, printable};
+use crate::graph::{LinkGraph, Selection};
 
-/// Where the names of discarded definitions are defined instead. Empty unless something was discarded.
-#[derive(Default)]
-pub(crate) struct Discarded<'a> {
-    /// Defined global names with their symbol numbers, sorted by name.
-    kept: Vec<(&'a [u8], u32)>,
+/// Unloads all but one group of each name. Says whether anything was unloaded.
+pub(super) fn discard_duplicate_groups(objects: &mut [Object<'_>]) -> Result<bool, LoadError> {
+    let total: usize = objects.iter().map(|object| object.graph.groups.len()).sum();
+    if total < 2 {
+        return Ok(false);
+    }
+    let mut order = Vec::with_capacity(total);
+    for (number, object) in objects.iter().enumerate() {
+        order.extend((0..object.graph.groups.len()).map(|group| (number, group)));
+    }
+    let name = |&(object, group): &(usize, usize)| objects[object].graph.groups[group].name;
+    order.sort_by(|one, other| name(one).cmp(name(other)).then(one.cmp(other)));
+
+    let mut losers = Vec::new();
+    for same in order.chunk_by(|one, other| name(one) == name(other)) {
+        let winner = select(objects, same)?;
+        losers.extend(same.iter().copied().filter(|group| *group != winner));
+    }
+    for (object, group) in &losers {
+        unload(&mut objects[*object].graph, *group);
+    }
+    Ok(!losers.is_empty())
 }
 
-impl Discarded<'_> {
-    /// The symbol that defines a name in a section that was kept.
-    pub(super) fn kept_definition(&self, name: &[u8]) -> Option<u32> {
-        let found = self.kept.binary_search_by_key(&name, |(kept, _)| kept).ok()?;
-        Some(self.kept[found].1)
-    }
-}
-
-/// Unloads all but the first group of each name.
-pub(super) fn discard_duplicate_groups<'a>(
-    graph: &mut LinkGraph<'a>,
-    limits: &Limits,
-) -> Result<Discarded<'a>, LoadError> {
-    if graph.groups.len() < 2 {
-        return Ok(Discarded::default());
-    }
-    let mut order: Vec<usize> = (0..graph.groups.len()).collect();
-    order.sort_by_key(|group| (graph.groups[*group].name, *group));
-    let mut any = false;
-    for pair in order.windows(2) {
-        let [first, second] = [&graph.groups[pair[0]], &graph.groups[pair[1]]];
-        if first.name == second.name {
-            for member in second.members.iter() {
-                graph.sections[member].segment = None;
-                any = true;
+/// Which of the groups with one name is kept. The first that a selection cannot put up with is an error.
+fn select(objects: &[Object<'_>], same: &[(usize, usize)]) -> Result<(usize, usize), LoadError> {
+    let mut winner = same[0];
+    for candidate in &same[1..] {
+        let graph = |(object, _): (usize, usize)| &objects[object].graph;
+        let (kept, other) = (graph(winner), graph(*candidate));
+        let (kept_section, other_section) = (head(kept, winner.1), head(other, candidate.1));
+        let refuse = |why: &str| {
+            let name = printable(kept.groups[winner.1].name);
+            Err(LoadError::malformed(format!("COMDAT group `{name}`"), why))
+        };
+        let size = |graph: &LinkGraph<'_>, section: Option<usize>| {
+            section.map(|section| graph.sections[section].size)
+        };
+        let bytes = |graph: &LinkGraph<'_>, section: Option<usize>| {
+            section.map(|section| graph.sections[section].bytes.to_vec())
+        };
+        match kept.groups[winner.1].selection {
+            Selection::Any => {}
+            Selection::NoDuplicates => return refuse("there are two, and there must be one only"),
+            Selection::SameSize if size(kept, kept_section) != size(other, other_section) => {
+                return refuse("there are two of different sizes");
             }
+            Selection::ExactMatch if bytes(kept, kept_section) != bytes(other, other_section) => {
+                return refuse("there are two with different content");
+            }
+            Selection::Largest if size(other, other_section) > size(kept, kept_section) => {
+                winner = *candidate
+            }
+            Selection::SameSize | Selection::ExactMatch | Selection::Largest => {}
         }
     }
-    if any { kept_definitions(graph, limits) } else { Ok(Discarded::default()) }
+    Ok(winner)
 }
 
-fn kept_definitions<'a>(graph: &LinkGraph<'a>, limits: &Limits) -> Result<Discarded<'a>, LoadError> {
-    let mut kept = Vec::new();
-    let mut budget = NameBudget::of(limits);
-    for number in 0..graph.symbols.len() {
-        let symbol = graph.symbols.get(number)?;
-        let SymbolPlace::Section(section) = symbol.place else { continue };
-        if symbol.binding != Binding::Local && graph.sections[section as usize].segment.is_some() {
-            let name = graph.symbols.name(&symbol)?;
-            budget.spend(name)?;
-            kept.push((name, number as u32));
-        }
-    }
-    kept.sort_unstable();
-    Ok(Discarded { kept })
+/// The section that decides for a group.
+fn head(graph: &LinkGraph<'_>, group: usize) -> Option<usize> {
+    let mut head = None;
+    graph.groups[group].members.for_each(|member| head = head.or(Some(member)));
+    head
+}
+
+fn unload(graph: &mut LinkGraph<'_>, group: usize) {
+    let LinkGraph { groups, sections, .. } = graph;
+    groups[group].members.for_each(|member| sections[member].segment = None);
 }

@@ -1,62 +1,123 @@
 //! Resolve: an address for every symbol that something refers to, and the list of those that others may refer to.
 
+use super::bounds::Bounds;
 use super::exports::{ExportBuilder, Exports};
-use super::layout::Addresses;
-use super::prune::Discarded;
-use super::symbols::{Facts, SymbolState, Symbols};
+use super::layout::ImageAddresses;
+use super::scope::Scope;
+use super::symbols::{Facts, SymbolState};
+use super::{Environment, Object};
+use crate::arch::Architecture;
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
 use crate::graph::{LinkGraph, Symbol, SymbolPlace};
-use crate::limits::{Limits, NameBudget};
+use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 
 /// Fills in all addresses. A weak symbol that nobody defines is zero; a strong one is an error, which names all.
-pub(super) fn resolve(
-    graph: &LinkGraph<'_>,
-    symbols: &mut Symbols,
-    addresses: &Addresses,
-    discarded: &Discarded<'_>,
-    resolver: &dyn SymbolResolver,
-    limits: &Limits,
-) -> Result<Exports, LoadError> {
-    let mut exports = ExportBuilder::with_capacity(symbols.exported);
-    let mut elsewhere = Elsewhere {
-        graph,
-        addresses,
-        discarded,
-        resolver,
-        budget: NameBudget::of(limits),
-        uses_dso_handle: false,
-        unresolved: Vec::new(),
-        unresolved_count: 0,
-    };
-    for (number, state) in symbols.states.iter_mut().enumerate() {
-        let offset = state.address;
-        let section = graph.sections.get(state.section as usize);
-        state.address = match section {
-            Some(section) => section.address.wrapping_add(offset),
-            None => elsewhere.address(number, state)?,
-        };
-        if state.facts.has(Facts::EXPORTED) {
-            let mut label = graph.symbols.label(number);
-            if let Some(section) = section {
-                // No more than its section has from there on: readers of the image rely on it.
-                label.size = label.size.min(section.size.saturating_sub(offset));
-            }
-            exports.add(label, state.address);
-        }
+pub(super) fn resolve<A: Architecture>(
+    objects: &mut [Object<'_>],
+    scope: &Scope<'_>,
+    bounds: &Bounds,
+    image: &ImageAddresses,
+    environment: &Environment<'_>,
+) -> Result<(), LoadError> {
+    for object in &mut *objects {
+        resolve_own(object);
     }
-    symbols.uses_dso_handle = elsewhere.uses_dso_handle;
-    elsewhere.into_result()?;
-    Ok(exports.finish(graph.symbols.strings()))
+    let mut budget = NameBudget::of(environment.limits);
+    for number in 0..objects.len() {
+        let mut states = std::mem::take(&mut objects[number].symbols.states);
+        let mut elsewhere = Elsewhere {
+            objects,
+            object: &objects[number],
+            number,
+            scope,
+            bounds,
+            image,
+            resolver: environment.resolver,
+            addresses_are_pointers: environment.memory.executes_here(),
+            budget: &mut budget,
+            uses_dso_handle: false,
+            unresolved: Vec::new(),
+            unresolved_count: 0,
+        };
+        let mut result = Ok(());
+        for symbol in 0..states.len() {
+            let mut state = states[symbol];
+            if state.section == SymbolState::NO_SECTION {
+                result = elsewhere.fill_in::<A>(symbol, &mut state, &states);
+                if result.is_err() {
+                    break;
+                }
+                states[symbol] = state;
+            }
+        }
+        let uses_dso_handle = elsewhere.uses_dso_handle;
+        let resolved = result.and_then(|()| elsewhere.into_result());
+        let symbols = &mut objects[number].symbols;
+        symbols.states = states;
+        symbols.uses_dso_handle = uses_dso_handle;
+        resolved?;
+    }
+    Ok(())
 }
 
-/// Finds symbols that are in no loaded section.
+/// Symbols in sections and common ones.
+fn resolve_own(object: &mut Object<'_>) {
+    let Object { graph, symbols, addresses, .. } = object;
+    for state in &mut symbols.states {
+        if let Some(section) = graph.sections.get(state.section as usize) {
+            state.address = section.address.wrapping_add(state.address);
+        } else if state.facts.has(Facts::COMMON) && !state.facts.has(Facts::DEFINED_ELSEWHERE) {
+            state.address = addresses.commons.wrapping_add(state.address);
+        }
+    }
+}
+
+/// Lists what others may refer to.
+pub(super) fn exports<A: Architecture>(objects: &[Object<'_>]) -> Result<Exports, LoadError> {
+    let count = objects.iter().map(|object| object.symbols.exported).sum();
+    // The one object's string table is taken as it is; of several, the names are gathered.
+    let strings = match objects {
+        [object] => object.graph.symbols.strings(),
+        _ => None,
+    };
+    let mut exports = ExportBuilder::new(count, strings);
+    for Object { graph, symbols, .. } in objects {
+        for (number, state) in symbols.states.iter().enumerate() {
+            if !state.facts.has(Facts::EXPORTED) {
+                continue;
+            }
+            let mut label = graph.symbols.label(number);
+            if let Some(section) = graph.sections.get(state.section as usize) {
+                // No more than its section has from there on: readers of the image rely on it.
+                let offset = state.address.wrapping_sub(section.address);
+                label.size = label.size.min(section.size.saturating_sub(offset));
+            }
+            let address = A::pointer_value(state.address, state.flags);
+            match strings {
+                Some(_) => exports.add(label, address),
+                None => {
+                    let name = graph.symbols.name(&graph.symbols.get(number)?)?;
+                    exports.add_named(label, address, name);
+                }
+            }
+        }
+    }
+    Ok(exports.finish())
+}
+
+/// Finds symbols that are in no loaded section of their object.
 struct Elsewhere<'e, 'a> {
-    graph: &'e LinkGraph<'a>,
-    addresses: &'e Addresses,
-    discarded: &'e Discarded<'a>,
+    /// All objects of the link; the symbols of the one at work are taken out meanwhile.
+    objects: &'e [Object<'a>],
+    object: &'e Object<'a>,
+    number: usize,
+    scope: &'e Scope<'a>,
+    bounds: &'e Bounds,
+    image: &'e ImageAddresses,
     resolver: &'e dyn SymbolResolver,
-    budget: NameBudget,
+    addresses_are_pointers: bool,
+    budget: &'e mut NameBudget,
     uses_dso_handle: bool,
     /// The first of those that nobody knows.
     unresolved: Vec<u32>,
@@ -64,22 +125,69 @@ struct Elsewhere<'e, 'a> {
 }
 
 impl Elsewhere<'_, '_> {
-    fn address(&mut self, number: usize, state: &SymbolState) -> Result<u64, LoadError> {
-        let symbol = self.graph.symbols.get(number)?;
-        match symbol.place {
-            SymbolPlace::Section(_) => Ok(self.kept_copy(&symbol, state.facts)?.unwrap_or(0)),
-            SymbolPlace::Absolute => Ok(symbol.value),
-            SymbolPlace::Common => Ok(self.addresses.commons.wrapping_add(state.address)),
-            SymbolPlace::Undefined if !state.facts.has(Facts::REFERENCED) => Ok(0),
-            SymbolPlace::Undefined => self.undefined(number, &symbol, state.facts),
+    fn fill_in<A: Architecture>(
+        &mut self,
+        number: usize,
+        state: &mut SymbolState,
+        own: &[SymbolState],
+    ) -> Result<(), LoadError> {
+        if state.facts.has(Facts::DEFINED_ELSEWHERE) {
+            return self.take_over::<A>(number, state, own);
         }
+        let graph = &self.object.graph;
+        let symbol = graph.symbols.get(number)?;
+        match symbol.place {
+            SymbolPlace::Common => return Ok(()),
+            SymbolPlace::Section(_) => self.check_discarded(&symbol, state.facts)?,
+            SymbolPlace::Absolute => return Ok(()),
+            SymbolPlace::Undefined if state.facts.has(Facts::REFERENCED) => {
+                let address = self.undefined(number, &symbol, state.facts)?;
+                (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
+                return Ok(());
+            }
+            SymbolPlace::Undefined => {}
+        }
+        state.address = 0;
+        Ok(())
+    }
+
+    /// Address and flags of the definition that is meant instead.
+    #[cold]
+    fn take_over<A: Architecture>(
+        &mut self,
+        number: usize,
+        state: &mut SymbolState,
+        own: &[SymbolState],
+    ) -> Result<(), LoadError> {
+        let graph = &self.object.graph;
+        let name = graph.symbols.name(&graph.symbols.get(number)?)?;
+        let Some(meant) = self.scope.definition(name) else { return Ok(()) };
+        let object = &self.objects[meant.object as usize];
+        let symbol = object.graph.symbols.get(meant.symbol as usize)?;
+        let (value, flags) = A::symbol_value(symbol);
+        state.flags = flags;
+        state.address = match symbol.place {
+            SymbolPlace::Section(section) => {
+                let section = &object.graph.sections[section as usize];
+                let offset =
+                    object.graph.cuts.get(section.cuts as usize).map_or(value, |cuts| cuts.moved(value));
+                section.address.wrapping_add(offset)
+            }
+            SymbolPlace::Absolute => value,
+            SymbolPlace::Common | SymbolPlace::Undefined => {
+                let is_own = meant.object as usize == self.number;
+                let states = if is_own { own } else { &object.symbols.states };
+                states[meant.symbol as usize].address
+            }
+        };
+        Ok(())
     }
 
     fn undefined(&mut self, number: usize, symbol: &Symbol, facts: Facts) -> Result<u64, LoadError> {
-        let name = self.graph.symbols.name(symbol)?;
+        let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
         self.uses_dso_handle |= name == DSO_HANDLE;
-        let found = external(name, self.addresses, self.resolver);
+        let found = self.external(name);
         if found.is_none() && !facts.has(Facts::WEAK) {
             self.unresolved_count += 1;
             if self.unresolved.len() < UnresolvedSymbols::SHOWN {
@@ -89,50 +197,40 @@ impl Elsewhere<'_, '_> {
         Ok(found.unwrap_or(0))
     }
 
-    /// The address of a global from a discarded group: that of the copy that was kept.
+    /// Names the loader defines itself come first: they mean this image.
+    fn external(&self, name: &[u8]) -> Option<u64> {
+        let Object { graph, addresses, .. } = self.object;
+        match name {
+            b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
+            DSO_HANDLE | b"___dso_handle" | b"__ImageBase" => Some(self.image.image),
+            _ => match self.bounds.address(graph.format, name) {
+                Some(address) => Some(address),
+                None => self.resolver.resolve(std::str::from_utf8(name).ok()?),
+            },
+        }
+    }
+
+    /// A global of a section that is not loaded, which nobody defines instead, must not be needed.
     #[cold]
-    fn kept_copy(&self, symbol: &Symbol, facts: Facts) -> Result<Option<u64>, LoadError> {
-        if !facts.has(Facts::EXTERNAL) {
-            return Ok(None);
+    fn check_discarded(&self, symbol: &Symbol, facts: Facts) -> Result<(), LoadError> {
+        if facts.has(Facts::EXTERNAL) && facts.has(Facts::REFERENCED) {
+            let name = self.object.graph.symbols.name(symbol)?;
+            let why = "its section is not loaded, and nothing else defines it";
+            return Err(LoadError::malformed(format!("symbol `{}`", printable(name)), why));
         }
-        let name = self.graph.symbols.name(symbol)?;
-        let Some(kept) = self.discarded.kept_definition(name) else {
-            return match facts.has(Facts::REFERENCED) {
-                true => {
-                    let why = "its section is not loaded, and nothing else defines it";
-                    Err(LoadError::malformed(format!("symbol `{}`", printable(name)), why))
-                }
-                false => Ok(None),
-            };
-        };
-        let definition = self.graph.symbols.get(kept as usize)?;
-        match definition.place {
-            SymbolPlace::Section(section) => {
-                Ok(Some(self.graph.sections[section as usize].address.wrapping_add(definition.value)))
-            }
-            _ => Ok(None),
-        }
+        Ok(())
     }
 
     fn into_result(self) -> Result<(), LoadError> {
         if self.unresolved_count == 0 {
             return Ok(());
         }
-        Err(LoadError::Unresolved(report(self.graph, &self.unresolved, self.unresolved_count)))
+        Err(LoadError::Unresolved(report(&self.object.graph, &self.unresolved, self.unresolved_count)))
     }
 }
 
 /// What static destructors are registered under (Itanium C++ ABI, 3.3.5.3).
 const DSO_HANDLE: &[u8] = b"__dso_handle";
-
-/// Names the loader defines itself come first: they mean this image.
-fn external(name: &[u8], addresses: &Addresses, resolver: &dyn SymbolResolver) -> Option<u64> {
-    match name {
-        b"_GLOBAL_OFFSET_TABLE_" => Some(addresses.got),
-        DSO_HANDLE => Some(addresses.image),
-        _ => resolver.resolve(std::str::from_utf8(name).ok()?),
-    }
-}
 
 #[cold]
 fn report(graph: &LinkGraph<'_>, unresolved: &[u32], total: usize) -> UnresolvedSymbols {

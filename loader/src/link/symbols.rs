@@ -1,10 +1,12 @@
 //! What the passes know of each symbol, in one array by symbol number.
 
+use crate::arch::Architecture;
 use crate::error::LoadError;
-use crate::graph::{Binding, LinkGraph, Symbol, SymbolKind, SymbolPlace};
+use crate::graph::{Binding, LinkGraph, Section, Symbol, SymbolKind, SymbolPlace};
 use crate::limits::Limits;
 
 /// Facts about the symbols of an object.
+#[derive(Default)]
 pub(crate) struct Symbols {
     pub(crate) states: Vec<SymbolState>,
     /// How many are exported.
@@ -24,10 +26,17 @@ pub(crate) struct SymbolState {
     /// The loaded section it is in; [`SymbolState::NO_SECTION`] for all that are defined otherwise, or not at all.
     pub(crate) section: u32,
     pub(crate) facts: Facts,
+    /// [`Fixup::symbol_flags`](crate::arch::Fixup::symbol_flags).
+    pub(crate) flags: u8,
 }
 
 impl SymbolState {
     pub(crate) const NO_SECTION: u32 = u32::MAX;
+
+    /// Weak, and nobody defines it.
+    pub(crate) fn is_undefined_weak(&self) -> bool {
+        self.address == 0 && self.facts.has(Facts::WEAK) && self.facts.has(Facts::EXTERNAL)
+    }
 }
 
 /// A set of facts about one symbol.
@@ -46,14 +55,18 @@ impl Facts {
     pub(crate) const INDIRECT: Facts = Facts(8);
     /// Some relocation needs its address. Not noted for symbols that are simply there.
     pub(crate) const REFERENCED: Facts = Facts(16);
-    /// Some relocation needs its GOT entry.
+    /// Some relocation needs a GOT entry with its address.
     pub(crate) const SLOT: Facts = Facts(32);
-    /// Some branch goes to it and may not reach it.
+    /// Some branch goes to it and may not reach it: it has a stub of kind 0.
     pub(crate) const STUB: Facts = Facts(64);
     /// A weak symbol.
     pub(crate) const WEAK: Facts = Facts(128);
     /// Others may refer to it.
     pub(crate) const EXPORTED: Facts = Facts(256);
+    /// Another definition of the same link is meant, in this object or another.
+    pub(crate) const DEFINED_ELSEWHERE: Facts = Facts(512);
+    /// A common symbol.
+    pub(crate) const COMMON: Facts = Facts(1024);
     /// What makes a symbol other than simply there, in this image.
     pub(crate) const SPECIAL: Facts =
         Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);
@@ -68,31 +81,32 @@ impl Facts {
         self.0 |= other.0;
     }
 
+    pub(crate) fn remove(&mut self, other: Facts) {
+        self.0 &= !other.0;
+    }
+
     pub(crate) const fn and(self, other: Facts) -> Facts {
         Facts(self.0 | other.0)
     }
 }
 
-/// Checks every symbol against the sections, and makes room for the common ones.
-pub(super) fn classify(graph: &LinkGraph<'_>, limits: &Limits) -> Result<Symbols, LoadError> {
-    let mut symbols = Symbols {
-        states: Vec::with_capacity(graph.symbols.len()),
-        exported: 0,
-        common_size: 0,
-        common_align: 1,
-        uses_dso_handle: false,
-    };
+/// Checks every symbol against the sections.
+pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols, LoadError> {
+    let mut symbols =
+        Symbols { states: Vec::with_capacity(graph.symbols.len()), common_align: 1, ..Symbols::default() };
     graph.symbols.try_for_each(|number, symbol| {
-        let (mut address, mut section, mut facts) = (symbol.value, SymbolState::NO_SECTION, Facts::NONE);
+        let (mut section, mut facts) = (SymbolState::NO_SECTION, Facts::NONE);
+        let (mut address, flags) = A::symbol_value(symbol);
         match symbol.place {
             SymbolPlace::Undefined | SymbolPlace::Absolute => facts = Facts::EXTERNAL,
-            SymbolPlace::Common => {
-                address = symbols.place_common(number, symbol.value, symbol.size, limits)?
-            }
+            SymbolPlace::Common => facts = Facts::COMMON,
             SymbolPlace::Section(place) => {
-                facts = in_section(graph, number, symbol, place)?;
-                if !facts.has(Facts::NOT_LOADED) {
+                let home = &graph.sections[place as usize];
+                if home.segment.is_some() {
                     section = place;
+                    address = offset_in(graph, number, home, address)?;
+                } else {
+                    facts = not_loaded(symbol);
                 }
             }
         }
@@ -108,7 +122,7 @@ pub(super) fn classify(graph: &LinkGraph<'_>, limits: &Limits) -> Result<Symbols
             facts.add(Facts::EXPORTED);
             symbols.exported += 1;
         }
-        symbols.states.push(SymbolState { address, section, facts });
+        symbols.states.push(SymbolState { address, section, facts, flags });
         Ok(())
     })?;
     Ok(symbols)
@@ -123,24 +137,30 @@ fn is_exported(symbol: Symbol, facts: Facts) -> bool {
         && !facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT))
 }
 
+/// Offset in the loaded section.
 // Here and below symbols go by value: one that is anywhere borrowed lives in memory, and that takes twice the time.
 #[inline(always)]
-fn in_section(
+fn offset_in(
     graph: &LinkGraph<'_>,
     number: usize,
-    symbol: Symbol,
-    section: u32,
-) -> Result<Facts, LoadError> {
-    let section = &graph.sections[section as usize];
-    if section.segment.is_none() {
-        // A global of a discarded group lives on in the copy that was kept.
-        let discarded = symbol.binding != Binding::Local && symbol.kind != SymbolKind::Section;
-        return Ok(if discarded { Facts::NOT_LOADED.and(Facts::EXTERNAL) } else { Facts::NOT_LOADED });
+    section: &Section<'_>,
+    offset: u64,
+) -> Result<u64, LoadError> {
+    let offset = if section.cuts == Section::NO_CUTS {
+        offset
+    } else {
+        graph.cuts[section.cuts as usize].moved(offset)
+    };
+    if offset > section.size {
+        return Err(outside(graph, number, offset, section.size));
     }
-    if symbol.value > section.size {
-        return Err(outside(graph, number, symbol.value, section.size));
-    }
-    Ok(Facts::NONE)
+    Ok(offset)
+}
+
+fn not_loaded(symbol: Symbol) -> Facts {
+    // A global of a discarded group lives on in the copy that was kept.
+    let discarded = symbol.binding != Binding::Local && symbol.kind != SymbolKind::Section;
+    if discarded { Facts::NOT_LOADED.and(Facts::EXTERNAL) } else { Facts::NOT_LOADED }
 }
 
 #[cold]
@@ -149,6 +169,23 @@ fn outside(graph: &LinkGraph<'_>, number: usize, offset: u64, size: u64) -> Load
         format!("symbol {number} `{}`", graph.symbol_label(number as u32)),
         format!("its offset {offset:#x} is outside of its section of {size:#x} bytes"),
     )
+}
+
+/// Makes room for the common symbols of an object that are not defined elsewhere.
+pub(super) fn place_commons(
+    graph: &LinkGraph<'_>,
+    symbols: &mut Symbols,
+    limits: &Limits,
+) -> Result<(), LoadError> {
+    for number in 0..symbols.states.len() {
+        let facts = symbols.states[number].facts;
+        if facts.has(Facts::COMMON) && !facts.has(Facts::DEFINED_ELSEWHERE) {
+            let symbol = graph.symbols.get(number)?;
+            symbols.states[number].address =
+                symbols.place_common(number, symbol.value, symbol.size, limits)?;
+        }
+    }
+    Ok(())
 }
 
 impl Symbols {

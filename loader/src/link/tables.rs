@@ -1,71 +1,133 @@
 //! GOT and stubs: which symbols need an entry, decided by one look at every relocation.
 //!
 //! A branch to a symbol outside of the image gets a stub next to the code, because memory managers place images
-//! anywhere and a 32-bit displacement reaches 2 GiB; the stub is only used when the target is out of reach. The same
-//! look tells whether the code holds 31-bit addresses of itself, which decides where the image must be.
+//! anywhere and a 32-bit displacement reaches 2 GiB; the stub is only used when the target is out of reach. So does every
+//! branch when the image itself may be larger than a branch reaches. The same look tells whether the code holds 31-bit
+//! addresses of itself, which decides where the image must be.
 
 use super::symbols::{Facts, SymbolState, Symbols};
-use crate::arch::{Architecture, Operand};
+use crate::arch::{Architecture, Operand, SlotKind};
 use crate::error::{FixupError, FixupProblem, LoadError, printable};
 use crate::graph::{LinkGraph, Relocation, Role, Section};
 use crate::memory::Segment;
 
-/// Numbers of the GOT entries and stubs.
+/// The GOT entries and stubs of an object.
+#[derive(Default)]
 pub(crate) struct Tables {
-    /// By symbol; empty when there are no entries at all.
-    entries: Vec<Entry>,
-    pub(crate) slots: u64,
-    pub(crate) stubs: u64,
+    /// Numbers of the GOT entries that hold just a symbol's address, by symbol; empty when there are none.
+    address_slots: Vec<u32>,
+    /// All other GOT entries, sorted; they follow.
+    other_slots: Vec<OtherSlot>,
+    /// Words of all GOT entries together.
+    pub(crate) slot_words: u64,
+    /// Sorted; the position is the number.
+    stubs: Vec<StubKey>,
     /// The code holds absolute addresses of itself that only reach the lowest 2 GiB.
     pub(crate) low_2gib: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    slot: u32,
-    stub: u32,
+/// A GOT entry other than a symbol's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SlotKey {
+    pub(crate) symbol: u32,
+    pub(crate) kind: SlotKind,
+    /// Added to the symbol's address.
+    pub(crate) addend: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OtherSlot {
+    key: SlotKey,
+    /// Number of its first word.
+    word: u32,
+}
+
+/// A stub: a jump to a symbol, or to a place at some distance from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StubKey {
+    pub(crate) symbol: u32,
+    pub(crate) kind: u8,
+    pub(crate) addend: i64,
+}
+
+impl SlotKind {
+    /// Words of a GOT entry.
+    pub(crate) fn words(self) -> u32 {
+        match self {
+            SlotKind::Address | SlotKind::ThreadOffset => 1,
+            SlotKind::ThreadIndex | SlotKind::ThreadModule | SlotKind::ThreadDescriptor => 2,
+        }
+    }
 }
 
 impl Tables {
-    /// Number of the symbol's GOT entry. The plan made one for every relocation that asks.
+    const NO_SLOT: u32 = u32::MAX;
+
+    /// Number of the first word of a GOT entry.
     #[inline]
-    pub(super) fn slot(&self, symbol: u32) -> u64 {
-        u64::from(self.entries[symbol as usize].slot)
+    pub(crate) fn slot(&self, key: SlotKey) -> Option<u64> {
+        if key.kind == SlotKind::Address && key.addend == 0 {
+            let word = *self.address_slots.get(key.symbol as usize)?;
+            return (word != Self::NO_SLOT).then_some(u64::from(word));
+        }
+        let found = self.other_slots.binary_search_by_key(&key, |slot| slot.key).ok()?;
+        Some(u64::from(self.other_slots[found].word))
     }
 
-    #[inline]
-    pub(super) fn stub(&self, symbol: u32) -> u64 {
-        u64::from(self.entries[symbol as usize].stub)
+    /// All GOT entries with the number of their first word.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SlotKey, u64)> + '_ {
+        let addresses = self.address_slots.iter().enumerate().filter(|(_, word)| **word != Self::NO_SLOT);
+        let addresses = addresses.map(|(symbol, word)| {
+            (SlotKey { symbol: symbol as u32, kind: SlotKind::Address, addend: 0 }, u64::from(*word))
+        });
+        addresses.chain(self.other_slots.iter().map(|slot| (slot.key, u64::from(slot.word))))
+    }
+
+    /// Number of a stub.
+    pub(crate) fn stub(&self, key: StubKey) -> Option<u64> {
+        self.stubs.binary_search(&key).ok().map(|number| number as u64)
+    }
+
+    /// The stubs by number.
+    pub(crate) fn stubs(&self) -> &[StubKey] {
+        &self.stubs
     }
 }
 
-/// Plans the tables, and refuses what cannot be relocated whatever the addresses will be.
+/// Plans the tables, and refuses what cannot be relocated whatever the addresses will be. `everything_is_near`: every
+/// branch within the image reaches its target.
 pub(super) fn plan<A: Architecture>(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
+    everything_is_near: bool,
 ) -> Result<Tables, LoadError> {
-    let mut plan = Plan { low_2gib: false, any: false };
+    let mut plan = Plan { everything_is_near, ..Plan::default() };
     for section in &graph.sections {
         if section.segment.is_none() {
             continue;
         }
-        for relocation in section.relocations.iter() {
+        section.relocations.try_for_each(|_, relocation| {
             // What most objects are full of: the image's own symbols, in reach.
             let state = symbols.states.get(relocation.symbol as usize);
             if A::is_relative_32(graph.format, relocation.raw_kind)
                 && state.is_some_and(|state| !state.facts.has(Facts::SPECIAL))
+                && everything_is_near
             {
-                continue;
+                return Ok(());
             }
-            plan.look_at::<A>(graph, section, relocation, symbols)?;
-        }
+            plan.look_at::<A>(graph, section, relocation, symbols)
+        })?;
     }
-    Ok(plan.number(symbols))
+    Ok(plan.number::<A>(symbols))
 }
 
+#[derive(Default)]
 struct Plan {
+    everything_is_near: bool,
     low_2gib: bool,
     any: bool,
+    stubs: Vec<StubKey>,
+    other_slots: Vec<SlotKey>,
 }
 
 impl Plan {
@@ -77,6 +139,7 @@ impl Plan {
         relocation: Relocation,
         symbols: &mut Symbols,
     ) -> Result<(), LoadError> {
+        self.check_subtrahend(section, relocation, symbols)?;
         let Some(state) = symbols.states.get_mut(relocation.symbol as usize) else {
             return Err(no_such_symbol(section, relocation));
         };
@@ -88,27 +151,45 @@ impl Plan {
             }
         };
         let operand = A::operand(kind);
-        if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT)) {
+        if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT))
+            || is_thread_local(operand)
+        {
             check_target::<A>(graph, section, relocation, *facts, operand)?;
         }
         match operand {
-            Operand::None | Operand::Got | Operand::Size => return Ok(()),
-            Operand::Symbol => {}
-            Operand::LowSymbol if !facts.has(Facts::EXTERNAL) => self.low_2gib = true,
-            Operand::LowSymbol | Operand::NearSymbol | Operand::Branch if facts.has(Facts::EXTERNAL) => {
-                if may_use_stub::<A>(section, relocation, operand) {
-                    facts.add(Facts::STUB);
-                    self.any = true;
-                } else if operand == Operand::NearSymbol && (facts.has(Facts::WEAK) || host_is_low()) {
+            Operand::None | Operand::Got | Operand::Size | Operand::Alignment => return Ok(()),
+            Operand::Symbol
+            | Operand::SectionOffset
+            | Operand::SectionNumber
+            | Operand::PairedLow
+            | Operand::ThreadOffset
+            | Operand::BlockOffset => {}
+            Operand::LowSymbol | Operand::NearSymbol | Operand::Branch | Operand::ImageOffset => {
+                let external = facts.has(Facts::EXTERNAL);
+                let may_be_far = external || !self.everything_is_near;
+                let flags = state.flags;
+                let needs_stub = || A::needs_stub(kind, section.bytes, relocation.offset, flags);
+                let is_branch = may_use_stub::<A>(section, relocation, operand);
+                if operand == Operand::LowSymbol && !external {
+                    self.low_2gib = true;
+                } else if is_branch && (may_be_far || operand == Operand::Branch && needs_stub()) {
+                    self.add_stub(stub_key::<A>(section, kind, relocation, *facts), facts);
+                } else if external
+                    && operand == Operand::NearSymbol
+                    && (facts.has(Facts::WEAK) || host_is_low())
+                {
                     // Data that is reached without the GOT: code for a program. A weak symbol may well be zero.
                     // Otherwise the data is the shared libraries', beside which the system puts our memory, or
                     // that of a host which was itself linked low.
                     self.low_2gib = true;
                 }
             }
-            Operand::LowSymbol | Operand::NearSymbol | Operand::Branch => {}
-            Operand::Slot => {
+            Operand::Slot(SlotKind::Address) => {
                 facts.add(Facts::SLOT);
+                self.any = true;
+            }
+            Operand::Slot(slot) => {
+                self.other_slots.push(SlotKey { symbol: relocation.symbol, kind: slot, addend: 0 });
                 self.any = true;
             }
         }
@@ -116,30 +197,102 @@ impl Plan {
         Ok(())
     }
 
-    /// Entries that relocations refer to come first, those that only a stub jumps through follow.
-    fn number(self, symbols: &Symbols) -> Tables {
-        let mut tables = Tables { entries: Vec::new(), slots: 0, stubs: 0, low_2gib: self.low_2gib };
+    /// What is subtracted is a symbol of the image.
+    fn check_subtrahend(
+        &self,
+        section: &Section<'_>,
+        relocation: Relocation,
+        symbols: &mut Symbols,
+    ) -> Result<(), LoadError> {
+        if relocation.subtrahend == Relocation::NO_SYMBOL {
+            return Ok(());
+        }
+        match symbols.states.get_mut(relocation.subtrahend as usize) {
+            Some(state) => {
+                state.facts.add(Facts::REFERENCED);
+                Ok(())
+            }
+            None => Err(no_such_symbol(section, Relocation { symbol: relocation.subtrahend, ..relocation })),
+        }
+    }
+
+    /// The stub of kind 0 at the symbol itself is what all but all branches need, so that one is noted once.
+    fn add_stub(&mut self, key: StubKey, facts: &mut Facts) {
+        self.any = true;
+        if key.kind == 0 && key.addend == 0 {
+            if facts.has(Facts::STUB) {
+                return;
+            }
+            facts.add(Facts::STUB);
+        }
+        self.stubs.push(key);
+    }
+
+    /// Entries that relocations refer to come first, those that only a stub jumps through follow, then all that hold
+    /// something else than a symbol's address.
+    fn number<A: Architecture>(mut self, symbols: &Symbols) -> Tables {
+        let mut tables = Tables { low_2gib: self.low_2gib, ..Tables::default() };
         if !self.any {
             return tables;
         }
-        tables.entries = vec![Entry { slot: 0, stub: 0 }; symbols.states.len()];
-        for (entry, SymbolState { facts, .. }) in tables.entries.iter_mut().zip(&symbols.states) {
+        self.stubs.sort_unstable();
+        self.stubs.dedup();
+        let mut words = 0;
+        tables.address_slots = vec![Tables::NO_SLOT; symbols.states.len()];
+        for (slot, SymbolState { facts, .. }) in tables.address_slots.iter_mut().zip(&symbols.states) {
             if facts.has(Facts::SLOT) {
-                entry.slot = tables.slots as u32;
-                tables.slots += 1;
+                *slot = words;
+                words += 1;
             }
         }
-        for (entry, SymbolState { facts, .. }) in tables.entries.iter_mut().zip(&symbols.states) {
-            if facts.has(Facts::STUB) {
-                entry.stub = tables.stubs as u32;
-                tables.stubs += 1;
-                if !facts.has(Facts::SLOT) {
-                    entry.slot = tables.slots as u32;
-                    tables.slots += 1;
+        if A::STUB_USES_SLOT {
+            for stub in &self.stubs {
+                let slot = &mut tables.address_slots[stub.symbol as usize];
+                if stub.addend != 0 {
+                    let key = SlotKey { symbol: stub.symbol, kind: SlotKind::Address, addend: stub.addend };
+                    self.other_slots.push(key);
+                } else if *slot == Tables::NO_SLOT {
+                    *slot = words;
+                    words += 1;
                 }
             }
         }
+        self.other_slots.sort_unstable();
+        self.other_slots.dedup();
+        for key in self.other_slots {
+            tables.other_slots.push(OtherSlot { key, word: words });
+            words += key.kind.words();
+        }
+        tables.slot_words = u64::from(words);
+        tables.stubs = self.stubs;
         tables
+    }
+}
+
+/// The stub that a branch may use. What others define is jumped to at its start, whatever the addend is for: it counts
+/// from the stub. What this object defines may be given as its section and a distance.
+pub(super) fn stub_key<A: Architecture>(
+    section: &Section<'_>,
+    kind: A::Kind,
+    relocation: Relocation,
+    facts: Facts,
+) -> StubKey {
+    if facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
+        return StubKey { symbol: relocation.symbol, kind: A::stub_kind(kind), addend: 0 };
+    }
+    let implicit = match section.relocations.has_implicit_addends() {
+        true => A::implicit_addend(kind, section.bytes, relocation.offset).unwrap_or(0),
+        false => 0,
+    };
+    let addend = relocation.addend.wrapping_add(implicit).wrapping_sub(A::branch_addend(kind));
+    StubKey { symbol: relocation.symbol, kind: A::stub_kind(kind), addend }
+}
+
+fn is_thread_local(operand: Operand) -> bool {
+    match operand {
+        Operand::ThreadOffset | Operand::BlockOffset => true,
+        Operand::Slot(kind) => kind != SlotKind::Address,
+        _ => false,
     }
 }
 
@@ -152,13 +305,15 @@ fn check_target<A: Architecture>(
     operand: Operand,
 ) -> Result<(), LoadError> {
     let refuse = |problem| Err(refuse::<A>(graph, section, relocation, problem));
-    if matches!(operand, Operand::None | Operand::Got | Operand::Size) {
+    if is_thread_local(operand) {
+        refuse(FixupProblem::Unsupported("thread-local storage"))
+    } else if matches!(operand, Operand::None | Operand::Got | Operand::Size | Operand::Alignment) {
         Ok(())
     } else if facts.has(Facts::THREAD_LOCAL) {
         refuse(FixupProblem::Unsupported("thread-local storage"))
     } else if facts.has(Facts::INDIRECT) {
         refuse(FixupProblem::Unsupported("an indirect function (STT_GNU_IFUNC)"))
-    } else if is_unwind_table(section) || facts.has(Facts::EXTERNAL) {
+    } else if is_unwind_table(section) || facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
         Ok(())
     } else {
         refuse(FixupProblem::TargetNotLoaded)
@@ -178,7 +333,7 @@ pub(super) fn may_use_stub<A: Architecture>(
     operand: Operand,
 ) -> bool {
     match operand {
-        Operand::Branch => true,
+        Operand::Branch | Operand::ImageOffset => true,
         Operand::NearSymbol if section.segment == Some(Segment::Code) => {
             A::is_branch(section.bytes, relocation.offset, relocation.addend)
         }

@@ -3,102 +3,155 @@
 //! One section is copied and patched while it is still in the cache. Every byte of the working memory is written:
 //! gaps in code become traps, everything else zero.
 
-use super::layout::Addresses;
-use super::symbols::{Facts, SymbolState, Symbols};
-use super::tables::{Tables, is_unwind_table, may_use_stub, refuse};
-use crate::arch::{Architecture, Fixup, Operand, field};
+use super::Object;
+use super::layout::ImageAddresses;
+use super::symbols::{Facts, SymbolState};
+use super::tables::{SlotKey, StubKey, is_unwind_table, may_use_stub, refuse, stub_key};
+use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
-use crate::graph::{LinkGraph, Relocation, Section};
+use crate::graph::{Relocation, Section};
 use crate::memory::{Segment, WorkingMemory};
 
 /// Writes the whole image.
 pub(super) fn write<A: Architecture>(
-    graph: &LinkGraph<'_>,
-    symbols: &Symbols,
-    tables: &Tables,
-    addresses: &Addresses,
+    objects: &[Object<'_>],
+    image: &ImageAddresses,
+    relax: bool,
     working: &mut [WorkingMemory<'_>; 3],
 ) -> Result<(), LoadError> {
+    fill_gaps::<A>(objects, working);
+    for object in objects {
+        let link = Link { object, image, relax };
+        link.write_sections::<A>(working).map_err(|error| error.of_object(object.graph.name))?;
+    }
+    Ok(())
+}
+
+/// Fills what no section covers. Sections of one segment are laid out without overlap, but not in the objects' order.
+fn fill_gaps<A: Architecture>(objects: &[Object<'_>], working: &mut [WorkingMemory<'_>; 3]) {
     let mut ends = [0usize; 3];
-    let link = Link { graph, symbols, tables, addresses };
-    for section in &graph.sections {
-        let Some(segment) = section.segment.filter(|_| !section.zero_fill) else {
-            link.refuse_patches::<A>(section)?;
-            continue;
-        };
+    let mut in_order = true;
+    for section in objects.iter().flat_map(|object| &object.graph.sections) {
+        let Some(segment) = section.segment.filter(|_| !section.zero_fill) else { continue };
         let start = section.offset as usize;
-        let end = start + section.bytes.len();
-        let memory = &mut working[segment.index()];
-        fill::<A>(segment, memory, ends[segment.index()], start);
-        let bytes = &mut memory.bytes[start..end];
-        bytes.copy_from_slice(section.bytes);
-        link.patch::<A>(section, bytes)?;
+        let end = start + section.size as usize;
+        if start < ends[segment.index()] {
+            in_order = false;
+            break;
+        }
+        fill::<A>(segment, &mut working[segment.index()], ends[segment.index()], start);
         ends[segment.index()] = end;
     }
     for segment in Segment::ALL {
         let memory = &mut working[segment.index()];
+        let start = if in_order { ends[segment.index()] } else { 0 };
         let end = memory.bytes.len();
-        fill::<A>(segment, memory, ends[segment.index()], end);
+        fill::<A>(segment, memory, start, end);
     }
-    let [code, read_only, _] = working;
-    link.write_tables::<A>(code.bytes, read_only.bytes)
 }
 
 /// Fills a gap.
 fn fill<A: Architecture>(segment: Segment, memory: &mut WorkingMemory<'_>, start: usize, end: usize) {
     if start < end {
         match segment {
-            Segment::Code => memory.bytes[start..end].fill(A::TRAP),
+            Segment::Code => fill_with_traps(A::TRAP, &mut memory.bytes[..end], start),
             _ if memory.zeroed => {}
             _ => memory.bytes[start..end].fill(0),
         }
     }
 }
 
-struct Link<'l, 'a> {
-    graph: &'l LinkGraph<'a>,
-    symbols: &'l Symbols,
-    tables: &'l Tables,
-    addresses: &'l Addresses,
-}
-
-impl Link<'_, '_> {
-    fn patch<A: Architecture>(&self, section: &Section<'_>, bytes: &mut [u8]) -> Result<(), LoadError> {
-        let is_unwind_table = is_unwind_table(section);
-        for relocation in section.relocations.iter() {
-            if is_unwind_table && self.is_left_alone(relocation.symbol) {
-                continue;
-            }
-            if A::is_relative_32(self.graph.format, relocation.raw_kind)
-                && self.fix_up_relative_32(section.address, relocation, bytes)
-            {
-                continue;
-            }
-            if let Err(problem) = self.fix_up::<A>(section, relocation, bytes) {
-                return Err(refuse::<A>(self.graph, section, relocation, problem));
+/// Traps stand where instructions could, counted from the segment's start.
+fn fill_with_traps(trap: &[u8], bytes: &mut [u8], start: usize) {
+    match trap {
+        [byte] => bytes[start..].fill(*byte),
+        _ => {
+            for (offset, byte) in bytes.iter_mut().enumerate().skip(start) {
+                *byte = trap[offset % trap.len()];
             }
         }
-        Ok(())
+    }
+}
+
+struct Link<'l, 'a> {
+    object: &'l Object<'a>,
+    image: &'l ImageAddresses,
+    relax: bool,
+}
+
+/// The places of the high parts in a section, with the numbers of their relocations; sorted.
+type HighParts = Vec<(u64, usize)>;
+
+impl Link<'_, '_> {
+    fn write_sections<A: Architecture>(&self, working: &mut [WorkingMemory<'_>; 3]) -> Result<(), LoadError> {
+        let graph = &self.object.graph;
+        for (number, section) in graph.sections.iter().enumerate() {
+            let Some(segment) = section.segment else { continue };
+            if section.zero_fill {
+                // A section that is all zeros has nothing to patch: any relocation is refused.
+                self.patch::<A>(number, section, &mut [])?;
+                continue;
+            }
+            let content = graph.content(section);
+            let start = section.offset as usize;
+            let bytes = &mut working[segment.index()].bytes[start..start + content.len()];
+            bytes.copy_from_slice(content);
+            self.patch::<A>(number, section, bytes)?;
+        }
+        let [code, read_only, _] = working;
+        self.write_slots::<A>(read_only.bytes)?;
+        self.write_stubs::<A>(code.bytes)
+    }
+
+    fn patch<A: Architecture>(
+        &self,
+        number: usize,
+        section: &Section<'_>,
+        bytes: &mut [u8],
+    ) -> Result<(), LoadError> {
+        let graph = &self.object.graph;
+        let is_unwind_table = is_unwind_table(section);
+        let cuts = graph.cuts.get(section.cuts as usize);
+        let mut high_parts = None;
+        // Number of a relocation that was done together with the one before it.
+        let mut done = usize::MAX;
+        section.relocations.try_for_each(|index, mut relocation| {
+            if is_unwind_table && self.is_left_alone(relocation.symbol) || index == done {
+                return Ok(());
+            }
+            if A::is_relative_32(graph.format, relocation.raw_kind)
+                && self.fix_up_relative_32(section.address, relocation, bytes)
+            {
+                return Ok(());
+            }
+            if let Some(cuts) = cuts {
+                relocation.offset = cuts.moved(relocation.offset);
+            }
+            let place = Place { number, section, index, relocation };
+            match self.fix_up::<A>(&place, bytes, &mut high_parts) {
+                Ok(Consumed::One) => Ok(()),
+                Ok(Consumed::Two) => {
+                    done = index + 1;
+                    Ok(())
+                }
+                Err(problem) => Err(refuse::<A>(graph, section, relocation, problem)),
+            }
+        })
     }
 
     /// Unwind tables keep their entries for functions of discarded groups. The field stays as it is, zero, which unwinders
     /// take for an entry without a function.
     fn is_left_alone(&self, symbol: u32) -> bool {
-        let state = &self.symbols.states[symbol as usize];
+        let state = &self.object.symbols.states[symbol as usize];
         state.facts.has(Facts::NOT_LOADED) && state.address == 0
-    }
-
-    /// A section that is all zeros, or not there, has nothing to patch.
-    fn refuse_patches<A: Architecture>(&self, section: &Section<'_>) -> Result<(), LoadError> {
-        if section.segment.is_some() { self.patch::<A>(section, &mut []) } else { Ok(()) }
     }
 
     /// `S + A - P: word32`. Says no, and does nothing, if that is out of range or the field out of the section.
     #[inline(always)]
     fn fix_up_relative_32(&self, section: u64, relocation: Relocation, bytes: &mut [u8]) -> bool {
         let Relocation { offset, symbol, addend, .. } = relocation;
-        let target = self.symbols.states[symbol as usize].address;
-        let fixup = Fixup { place: section.wrapping_add(offset), target, addend, got: 0 };
+        let target = self.object.symbols.states[symbol as usize].address;
+        let fixup = Fixup { place: section.wrapping_add(offset), target, addend, ..Fixup::default() };
         match (field(bytes, offset), i32::try_from(fixup.relative())) {
             (Ok(field), Ok(value)) => {
                 *field = value.to_le_bytes();
@@ -111,92 +164,297 @@ impl Link<'_, '_> {
     #[inline(never)]
     fn fix_up<A: Architecture>(
         &self,
+        place: &Place<'_, '_>,
+        bytes: &mut [u8],
+        high_parts: &mut Option<HighParts>,
+    ) -> Result<Consumed, FixupProblem> {
+        let Place { section, index, relocation, .. } = place;
+        let kind = self.kind::<A>(relocation)?;
+        let offset = relocation.offset;
+        let (mut fixup, mut consumed) = (None, Consumed::One);
+        match A::operand(kind) {
+            Operand::None | Operand::Alignment => return Ok(consumed),
+            Operand::PairedLow => fixup = Some(self.high_part::<A>(place, bytes, high_parts)?),
+            Operand::Slot(SlotKind::Address) if self.relax => match self.relaxed::<A>(kind, place, bytes)? {
+                Relaxed::No => {}
+                Relaxed::This => return Ok(Consumed::One),
+                Relaxed::Both => return Ok(Consumed::Two),
+            },
+            _ => {}
+        }
+        let mut fixup = match fixup {
+            Some(fixup) => fixup,
+            None => self.fixup::<A>(kind, section, *relocation, bytes)?,
+        };
+        if A::has_subtrahend(kind) {
+            fixup.subtrahend = self.subtrahend(section, *index)?;
+            consumed = Consumed::Two;
+        }
+        let is_branch = matches!(A::operand(kind), Operand::Branch);
+        let state = &self.object.symbols.states[relocation.symbol as usize];
+        let problem = match is_branch && A::needs_stub(kind, bytes, offset, state.flags) {
+            true => FixupProblem::Unsupported("this branch without a stub"),
+            false => match A::apply(kind, bytes, offset, fixup) {
+                Ok(()) => return Ok(consumed),
+                Err(problem) => problem,
+            },
+        };
+        self.detour::<A>(kind, place, bytes, fixup, problem)?;
+        Ok(consumed)
+    }
+
+    fn kind<A: Architecture>(&self, relocation: &Relocation) -> Result<A::Kind, FixupProblem> {
+        A::kind(self.object.graph.format, relocation.raw_kind).map_err(FixupProblem::Unsupported)
+    }
+
+    /// The numbers of a fix-up.
+    #[inline]
+    fn fixup<A: Architecture>(
+        &self,
+        kind: A::Kind,
         section: &Section<'_>,
         relocation: Relocation,
-        bytes: &mut [u8],
-    ) -> Result<(), FixupProblem> {
-        let Relocation { offset, raw_kind, symbol, addend } = relocation;
-        let kind = A::kind(self.graph.format, raw_kind).map_err(FixupProblem::Unsupported)?;
-        let operand = A::operand(kind);
-        let target = match operand {
-            Operand::None => return Ok(()),
-            Operand::Got => self.addresses.got,
-            Operand::Slot => self.slot::<A>(symbol),
+        bytes: &[u8],
+    ) -> Result<Fixup, FixupProblem> {
+        let Relocation { offset, symbol, addend, .. } = relocation;
+        let Object { symbols, addresses, .. } = self.object;
+        let state = &symbols.states[symbol as usize];
+        let target = match A::operand(kind) {
+            Operand::None | Operand::Alignment => 0,
+            Operand::Got => addresses.got,
+            Operand::Slot(slot) => self.slot::<A>(SlotKey { symbol, kind: slot, addend: 0 })?,
             Operand::Size => self.size(symbol),
-            Operand::Symbol | Operand::LowSymbol | Operand::NearSymbol | Operand::Branch => {
-                self.symbols.states[symbol as usize].address
+            Operand::SectionOffset => state.address.wrapping_sub(self.home(state)?.address),
+            Operand::SectionNumber => {
+                self.home(state)?;
+                u64::from(state.section) + 1
             }
+            Operand::ThreadOffset | Operand::BlockOffset => {
+                return Err(FixupProblem::Unsupported("thread-local storage"));
+            }
+            Operand::Symbol
+            | Operand::LowSymbol
+            | Operand::NearSymbol
+            | Operand::Branch
+            | Operand::ImageOffset
+            | Operand::PairedLow => state.address,
         };
-        let place = section.address.wrapping_add(offset);
-        let fixup = Fixup { place, target, addend, got: self.addresses.got };
-        match A::apply(kind, bytes, offset, fixup) {
-            Ok(()) => Ok(()),
-            Err(problem) => self.detour::<A>(section, relocation, bytes, fixup, problem),
+        let implicit = match section.relocations.has_implicit_addends() {
+            true => A::implicit_addend(kind, bytes, offset)?,
+            false => 0,
+        };
+        let subtrahend = match symbols.states.get(relocation.subtrahend as usize) {
+            Some(state) => state.address,
+            None => 0,
+        };
+        Ok(Fixup {
+            place: section.address.wrapping_add(offset),
+            target,
+            addend: addend.wrapping_add(implicit),
+            got: addresses.got,
+            image: self.image.image,
+            subtrahend,
+            symbol_flags: state.flags,
+            through_stub: false,
+            undefined_weak: state.is_undefined_weak(),
+        })
+    }
+
+    /// The loaded section that a symbol is in.
+    fn home(&self, state: &SymbolState) -> Result<&Section<'_>, FixupProblem> {
+        let section = self.object.graph.sections.get(state.section as usize);
+        section.ok_or(FixupProblem::Unsupported("a section's offset or number of a symbol of another image"))
+    }
+
+    /// The fix-up of the relocation at the place that a low part's symbol names. Both are in the same section.
+    #[cold]
+    fn high_part<A: Architecture>(
+        &self,
+        place: &Place<'_, '_>,
+        bytes: &[u8],
+        high_parts: &mut Option<HighParts>,
+    ) -> Result<Fixup, FixupProblem> {
+        let state = &self.object.symbols.states[place.relocation.symbol as usize];
+        if state.section as usize != place.number {
+            return Err(FixupProblem::NoHighPart);
         }
+        let label = state.address.wrapping_sub(place.section.address);
+        let parts = high_parts.get_or_insert_with(|| self.high_parts::<A>(place.section));
+        let found = parts.partition_point(|(offset, _)| *offset < label);
+        let (offset, index) =
+            *parts.get(found).filter(|(offset, _)| *offset == label).ok_or(FixupProblem::NoHighPart)?;
+        let relocation = place.section.relocations.get(index).ok_or(FixupProblem::NoHighPart)?;
+        let kind = self.kind::<A>(&relocation)?;
+        self.fixup::<A>(kind, place.section, Relocation { offset, ..relocation }, bytes)
+    }
+
+    fn high_parts<A: Architecture>(&self, section: &Section<'_>) -> HighParts {
+        let graph = &self.object.graph;
+        let cuts = graph.cuts.get(section.cuts as usize);
+        let mut parts: HighParts = (0..section.relocations.len())
+            .filter_map(|index| Some((index, section.relocations.get(index)?)))
+            .filter(|(_, relocation)| self.kind::<A>(relocation).is_ok_and(A::is_paired_high))
+            .map(|(index, Relocation { offset, .. })| (cuts.map_or(offset, |cuts| cuts.moved(offset)), index))
+            .collect();
+        parts.sort_unstable();
+        parts
+    }
+
+    /// Address and addend of what the next relocation says to subtract at the same place.
+    fn subtrahend(&self, section: &Section<'_>, index: usize) -> Result<u64, FixupProblem> {
+        let pair = section.relocations.get(index).zip(section.relocations.get(index + 1));
+        match pair {
+            Some((this, next)) if this.offset == next.offset => {
+                let state = self.object.symbols.states.get(next.symbol as usize);
+                let state = state.ok_or(FixupProblem::Unsupported("a difference without its second part"))?;
+                Ok(state.address.wrapping_add_signed(next.addend))
+            }
+            _ => Err(FixupProblem::Unsupported("a difference without its second part")),
+        }
+    }
+
+    /// An access through the GOT to what may be in reach.
+    fn relaxed<A: Architecture>(
+        &self,
+        kind: A::Kind,
+        place: &Place<'_, '_>,
+        bytes: &mut [u8],
+    ) -> Result<Relaxed, FixupProblem> {
+        let Place { section, index, relocation, .. } = place;
+        let state = &self.object.symbols.states[relocation.symbol as usize];
+        if state.is_undefined_weak() {
+            return Ok(Relaxed::No);
+        }
+        let slot = self.fixup::<A>(kind, section, *relocation, bytes)?;
+        let direct = Fixup { target: A::pointer_value(state.address, state.flags), ..slot };
+        let cuts = self.object.graph.cuts.get(section.cuts as usize);
+        let next = section.relocations.get(index + 1).and_then(|mut next| {
+            next.offset = cuts.map_or(next.offset, |cuts| cuts.moved(next.offset));
+            Some((self.kind::<A>(&next).ok()?, next))
+        });
+        Ok(A::relax(kind, relocation, next, bytes, direct))
     }
 
     /// What did not fit may do with a stub.
     #[cold]
     fn detour<A: Architecture>(
         &self,
-        section: &Section<'_>,
-        relocation: Relocation,
+        kind: A::Kind,
+        place: &Place<'_, '_>,
         bytes: &mut [u8],
         fixup: Fixup,
         problem: FixupProblem,
     ) -> Result<(), FixupProblem> {
-        let Relocation { offset, raw_kind, symbol, .. } = relocation;
-        let kind = A::kind(self.graph.format, raw_kind).map_err(FixupProblem::Unsupported)?;
-        let facts = self.symbols.states[symbol as usize].facts;
-        if !facts.has(Facts::STUB) || !may_use_stub::<A>(section, relocation, A::operand(kind)) {
+        let Place { section, relocation, .. } = place;
+        let state = &self.object.symbols.states[relocation.symbol as usize];
+        if !may_use_stub::<A>(section, *relocation, A::operand(kind)) {
             return Err(problem);
         }
-        A::apply(kind, bytes, offset, Fixup { target: self.stub::<A>(symbol), ..fixup })
+        let key = stub_key::<A>(section, kind, *relocation, state.facts);
+        let Some(target) = self.stub::<A>(key) else { return Err(problem) };
+        // A stub leads to where the addend pointed, unless that counts from the stub.
+        let is_own = !state.facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE));
+        let addend = if is_own { A::branch_addend(kind) } else { fixup.addend };
+        let symbol_flags = A::stub_flags(key.kind);
+        let through_stub = true;
+        A::apply(
+            kind,
+            bytes,
+            relocation.offset,
+            Fixup { target, addend, symbol_flags, through_stub, ..fixup },
+        )
     }
 
     #[inline]
-    fn slot<A: Architecture>(&self, symbol: u32) -> u64 {
-        self.addresses.slots.wrapping_add(self.tables.slot(symbol) * A::SLOT_SIZE)
+    fn slot<A: Architecture>(&self, key: SlotKey) -> Result<u64, FixupProblem> {
+        let word = self.object.tables.slot(key).ok_or(FixupProblem::Unsupported("this GOT entry"))?;
+        Ok(self.object.addresses.slots.wrapping_add(word * A::SLOT_SIZE))
     }
 
-    fn stub<A: Architecture>(&self, symbol: u32) -> u64 {
-        self.addresses.stubs.wrapping_add(self.tables.stub(symbol) * A::STUB_SIZE)
+    fn stub<A: Architecture>(&self, key: StubKey) -> Option<u64> {
+        let number = self.object.tables.stub(key)?;
+        Some(self.object.addresses.stubs.wrapping_add(number * A::STUB_SIZE))
     }
 
     fn size(&self, symbol: u32) -> u64 {
-        self.graph.symbols.get(symbol as usize).map_or(0, |symbol| symbol.size)
+        self.object.graph.symbols.get(symbol as usize).map_or(0, |symbol| symbol.size)
     }
 
-    /// GOT entries hold the symbols' addresses, stubs jump through them.
-    fn write_tables<A: Architecture>(&self, code: &mut [u8], read_only: &mut [u8]) -> Result<(), LoadError> {
-        if self.tables.slots == 0 {
+    /// The address that a GOT entry or a stub is to lead to.
+    fn pointer<A: Architecture>(&self, symbol: u32, addend: i64) -> u64 {
+        let state = &self.object.symbols.states[symbol as usize];
+        A::pointer_value(state.address.wrapping_add_signed(addend), state.flags)
+    }
+
+    fn write_slots<A: Architecture>(&self, read_only: &mut [u8]) -> Result<(), LoadError> {
+        let Object { tables, addresses, .. } = self.object;
+        if tables.slot_words == 0 {
             return Ok(());
         }
-        let slots = &mut read_only[self.addresses.slots_offset as usize..];
-        let stubs = &mut code[self.addresses.stubs_offset as usize..];
-        let wanted = Facts::SLOT.and(Facts::STUB);
-        for (number, state) in self.symbols.states.iter().enumerate() {
-            let SymbolState { address, facts, .. } = state;
-            if !facts.has(wanted) {
-                continue;
-            }
-            let slot = (self.tables.slot(number as u32) * A::SLOT_SIZE) as usize;
-            slots[slot..][..8].copy_from_slice(&address.to_le_bytes());
-            if facts.has(Facts::STUB) {
-                let stub = (self.tables.stub(number as u32) * A::STUB_SIZE) as usize;
-                let stub = &mut stubs[stub..][..A::STUB_SIZE as usize];
-                self.write_stub::<A>(stub, number as u32)?;
-            }
+        let slots = &mut read_only[addresses.slots_offset as usize..];
+        for (key, word) in tables.slots() {
+            let slot = &mut slots[(word * A::SLOT_SIZE) as usize..];
+            write_word::<A>(slot, self.pointer::<A>(key.symbol, key.addend)).map_err(|problem| {
+                let what = format!("GOT entry for `{}`", self.object.graph.symbol_label(key.symbol));
+                LoadError::malformed(what, problem.to_string())
+            })?;
         }
         Ok(())
     }
 
-    fn write_stub<A: Architecture>(&self, stub: &mut [u8], symbol: u32) -> Result<(), LoadError> {
-        A::write_stub(stub, self.stub::<A>(symbol), self.slot::<A>(symbol)).map_err(|problem| {
-            LoadError::malformed(
-                format!("stub for `{}`", self.graph.symbol_label(symbol)),
-                problem.to_string(),
-            )
-        })
+    fn write_stubs<A: Architecture>(&self, code: &mut [u8]) -> Result<(), LoadError> {
+        let Object { tables, addresses, .. } = self.object;
+        if tables.stubs().is_empty() {
+            return Ok(());
+        }
+        let stubs = &mut code[addresses.stubs_offset as usize..];
+        for (key, stub) in tables.stubs().iter().zip(stubs.chunks_exact_mut(A::STUB_SIZE as usize)) {
+            self.write_stub::<A>(*key, stub).map_err(|problem| {
+                let what = format!("stub for `{}`", self.object.graph.symbol_label(key.symbol));
+                LoadError::malformed(what, problem.to_string())
+            })?;
+        }
+        Ok(())
     }
+
+    fn write_stub<A: Architecture>(&self, key: StubKey, stub: &mut [u8]) -> Result<(), FixupProblem> {
+        let StubKey { symbol, kind, addend } = key;
+        let slot = match A::STUB_USES_SLOT {
+            true => self.slot::<A>(SlotKey { symbol, kind: SlotKind::Address, addend })?,
+            false => 0,
+        };
+        let place = self.stub::<A>(key).unwrap_or(0);
+        let target = self.pointer::<A>(symbol, addend);
+        let got = self.object.addresses.got;
+        A::write_stub(kind, stub, place, Stub { slot, target, got })
+    }
+}
+
+/// One relocation where it stands.
+struct Place<'p, 'a> {
+    /// Number of the section.
+    number: usize,
+    section: &'p Section<'a>,
+    /// Number of the relocation in its table.
+    index: usize,
+    relocation: Relocation,
+}
+
+/// How many relocations a fix-up took care of.
+enum Consumed {
+    One,
+    Two,
+}
+
+/// Writes an address of the target.
+fn write_word<A: Architecture>(slot: &mut [u8], address: u64) -> Result<(), FixupProblem> {
+    if A::SLOT_SIZE == 8 {
+        let bytes = if A::BIG_ENDIAN { address.to_be_bytes() } else { address.to_le_bytes() };
+        *field(slot, 0)? = bytes;
+    } else {
+        let word = u32::try_from(address);
+        let word = word.map_err(|_| FixupProblem::OutOfRange { value: address as i64, bits: 32 })?;
+        *field(slot, 0)? = if A::BIG_ENDIAN { word.to_be_bytes() } else { word.to_le_bytes() };
+    }
+    Ok(())
 }

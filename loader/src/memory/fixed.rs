@@ -27,8 +27,9 @@ impl FixedMemory {
     }
 }
 
+/// Of a single object.
 impl<F: Fn(&[u8], usize) -> Option<u64> + Send + Sync> Placement for F {
-    fn place(&self, section: &[u8], number: usize) -> Option<u64> {
+    fn place(&self, _file: usize, section: &[u8], number: usize) -> Option<u64> {
         self(section, number)
     }
 }

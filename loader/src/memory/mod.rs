@@ -114,11 +114,12 @@ pub unsafe trait MemoryManager: Send + Sync {
 /// Says where single sections go in the target, regardless of their segment.
 pub trait Placement: Send + Sync {
     /// Target address of the section with that name, or `None` to leave it in its segment. Of sections with the same
-    /// name each is asked for by its number among all sections of the object.
+    /// name each is asked for by its number among all sections of the object. `file` is the number of the object, in
+    /// the order in which several are linked together.
     ///
-    /// Made by the loader, with number 0: `.got` (GOT entries), `.got.plt` (the address that
+    /// Made by the loader for each object, with number 0: `.got` (GOT entries), `.got.plt` (the address that
     /// `_GLOBAL_OFFSET_TABLE_` names), `.plt` (stubs), `COMMON` (common symbols).
-    fn place(&self, section: &[u8], number: usize) -> Option<u64>;
+    fn place(&self, file: usize, section: &[u8], number: usize) -> Option<u64>;
 }
 
 /// Memory that is being written. Dropping it abandons it.

@@ -5,7 +5,17 @@ use FixupProblem::OutsideSection;
 
 /// Place 0x1000, addend 0, GOT 0x5000 unless changed.
 const fn to(target: u64) -> Fixup {
-    Fixup { place: 0x1000, target, addend: 0, got: 0x5000 }
+    Fixup {
+        place: 0x1000,
+        target,
+        addend: 0,
+        got: 0x5000,
+        image: 0,
+        subtrahend: 0,
+        symbol_flags: 0,
+        through_stub: false,
+        undefined_weak: false,
+    }
 }
 
 const fn plus(target: u64, addend: i64) -> Fixup {
@@ -127,7 +137,7 @@ fn a_field_must_be_inside_of_the_section() {
     for (kind, width) in
         [(Abs64, 8), (Pc64, 8), (Abs32, 4), (Pc32, 4), (Got32, 4), (Abs16, 2), (Pc16, 2), (Abs8, 1), (Pc8, 1)]
     {
-        let fixup = Fixup { place: 0, target: 0, addend: 0, got: 0 };
+        let fixup = Fixup::default();
         let mut section = vec![0; width];
         assert_eq!(X86_64::apply(kind, &mut section, 0, fixup), Ok(()));
         assert_eq!(X86_64::apply(kind, &mut section, 1, fixup), Err(OutsideSection));
@@ -140,10 +150,13 @@ fn a_field_must_be_inside_of_the_section() {
 #[test]
 fn a_stub_jumps_through_its_entry() {
     let mut stub = [0; 8];
-    assert_eq!(X86_64::write_stub(&mut stub, 0x1000, 0x2000), Ok(()));
+    assert_eq!(X86_64::write_stub(0, &mut stub, 0x1000, Stub { slot: 0x2000, target: 0, got: 0 }), Ok(()));
     assert_eq!(stub, [0xff, 0x25, 0xfa, 0x0f, 0x00, 0x00, 0xcc, 0xcc]);
-    assert_eq!(X86_64::write_stub(&mut stub, 0, 0x8000_0005), Ok(()));
-    assert_eq!(X86_64::write_stub(&mut stub, 0, 0x8000_0006), Err(out_of(32, 0x8000_0000)));
+    assert_eq!(X86_64::write_stub(0, &mut stub, 0, Stub { slot: 0x8000_0005, target: 0, got: 0 }), Ok(()));
+    assert_eq!(
+        X86_64::write_stub(0, &mut stub, 0, Stub { slot: 0x8000_0006, target: 0, got: 0 }),
+        Err(out_of(32, 0x8000_0000))
+    );
 }
 
 #[test]

@@ -2,50 +2,56 @@
 
 use std::fmt;
 
-use object::elf;
-use object::{LittleEndian, pod};
+use object::elf::{self, FileHeader32, FileHeader64};
+use object::pod;
+use object::read::elf::SectionHeader as _;
 
 use super::section::{self, SectionNames};
-use super::{Header, LE, Relocations, Symbols, group, table};
-use crate::arch::Machine;
+use super::{Header, Shape, Symbols, group, order, section_table, table};
+use crate::arch::{ElfIdentity, Machine};
 use crate::error::LoadError;
-use crate::graph::{Format, LinkGraph, RelocationTable, Section, SymbolTable};
+use crate::graph::{Format, LinkGraph, RelocationTable, Section};
 use crate::limits::{Limits, NameBudget};
+use object::endian::Endian as _;
+use object::{BigEndian, LittleEndian};
 
-type FileHeader = elf::FileHeader64<LittleEndian>;
-
-/// Reads a 64-bit little-endian relocatable ELF object.
+/// Reads a relocatable ELF object of any shape that a machine has.
 pub(crate) fn parse<'a>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'a>, LoadError> {
-    let header = file_header(object)?;
-    let machine = machine(header)?;
+    match object.get(4..6) {
+        Some([2, 1]) => parse_shape::<FileHeader64<LittleEndian>>(object, limits),
+        Some([1, 1]) => parse_shape::<FileHeader32<LittleEndian>>(object, limits),
+        Some([2, 2]) => parse_shape::<FileHeader64<BigEndian>>(object, limits),
+        Some([1, 2]) => Err(LoadError::Unsupported("32-bit big-endian ELF".to_owned())),
+        _ => Err(LoadError::malformed("ELF header", "unknown class or byte order")),
+    }
+}
+
+fn parse_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'a>, LoadError> {
+    let (header, machine) = file_header::<F>(object)?;
     let headers = section_headers(object, header, limits)?;
     let names = SectionNames::of(object, header, headers, limits)?;
 
     let mut sections = vec![Section::NOT_LOADED; headers.len()];
     let mut budget = NameBudget::of(limits);
     for (number, (header, section)) in headers.iter().zip(&mut sections).enumerate() {
-        section::read(section, object, header, number, &names, limits)?;
+        section::read::<F>(section, object, header, number, &names, limits)?;
         budget.spend(section.name)?;
     }
-    let symbols = Symbols::find(object, headers, limits)?;
-    attach_relocations(object, headers, symbols.section(), &mut sections, limits)?;
+    let symbols = Symbols::<F>::find(object, headers, limits)?;
+    attach_relocations::<F>(object, headers, symbols.section(), &mut sections, limits)?;
     let groups = group::read(object, headers, &symbols, &sections, limits)?;
 
-    Ok(LinkGraph { format: Format::Elf, machine, sections, symbols: SymbolTable::Elf(symbols), groups })
+    let symbols = F::symbol_table(symbols);
+    Ok(LinkGraph { name: "", format: Format::Elf, machine, sections, symbols, groups, cuts: Vec::new() })
 }
 
-fn file_header(object: &[u8]) -> Result<&FileHeader, LoadError> {
+fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
     let unsupported = |what: String| Err(LoadError::Unsupported(what));
-    match object.get(4..6) {
-        Some([2, 1]) => {}
-        Some([1, _]) => return unsupported("32-bit ELF".to_owned()),
-        Some([2, 2]) => return unsupported("big-endian ELF".to_owned()),
-        _ => return Err(LoadError::malformed("ELF header", "unknown class or byte order")),
-    }
-    let (header, _) = pod::from_bytes::<FileHeader>(object)
+    let (header, _) = pod::from_bytes::<F>(object)
         .map_err(|()| LoadError::malformed("ELF header", "the file is shorter than its header"))?;
-    match header.e_type.get(LE) {
-        elf::ET_REL => Ok(header),
+    let machine = machine(header)?;
+    match header.e_type(order::<F>()) {
+        elf::ET_REL => Ok((header, machine)),
         elf::ET_DYN => {
             unsupported("a shared object or executable (ET_DYN); a relocatable object is needed".into())
         }
@@ -54,39 +60,36 @@ fn file_header(object: &[u8]) -> Result<&FileHeader, LoadError> {
     }
 }
 
-fn machine(header: &FileHeader) -> Result<Machine, LoadError> {
-    match header.e_machine.get(LE) {
-        elf::EM_X86_64 => Ok(Machine::X86_64),
-        other => {
-            let name = match other {
-                elf::EM_AARCH64 => "AArch64",
-                elf::EM_RISCV => "RISC-V",
-                elf::EM_PPC64 => "PowerPC 64",
-                elf::EM_LOONGARCH => "LoongArch",
-                elf::EM_BPF => "BPF",
-                _ => "unknown",
-            };
-            Err(LoadError::Unsupported(format!("ELF machine {} ({name}); only x86-64 is loaded", other.0)))
-        }
-    }
+fn machine<F: Shape>(header: &F) -> Result<Machine, LoadError> {
+    let identity = ElfIdentity {
+        e_machine: header.e_machine(order::<F>()).0,
+        class: F::CLASS,
+        big_endian: order::<F>().is_big_endian(),
+    };
+    Machine::find(|known| known.elf == Some(identity)).ok_or_else(|| {
+        let ElfIdentity { e_machine, class, big_endian } = identity;
+        let order = if big_endian { "big" } else { "little" };
+        LoadError::Unsupported(format!("ELF machine {e_machine}, {class}-bit, {order}-endian"))
+    })
 }
 
 /// The section header table. More than 0xfeff sections are counted in the first header (gABI, "e_shnum").
-fn section_headers<'a>(
+fn section_headers<'a, F: Shape>(
     object: &'a [u8],
-    header: &FileHeader,
+    header: &F,
     limits: &Limits,
-) -> Result<&'a [Header], LoadError> {
+) -> Result<&'a [Header<F>], LoadError> {
     const WHAT: &str = "section header table";
-    let offset = header.e_shoff.get(LE);
+    let offset = header.e_shoff(order::<F>()).into();
     if offset == 0 {
         return Err(LoadError::malformed(WHAT, "the file has none"));
     }
-    if usize::from(header.e_shentsize.get(LE)) != size_of::<Header>() {
-        return Err(LoadError::malformed(WHAT, "its entries are not 64 bytes each"));
+    if usize::from(header.e_shentsize(order::<F>())) != size_of::<Header<F>>() {
+        let size = size_of::<Header<F>>();
+        return Err(LoadError::malformed(WHAT, format!("its entries are not {size} bytes each")));
     }
-    let count = match header.e_shnum.get(LE) {
-        0 => table::<Header>(object, offset, 1, &WHAT)?[0].sh_size.get(LE),
+    let count = match header.e_shnum(order::<F>()) {
+        0 => table::<Header<F>>(object, offset, 1, &WHAT)?[0].sh_size(order::<F>()).into(),
         count => u64::from(count),
     };
     if count > limits.sections {
@@ -105,43 +108,58 @@ impl fmt::Display for RelocationSection {
 }
 
 /// Hands each loaded section its relocations. Tables of sections that are not loaded are not looked at.
-fn attach_relocations<'a>(
+fn attach_relocations<'a, F: Shape>(
     object: &'a [u8],
-    headers: &'a [Header],
+    headers: &'a [Header<F>],
     symbol_section: usize,
     sections: &mut [Section<'a>],
     limits: &Limits,
 ) -> Result<(), LoadError> {
     let mut total = 0;
     for (number, header) in headers.iter().enumerate() {
-        let kind = header.sh_type.get(LE);
-        if !matches!(kind, elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL) || header.sh_size.get(LE) == 0 {
+        let kind = header.sh_type(order::<F>());
+        if !matches!(kind, elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL)
+            || header.sh_size(order::<F>()).into() == 0
+        {
             continue;
         }
         let what = RelocationSection(number);
         let malformed = |why: &str| Err(LoadError::malformed(what.to_string(), why));
-        let target = header.sh_info.get(LE) as usize;
+        let target = header.sh_info(order::<F>()) as usize;
         let Some(section) = sections.get_mut(target) else {
             return malformed(&format!("it applies to section {target}, which is not there"));
         };
         if section.segment.is_none() {
             continue;
         }
-        if kind != elf::SHT_RELA {
-            return Err(LoadError::Unsupported(format!("{what}: relocations other than SHT_RELA")));
-        }
-        if header.sh_link.get(LE) as usize != symbol_section {
+        if header.sh_link(order::<F>()) as usize != symbol_section {
             return malformed("it does not refer to the symbol table");
         }
         if section.relocations.len() != 0 {
             return malformed("its section has relocations already");
         }
-        let table = Relocations::read(object, header, &what)?;
+        let table = relocation_table::<F>(object, header, &what)?;
         total += table.len() as u64;
         if total > limits.relocations {
             return Err(LoadError::limit("the number of relocations", total, limits.relocations));
         }
-        section.relocations = RelocationTable::ElfRela(table);
+        section.relocations = table;
     }
     Ok(())
+}
+
+fn relocation_table<'a, F: Shape>(
+    object: &'a [u8],
+    header: &Header<F>,
+    what: &RelocationSection,
+) -> Result<RelocationTable<'a>, LoadError> {
+    let unsupported = |kind: &str| Err(LoadError::Unsupported(format!("{what}: {kind}")));
+    match header.sh_type(order::<F>()) {
+        elf::SHT_RELA => Ok(F::rela(section_table::<F, _>(object, header, what)?)),
+        elf::SHT_REL => match F::rel(section_table::<F, _>(object, header, what)?) {
+            Some(table) => Ok(table),
+            None => unsupported("relocations without addends (SHT_REL)"),
+        },
+        _ => unsupported("compact relocations (SHT_CREL)"),
+    }
 }

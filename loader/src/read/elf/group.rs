@@ -2,32 +2,39 @@
 
 use std::fmt::Display;
 
-use object::{LittleEndian, U32, elf};
+use object::elf;
+use object::endian::Endian as _;
+use object::read::elf::SectionHeader as _;
 
-use super::{Header, LE, Symbols, section_table};
+use super::{Header, Shape, Symbols, order, section_table};
 use crate::error::LoadError;
-use crate::graph::{Group, Section, SymbolPlace};
+use crate::graph::{Group, GroupMembers as AnyMembers, Section, Selection, SymbolPlace};
 use crate::limits::{Limits, NameBudget};
 
-/// The section numbers in a group.
+/// The section numbers in a group, as words of the object.
 pub(crate) struct GroupMembers<'a> {
-    words: &'a [U32<LittleEndian>],
+    words: &'a [[u8; 4]],
+    big_endian: bool,
 }
 
 impl GroupMembers<'_> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().map(|word| word.get(LE) as usize)
+        self.words.iter().map(|word| number(*word, self.big_endian) as usize)
     }
+}
+
+fn number(word: [u8; 4], big_endian: bool) -> u32 {
+    if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
 }
 
 /// The COMDAT groups. Other groups only matter to linkers that drop unused sections.
 ///
 /// A section is in one group at most, so all groups together have no more members than there are sections. That is
 /// held against the object: tables may overlap in the file, and a thousand groups could each name everything.
-pub(super) fn read<'a>(
+pub(super) fn read<'a, F: Shape>(
     object: &'a [u8],
-    headers: &'a [Header],
-    symbols: &Symbols<'a>,
+    headers: &'a [Header<F>],
+    symbols: &Symbols<'a, F>,
     sections: &[Section<'a>],
     limits: &Limits,
 ) -> Result<Vec<Group<'a>>, LoadError> {
@@ -35,44 +42,54 @@ pub(super) fn read<'a>(
     let mut budget = NameBudget::of(limits);
     let mut members_left = sections.len();
     for (number, header) in headers.iter().enumerate() {
-        if header.sh_type.get(LE) != elf::SHT_GROUP {
+        if header.sh_type(order::<F>()) != elf::SHT_GROUP {
             continue;
         }
         let what = format_args!("section group {number}");
-        let words: &[U32<LittleEndian>] = section_table(object, header, &what)?;
-        let Some((flags, members)) = words.split_first() else {
-            return Err(LoadError::malformed(what.to_string(), "it has no flag word"));
-        };
-        if flags.get(LE) & elf::GRP_COMDAT.0 == 0 {
+        let (flags, members) = words::<F>(object, header, &what)?;
+        if flags & elf::GRP_COMDAT.0 == 0 {
             continue;
         }
-        let Some(left) = members_left.checked_sub(members.len()) else {
+        let Some(left) = members_left.checked_sub(members.words.len()) else {
             let why = "the groups have more members than the object has sections";
             return Err(LoadError::malformed(what.to_string(), why));
         };
         members_left = left;
-        let members = GroupMembers { words: members };
         if let Some(stranger) = members.iter().find(|member| *member >= sections.len()) {
             return Err(LoadError::malformed(
                 what.to_string(),
                 format!("it names section {stranger}, which is not there"),
             ));
         }
-        let name = name(header, symbols, sections, &what)?;
+        let name = name::<F>(header, symbols, sections, &what)?;
         budget.spend(name)?;
-        groups.push(Group { name, members });
+        groups.push(Group { name, members: AnyMembers::Elf(members), selection: Selection::Any });
     }
     Ok(groups)
 }
 
+/// The flag word of a group, and the others.
+fn words<'a, F: Shape>(
+    object: &'a [u8],
+    header: &Header<F>,
+    what: &dyn Display,
+) -> Result<(u32, GroupMembers<'a>), LoadError> {
+    let words: &[[u8; 4]] = section_table::<F, _>(object, header, what)?;
+    let big_endian = order::<F>().is_big_endian();
+    match words.split_first() {
+        Some((flags, words)) => Ok((number(*flags, big_endian), GroupMembers { words, big_endian })),
+        None => Err(LoadError::malformed(what.to_string(), "it has no flag word")),
+    }
+}
+
 /// A group is named by a symbol, or, as some assemblers do it, by the section of a section symbol.
-fn name<'a>(
-    header: &Header,
-    symbols: &Symbols<'a>,
+fn name<'a, F: Shape>(
+    header: &Header<F>,
+    symbols: &Symbols<'a, F>,
     sections: &[Section<'a>],
     what: &dyn Display,
 ) -> Result<&'a [u8], LoadError> {
-    let number = header.sh_info.get(LE) as usize;
+    let number = header.sh_info(order::<F>()) as usize;
     if number >= symbols.len() {
         return Err(LoadError::malformed(
             what.to_string(),

@@ -1,5 +1,8 @@
-//! ELF relocatable objects, 64-bit little-endian, by the System V gABI (chapters 4: Object Files) and the psABI of
-//! the machine. The structures are those of `object::elf`; every slice is bounds-checked by `object::pod`.
+//! ELF relocatable objects, by the System V gABI (chapter 4: Object Files) and the psABI of the machine. The structures
+//! are those of `object::elf`; every slice is bounds-checked by `object::pod`.
+//!
+//! ELF comes in shapes: 32 or 64 bits, either byte order. All is written once, over [`Shape`], so that the code for each
+//! shape looks at nothing but its own.
 
 mod file;
 mod group;
@@ -15,13 +18,61 @@ pub(crate) use symbol::Symbols;
 use std::ffi::CStr;
 use std::fmt::Display;
 
-use object::LittleEndian;
+use object::elf::{FileHeader32, FileHeader64, Rel32, Rel64};
+use object::endian::FixedEndian;
 use object::pod::{self, Pod};
+use object::read::elf::{FileHeader, SectionHeader as _};
+use object::{BigEndian, LittleEndian};
 
 use crate::error::LoadError;
+use crate::graph::{RelocationTable, SymbolTable};
 
-type Header = object::elf::SectionHeader64<LittleEndian>;
-const LE: LittleEndian = LittleEndian;
+/// A shape of ELF: class and byte order, named by the type of its file header.
+pub(crate) trait Shape: FileHeader<Endian: FixedEndian, Word: Pod> + Sized {
+    const CLASS: u8;
+
+    fn symbol_table(symbols: Symbols<'_, Self>) -> SymbolTable<'_>;
+
+    /// A table of relocations with addends of their own, if this shape has such.
+    fn rela<'a>(entries: &'a [Self::Rela]) -> RelocationTable<'a>;
+
+    /// A table of relocations whose addends are in the fields, if any machine of this shape has such.
+    fn rel<'a>(entries: &'a [Self::Rel]) -> Option<RelocationTable<'a>>;
+}
+
+macro_rules! shapes {
+    ($($header:ty: $class:literal, $symbols:ident, $rela:ident, $rel:expr;)*) => {$(
+        impl Shape for $header {
+            const CLASS: u8 = $class;
+
+            fn symbol_table(symbols: Symbols<'_, Self>) -> SymbolTable<'_> {
+                SymbolTable::$symbols(symbols)
+            }
+
+            fn rela<'a>(entries: &'a [Self::Rela]) -> RelocationTable<'a> {
+                RelocationTable::$rela(Relocations::new(entries))
+            }
+
+            fn rel<'a>(entries: &'a [Self::Rel]) -> Option<RelocationTable<'a>> {
+                $rel(entries)
+            }
+        }
+    )*};
+}
+shapes! {
+    FileHeader64<LittleEndian>: 64, Elf64, Elf64Rela,
+        |entries| Some(RelocationTable::Elf64Rel(Relocations::<Rel64<LittleEndian>>::new(entries)));
+    FileHeader32<LittleEndian>: 32, Elf32, Elf32Rela,
+        |entries| Some(RelocationTable::Elf32Rel(Relocations::<Rel32<LittleEndian>>::new(entries)));
+    FileHeader64<BigEndian>: 64, Elf64Big, Elf64BigRela, |_| None;
+}
+
+type Header<F> = <F as FileHeader>::SectionHeader;
+
+/// The byte order of a shape.
+const fn order<F: Shape>() -> F::Endian {
+    <F::Endian as FixedEndian>::FIXED
+}
 
 /// `count` entries of a table at `offset`, or an error that names the table.
 fn table<'a, T: Pod>(
@@ -42,9 +93,9 @@ fn table<'a, T: Pod>(
 }
 
 /// The bytes of a section in the file.
-fn content<'a>(data: &'a [u8], header: &Header, what: &str) -> Result<&'a [u8], LoadError> {
-    let start = usize::try_from(header.sh_offset.get(LE)).ok();
-    let size = usize::try_from(header.sh_size.get(LE)).ok();
+fn content<'a, F: Shape>(data: &'a [u8], header: &Header<F>, what: &str) -> Result<&'a [u8], LoadError> {
+    let start = usize::try_from(header.sh_offset(order::<F>()).into()).ok();
+    let size = usize::try_from(header.sh_size(order::<F>()).into()).ok();
     let range = start.zip(size).and_then(|(start, size)| Some(start..start.checked_add(size)?));
     range
         .and_then(|range| data.get(range))
@@ -52,26 +103,27 @@ fn content<'a>(data: &'a [u8], header: &Header, what: &str) -> Result<&'a [u8], 
 }
 
 /// The entries of a section that is a table of `T`. A size that is no multiple of the entry's is malformed.
-fn section_table<'a, T: Pod>(
+fn section_table<'a, F: Shape, T: Pod>(
     data: &'a [u8],
-    header: &Header,
+    header: &Header<F>,
     what: &dyn Display,
 ) -> Result<&'a [T], LoadError> {
     let entry = size_of::<T>() as u64;
-    let size = header.sh_size.get(LE);
+    let size = header.sh_size(order::<F>()).into();
     if size % entry != 0 {
         return Err(LoadError::malformed(
             what.to_string(),
             format!("its size {size:#x} is no multiple of {entry}"),
         ));
     }
-    if !matches!(header.sh_entsize.get(LE), 0) && header.sh_entsize.get(LE) != entry {
+    let declared = header.sh_entsize(order::<F>()).into();
+    if declared != 0 && declared != entry {
         return Err(LoadError::malformed(
             what.to_string(),
             format!("its entries are not {entry} bytes each"),
         ));
     }
-    table(data, header.sh_offset.get(LE), size / entry, what)
+    table(data, header.sh_offset(order::<F>()).into(), size / entry, what)
 }
 
 /// The string at `offset` of a string table that is known to end in a NUL.

@@ -1,8 +1,9 @@
 //! Section headers (gABI, "Sections"): what is loaded, where to, and which sections have a meaning of their own.
 
-use object::{LittleEndian, elf};
+use object::elf;
+use object::read::elf::SectionHeader as _;
 
-use super::{Header, LE, content, string};
+use super::{Header, Shape, content, order, string};
 use crate::error::{LoadError, printable};
 use crate::graph::{Role, Section};
 use crate::limits::Limits;
@@ -15,27 +16,27 @@ pub(super) struct SectionNames<'a> {
 }
 
 impl<'a> SectionNames<'a> {
-    pub(super) fn of(
+    pub(super) fn of<F: Shape>(
         object: &'a [u8],
-        file: &elf::FileHeader64<LittleEndian>,
-        headers: &'a [Header],
+        file: &F,
+        headers: &'a [Header<F>],
         limits: &Limits,
     ) -> Result<Self, LoadError> {
         const WHAT: &str = "section name table";
-        let number = match file.e_shstrndx.get(LE) {
-            elf::SHN_XINDEX => headers.first().map_or(0, |first| first.sh_link.get(LE)),
+        let number = match file.e_shstrndx(order::<F>()) {
+            elf::SHN_XINDEX => headers.first().map_or(0, |first| first.sh_link(order::<F>())),
             number => u32::from(number.0),
         };
         let header = headers
             .get(number as usize)
-            .filter(|header| header.sh_type.get(LE) == elf::SHT_STRTAB)
+            .filter(|header| header.sh_type(order::<F>()) == elf::SHT_STRTAB)
             .ok_or_else(|| LoadError::malformed(WHAT, format!("section {number} is no string table")))?;
-        let strings = content(object, header, WHAT)?;
+        let strings = content::<F>(object, header, WHAT)?;
         Ok(SectionNames { strings, limit: limits.name_bytes })
     }
 
-    fn get(&self, number: usize, header: &Header) -> Result<&'a [u8], LoadError> {
-        string(self.strings, header.sh_name.get(LE), self.limit).ok_or_else(|| {
+    fn get<F: Shape>(&self, number: usize, header: &Header<F>) -> Result<&'a [u8], LoadError> {
+        string(self.strings, header.sh_name(order::<F>()), self.limit).ok_or_else(|| {
             LoadError::malformed(format!("section {number}"), "its name is outside of the table or too long")
         })
     }
@@ -43,30 +44,30 @@ impl<'a> SectionNames<'a> {
 
 /// Fills in one section, in place: to copy what was just written costs more than to read it. Those that are not loaded
 /// stay [`Section::NOT_LOADED`] and are not looked at: debug information may be as strange as it likes.
-pub(super) fn read<'a>(
+pub(super) fn read<'a, F: Shape>(
     section: &mut Section<'a>,
     object: &'a [u8],
-    header: &Header,
+    header: &Header<F>,
     number: usize,
     names: &SectionNames<'a>,
     limits: &Limits,
 ) -> Result<(), LoadError> {
-    if header.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 == 0 {
+    if header.sh_flags(order::<F>()).0 & elf::SHF_ALLOC.0 == 0 {
         return Ok(());
     }
-    let name = names.get(number, header)?;
+    let name = names.get::<F>(number, header)?;
     section.name = name;
-    section.segment = segment(header, name)?;
+    section.segment = segment::<F>(header, name)?;
     if section.segment.is_some() {
-        section.size = header.sh_size.get(LE);
-        section.align = alignment(header.sh_addralign.get(LE), name, limits)?;
+        section.size = header.sh_size(order::<F>()).into();
+        section.align = alignment(header.sh_addralign(order::<F>()).into(), name, limits)?;
         // What is among the code is code: tables need zeros behind them, not traps.
         if section.segment != Some(Segment::Code) {
-            section.role = role(header.sh_type.get(LE), name);
+            section.role = role(header.sh_type(order::<F>()), name);
         }
-        section.zero_fill = header.sh_type.get(LE) == elf::SHT_NOBITS;
+        section.zero_fill = header.sh_type(order::<F>()) == elf::SHT_NOBITS;
         if !section.zero_fill {
-            section.bytes = content(object, header, "").map_err(|_| {
+            section.bytes = content::<F>(object, header, "").map_err(|_| {
                 LoadError::malformed(printable(name), "its bytes reach past the end of the file")
             })?;
         }
@@ -76,15 +77,15 @@ pub(super) fn read<'a>(
 
 /// Where a section that has `SHF_ALLOC` is loaded. Data that only relocation writes to (`.data.rel.ro`, `.init_array`) needs no
 /// writable memory: it is complete before it is protected.
-fn segment(header: &Header, name: &[u8]) -> Result<Option<Segment>, LoadError> {
-    let flags = header.sh_flags.get(LE);
+fn segment<F: Shape>(header: &Header<F>, name: &[u8]) -> Result<Option<Segment>, LoadError> {
+    let flags = header.sh_flags(order::<F>());
     let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
     let unsupported = |what: &str| Err(LoadError::Unsupported(format!("{}: {what}", printable(name))));
     if has(elf::SHF_EXCLUDE) || name == b".note.gnu.property" {
         return Ok(None);
     }
     if matches!(
-        header.sh_type.get(LE),
+        header.sh_type(order::<F>()),
         elf::SHT_NULL | elf::SHT_SYMTAB | elf::SHT_STRTAB | elf::SHT_RELA | elf::SHT_REL | elf::SHT_GROUP
     ) {
         return Ok(None);
@@ -92,13 +93,13 @@ fn segment(header: &Header, name: &[u8]) -> Result<Option<Segment>, LoadError> {
     if has(elf::SHF_COMPRESSED) {
         return unsupported("a compressed section (SHF_COMPRESSED) that is to be loaded");
     }
-    if has(elf::SHF_TLS) && header.sh_size.get(LE) != 0 {
+    if has(elf::SHF_TLS) && header.sh_size(order::<F>()).into() != 0 {
         return unsupported("thread-local storage (SHF_TLS)");
     }
     match (has(elf::SHF_EXECINSTR), has(elf::SHF_WRITE)) {
         (true, true) => unsupported("a section that is both writable and executable"),
         (true, false) => Ok(Some(Segment::Code)),
-        (false, true) if !relocation_read_only(header.sh_type.get(LE), name) => Ok(Some(Segment::Data)),
+        (false, true) if !relocation_read_only(header.sh_type(order::<F>()), name) => Ok(Some(Segment::Data)),
         (false, _) => Ok(Some(Segment::ReadOnly)),
     }
 }

@@ -1,8 +1,9 @@
 //! The symbol table (gABI, "Symbol Table"), decoded entry by entry.
 
-use object::{LittleEndian, U32, elf};
+use object::read::elf::{SectionHeader as _, Sym as _};
+use object::{U32, elf};
 
-use super::{Header, LE, content, section_table, string};
+use super::{Header, Shape, content, order, section_table, string};
 use crate::error::LoadError;
 use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
@@ -11,10 +12,10 @@ use crate::limits::Limits;
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
 
 /// The symbols of an object, still as bytes of it.
-pub(crate) struct Symbols<'a> {
-    entries: &'a [elf::Sym64<LittleEndian>],
+pub(crate) struct Symbols<'a, F: Shape> {
+    entries: &'a [F::Sym],
     /// Section numbers of the symbols that have `SHN_XINDEX`; empty when the object has no such table.
-    extended: &'a [U32<LittleEndian>],
+    extended: &'a [U32<F::Endian>],
     /// Ends in a NUL.
     strings: &'a [u8],
     /// Number of the symbol table's section; 0 when there is none.
@@ -23,9 +24,13 @@ pub(crate) struct Symbols<'a> {
     name_limit: u64,
 }
 
-impl<'a> Symbols<'a> {
+impl<'a, F: Shape> Symbols<'a, F> {
     /// The one symbol table of the object. An object without one is empty, not wrong.
-    pub(super) fn find(object: &'a [u8], headers: &'a [Header], limits: &Limits) -> Result<Self, LoadError> {
+    pub(super) fn find(
+        object: &'a [u8],
+        headers: &'a [Header<F>],
+        limits: &Limits,
+    ) -> Result<Self, LoadError> {
         let mut symbols = Symbols {
             entries: &[],
             extended: &[],
@@ -35,13 +40,13 @@ impl<'a> Symbols<'a> {
             name_limit: limits.name_bytes,
         };
         for (number, header) in headers.iter().enumerate() {
-            match header.sh_type.get(LE) {
+            match header.sh_type(order::<F>()) {
                 elf::SHT_SYMTAB if symbols.section != 0 => {
                     return Err(LoadError::malformed("symbol table", "there are two of them"));
                 }
                 elf::SHT_SYMTAB => symbols.read(object, headers, number, limits)?,
                 elf::SHT_SYMTAB_SHNDX => {
-                    symbols.extended = section_table(object, header, &"extended section numbers")?;
+                    symbols.extended = section_table::<F, _>(object, header, &"extended section numbers")?;
                 }
                 _ => {}
             }
@@ -52,23 +57,23 @@ impl<'a> Symbols<'a> {
     fn read(
         &mut self,
         object: &'a [u8],
-        headers: &'a [Header],
+        headers: &'a [Header<F>],
         number: usize,
         limits: &Limits,
     ) -> Result<(), LoadError> {
         const WHAT: &str = "symbol table";
         let header = &headers[number];
         self.section = number;
-        self.entries = section_table(object, header, &WHAT)?;
+        self.entries = section_table::<F, _>(object, header, &WHAT)?;
         let count = self.entries.len() as u64;
         if count > limits.symbols {
             return Err(LoadError::limit("the number of symbols", count, limits.symbols));
         }
         let strings = headers
-            .get(header.sh_link.get(LE) as usize)
-            .filter(|strings| strings.sh_type.get(LE) == elf::SHT_STRTAB)
+            .get(header.sh_link(order::<F>()) as usize)
+            .filter(|strings| strings.sh_type(order::<F>()) == elf::SHT_STRTAB)
             .ok_or_else(|| LoadError::malformed(WHAT, "it has no string table"))?;
-        self.strings = content(object, strings, "symbol string table")?;
+        self.strings = content::<F>(object, strings, "symbol string table")?;
         match self.strings.last() {
             Some(0) => Ok(()),
             _ => Err(LoadError::malformed("symbol string table", "it does not end in a NUL")),
@@ -83,8 +88,8 @@ impl<'a> Symbols<'a> {
         self.entries.len()
     }
 
-    pub(crate) fn strings(&self) -> &'a [u8] {
-        self.strings
+    pub(crate) fn strings(&self) -> Option<&'a [u8]> {
+        Some(self.strings)
     }
 
     pub(crate) fn name(&self, offset: u32) -> Result<&'a [u8], LoadError> {
@@ -119,14 +124,18 @@ impl<'a> Symbols<'a> {
     #[inline]
     pub(crate) fn label(&self, number: usize) -> SymbolLabel {
         let entry = &self.entries[number];
-        SymbolLabel { name: entry.st_name.get(LE), size: entry.st_size.get(LE), kind: kind(entry.st_type()) }
+        SymbolLabel {
+            name: entry.st_name(order::<F>()),
+            size: entry.st_size(order::<F>()).into(),
+            kind: kind(entry.st_type()),
+        }
     }
 
     /// Symbol 0 stands for "no symbol": an absolute zero.
     #[inline(always)]
     fn decode(&self, number: usize) -> Result<Symbol, Fault> {
         let entry = &self.entries[number];
-        let name = entry.st_name.get(LE);
+        let name = entry.st_name(order::<F>());
         if name as usize >= self.strings.len() {
             return Err(Fault::Name);
         }
@@ -134,22 +143,23 @@ impl<'a> Symbols<'a> {
         Ok(Symbol {
             name,
             place,
-            value: entry.st_value.get(LE),
-            size: entry.st_size.get(LE),
+            value: entry.st_value(order::<F>()).into(),
+            size: entry.st_size(order::<F>()).into(),
             binding: binding(entry.st_bind())?,
             hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
             kind: kind(entry.st_type()),
+            other: entry.st_other().0,
         })
     }
 
     #[inline(always)]
-    fn place(&self, number: usize, entry: &elf::Sym64<LittleEndian>) -> Result<SymbolPlace, Fault> {
-        let section = match entry.st_shndx.get(LE) {
+    fn place(&self, number: usize, entry: &F::Sym) -> Result<SymbolPlace, Fault> {
+        let section = match entry.st_shndx(order::<F>()) {
             elf::SHN_UNDEF => return Ok(SymbolPlace::Undefined),
             elf::SHN_ABS => return Ok(SymbolPlace::Absolute),
             elf::SHN_COMMON | SHN_X86_64_LCOMMON => return Ok(SymbolPlace::Common),
             elf::SHN_XINDEX => match self.extended.get(number) {
-                Some(section) => section.get(LE),
+                Some(section) => section.get(order::<F>()),
                 None => return Err(Fault::NoExtendedSection),
             },
             index if index.0 < elf::SHN_LORESERVE => u32::from(index.0),

@@ -1,0 +1,127 @@
+//! Bounds: symbols that mark where all sections of one name begin and end.
+//!
+//! Static linkers define them when somebody refers to them: `__start_NAME` and `__stop_NAME` for sections whose names are
+//! C identifiers (GNU ld, "Input Section Example"; lld), `section$start$SEGMENT$SECTION` and `section$end$…` in Mach-O
+//! (ld64).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::Object;
+use super::symbols::Facts;
+use crate::error::LoadError;
+use crate::graph::{Format, Section, SymbolPlace};
+use crate::limits::{Limits, NameBudget};
+
+/// The names of sections of which some object asks where they begin or end, with the addresses once they are known.
+/// Rarely any.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    ends: BTreeMap<Vec<u8>, Option<Range<u64>>>,
+}
+
+/// An end of all sections of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Start,
+    Stop,
+}
+
+/// The section name and the side that a symbol's name asks for.
+fn parse(format: Format, symbol: &[u8]) -> Option<(Side, Vec<u8>)> {
+    let [start, stop]: [&[u8]; 2] = match format {
+        Format::Elf => [b"__start_", b"__stop_"],
+        Format::MachO => [b"section$start$", b"section$end$"],
+        Format::Coff => return None,
+    };
+    let (side, rest) = match (symbol.strip_prefix(start), symbol.strip_prefix(stop)) {
+        (Some(rest), _) => (Side::Start, rest),
+        (_, Some(rest)) => (Side::Stop, rest),
+        _ => return None,
+    };
+    match format {
+        // `SEGMENT$SECTION` names the section that readers call `SEGMENT,SECTION`.
+        Format::MachO => {
+            let dollar = rest.iter().position(|byte| *byte == b'$')?;
+            Some((side, [&rest[..dollar], b",", &rest[dollar + 1..]].concat()))
+        }
+        _ => Some((side, rest.to_vec())),
+    }
+}
+
+impl Bounds {
+    /// What the undefined symbols of all objects ask for, as far as there are such sections.
+    pub(super) fn wanted(objects: &[Object<'_>], limits: &Limits) -> Result<Self, LoadError> {
+        let mut asked = BTreeSet::new();
+        let mut budget = NameBudget::of(limits);
+        for Object { graph, symbols, .. } in objects {
+            for (number, state) in symbols.states.iter().enumerate() {
+                if !state.facts.has(Facts::EXTERNAL) {
+                    continue;
+                }
+                let symbol = graph.symbols.get(number)?;
+                if symbol.place != SymbolPlace::Undefined {
+                    continue;
+                }
+                if let Some((_, section)) = parse(graph.format, graph.symbols.name(&symbol)?) {
+                    budget.spend(&section)?;
+                    asked.insert(section);
+                }
+            }
+        }
+        let mut wanted = Bounds::default();
+        if !asked.is_empty() {
+            let sections = objects.iter().flat_map(|object| &object.graph.sections);
+            for section in sections.filter(|section| section.segment.is_some()) {
+                if let Some(name) = asked.take(section.name) {
+                    wanted.ends.insert(name, None);
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    #[inline]
+    pub(super) fn includes(&self, section: &Section<'_>) -> bool {
+        !self.ends.is_empty() && self.ends.contains_key(section.name)
+    }
+
+    /// All sections that are to stand together, as object and section numbers, in the order in which they do.
+    pub(super) fn sections(&self, objects: &[Object<'_>]) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        if !self.ends.is_empty() {
+            for (object, Object { graph, .. }) in objects.iter().enumerate() {
+                let sections = graph.sections.iter().enumerate();
+                let included = sections.filter(|(_, section)| self.includes(section));
+                found.extend(included.map(|(section, _)| (object, section)));
+            }
+            found.sort_by_key(|(object, section)| objects[*object].graph.sections[*section].name);
+        }
+        found
+    }
+
+    /// Notes the target addresses, once the sections have theirs.
+    pub(super) fn measure(&mut self, objects: &[Object<'_>]) {
+        for (object, section) in self.sections(objects) {
+            let section = &objects[object].graph.sections[section];
+            let (start, end) = (section.address, section.address.wrapping_add(section.size));
+            if let Some(ends) = self.ends.get_mut(section.name).filter(|_| section.segment.is_some()) {
+                *ends =
+                    Some(ends.as_ref().map_or(start..end, |ends| ends.start.min(start)..ends.end.max(end)));
+            }
+        }
+    }
+
+    /// The target address of one end of all sections of a name.
+    pub(super) fn address(&self, format: Format, symbol: &[u8]) -> Option<u64> {
+        if self.ends.is_empty() {
+            return None;
+        }
+        let (side, name) = parse(format, symbol)?;
+        let ends = self.ends.get(&name)?.as_ref()?;
+        Some(match side {
+            Side::Start => ends.start,
+            Side::Stop => ends.end,
+        })
+    }
+}

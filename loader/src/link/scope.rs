@@ -1,0 +1,155 @@
+//! Scope: which definition a name means when there are several, in one object of which something was discarded, or in
+//! several objects that are linked together.
+//!
+//! The rules are those of static linkers (gABI, "Symbol Table"): a strong definition wins over a common symbol, that over
+//! a weak definition; two strong ones are an error. The largest of several common symbols is made.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::Object;
+use super::symbols::{Facts, SymbolState};
+use crate::error::{LoadError, printable};
+use crate::graph::{Binding, LinkGraph, Symbol, SymbolKind, SymbolPlace};
+use crate::limits::{Limits, NameBudget};
+
+/// A symbol of an object of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) object: u32,
+    pub(crate) symbol: u32,
+}
+
+/// Global names with the definition that each means. Empty where the object alone decides.
+#[derive(Default)]
+pub(crate) struct Scope<'a> {
+    definitions: HashMap<&'a [u8], Candidate>,
+}
+
+/// A definition and how much it weighs against others.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    definition: Definition,
+    strength: Strength,
+    /// Its address is a number of its own, anywhere.
+    absolute: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Strength {
+    Weak,
+    Common { size: u64, align: u64 },
+    Strong,
+}
+
+impl<'a> Scope<'a> {
+    /// The scope of all objects. Of symbols that lose against another definition it notes so in `symbols`.
+    pub(super) fn of(objects: &mut [Object<'a>], limits: &Limits) -> Result<Self, LoadError> {
+        let mut scope = Scope::default();
+        let mut budget = NameBudget::of(limits);
+        for (number, object) in objects.iter().enumerate() {
+            scope.add_all(objects, number as u32, object, &mut budget)?;
+        }
+        for (number, object) in objects.iter_mut().enumerate() {
+            scope.bind(number as u32, object)?;
+        }
+        Ok(scope)
+    }
+
+    /// What a name means, if an object of the link defines it.
+    pub(super) fn definition(&self, name: &[u8]) -> Option<Definition> {
+        Some(self.definitions.get(name)?.definition)
+    }
+
+    fn add_all(
+        &mut self,
+        objects: &[Object<'a>],
+        number: u32,
+        object: &Object<'a>,
+        budget: &mut NameBudget,
+    ) -> Result<(), LoadError> {
+        object.graph.symbols.try_for_each(|symbol_number, symbol| {
+            let Some(strength) = strength(symbol, &object.symbols.states[symbol_number]) else {
+                return Ok(());
+            };
+            let name = object.graph.symbols.name(&symbol)?;
+            budget.spend(name)?;
+            let definition = Definition { object: number, symbol: symbol_number as u32 };
+            let absolute = symbol.place == SymbolPlace::Absolute;
+            self.add(name, Candidate { definition, strength, absolute })
+                .map_err(|other| twice(name, &objects[other.object as usize].graph, &object.graph))
+        })
+    }
+
+    /// Fails with the definition that is there, when both are strong.
+    fn add(&mut self, name: &'a [u8], candidate: Candidate) -> Result<(), Definition> {
+        match self.definitions.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(candidate);
+            }
+            Entry::Occupied(entry) => {
+                let known = entry.into_mut();
+                match (known.strength, candidate.strength) {
+                    (Strength::Strong, Strength::Strong) => return Err(known.definition),
+                    (one, other) if other > one => *known = candidate,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which symbols of an object mean a definition other than themselves.
+    fn bind(&self, number: u32, object: &mut Object<'a>) -> Result<(), LoadError> {
+        let Object { graph, symbols, .. } = object;
+        graph.symbols.try_for_each(|symbol_number, symbol| {
+            let state = &mut symbols.states[symbol_number];
+            if symbol.binding == Binding::Local || symbol.place == SymbolPlace::Absolute {
+                return Ok(());
+            }
+            let itself = Definition { object: number, symbol: symbol_number as u32 };
+            let name = graph.symbols.name(&symbol)?;
+            let Some(Candidate { definition, absolute, .. }) = self.definitions.get(name) else {
+                return Ok(());
+            };
+            if *definition != itself {
+                state.section = SymbolState::NO_SECTION;
+                state.facts.remove(Facts::EXTERNAL.and(Facts::NOT_LOADED));
+                state.facts.add(Facts::DEFINED_ELSEWHERE);
+                if *absolute {
+                    state.facts.add(Facts::EXTERNAL);
+                }
+                if state.facts.has(Facts::EXPORTED) {
+                    state.facts.remove(Facts::EXPORTED);
+                    symbols.exported -= 1;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What a symbol weighs as a definition of its name; `None` if it is none that others see.
+fn strength(symbol: Symbol, state: &SymbolState) -> Option<Strength> {
+    if symbol.binding == Binding::Local || matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) {
+        return None;
+    }
+    match symbol.place {
+        SymbolPlace::Undefined => None,
+        SymbolPlace::Common => Some(Strength::Common { size: symbol.size, align: symbol.value }),
+        SymbolPlace::Section(_) if state.section == SymbolState::NO_SECTION => None,
+        SymbolPlace::Section(_) | SymbolPlace::Absolute if symbol.binding == Binding::Weak => {
+            Some(Strength::Weak)
+        }
+        SymbolPlace::Section(_) | SymbolPlace::Absolute => Some(Strength::Strong),
+    }
+}
+
+#[cold]
+fn twice(name: &[u8], one: &LinkGraph<'_>, other: &LinkGraph<'_>) -> LoadError {
+    let place = format!("symbol `{}`", printable(name));
+    match one.name == other.name {
+        true => LoadError::malformed(place, "it is defined twice"),
+        false => LoadError::malformed(place, format!("it is defined in {} and in {}", one.name, other.name)),
+    }
+}
