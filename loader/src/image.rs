@@ -51,7 +51,7 @@ impl LoadedImage {
         announced: Option<Announced>,
         executes_here: bool,
     ) -> Self {
-        let Linked { memory, exports, hooks, unwind: _, sizes } = linked;
+        let Linked { memory, exports, hooks, unwind: _, sizes, image: _ } = linked;
         LoadedImage {
             announced,
             unwind,

@@ -124,7 +124,8 @@ impl Loader {
     pub fn load(&self, object: &[u8], resolver: &dyn SymbolResolver) -> Result<LoadedImage, LoadError> {
         let graph = read::parse(object, &self.limits)?;
         let machine = graph.machine;
-        self.link(machine, &[object], &mut [Object::of(graph)], resolver)
+        let (image, _) = self.link(machine, &[object], &mut [Object::of(graph)], resolver)?;
+        Ok(image)
     }
 
     /// Loads several objects as one image: names that one defines are known to the others, before the resolver is
@@ -145,18 +146,19 @@ impl Loader {
         }
         let machine = common_machine(&parsed)?;
         let bytes: Vec<_> = objects.iter().map(|object| object.bytes).collect();
-        let image = self.link(machine, &bytes, &mut parsed, resolver)?;
-        let map = with_architecture!(machine, A => link::map::<A>(&parsed))?;
+        let (image, start) = self.link(machine, &bytes, &mut parsed, resolver)?;
+        let map = with_architecture!(machine, A => link::map::<A>(&parsed, start))?;
         Ok((image, map))
     }
 
+    /// Gives the image and the target address of its first byte.
     fn link(
         &self,
         machine: Machine,
         bytes: &[&[u8]],
         objects: &mut [Object<'_>],
         resolver: &dyn SymbolResolver,
-    ) -> Result<LoadedImage, LoadError> {
+    ) -> Result<(LoadedImage, u64), LoadError> {
         let executes_here = self.memory.executes_here();
         if executes_here && !machine.is_host() {
             return Err(LoadError::Unsupported(format!("{} code in this process", machine.name())));
@@ -166,7 +168,8 @@ impl Loader {
         let linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
         let unwind = self.register_unwind_info(&linked.unwind)?;
         let announced = self.notify_listeners(bytes, objects, &linked);
-        Ok(LoadedImage::new(linked, unwind, announced, executes_here))
+        let start = linked.image;
+        Ok((LoadedImage::new(linked, unwind, announced, executes_here), start))
     }
 
     #[allow(unsafe_code)] // The tables are given as addresses.

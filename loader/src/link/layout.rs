@@ -26,7 +26,7 @@ pub(crate) struct Addresses {
     /// Offsets in their segments.
     pub(crate) slots_offset: u64,
     pub(crate) stubs_offset: u64,
-    commons_offset: u64,
+    pub(crate) commons_offset: u64,
 }
 
 /// What is known of the image as a whole once it has addresses.
@@ -66,7 +66,9 @@ pub(super) fn arrange<A: Architecture>(
         addresses.commons_offset =
             cursor.place_table(Segment::Data, symbols.common_size, symbols.common_align)?;
     }
-    cursor.request(objects.iter().any(|object| object.tables.low_2gib))
+    // All addresses of a 32-bit machine are low, as far as memory managers can tell.
+    let is_32_bit = A::SLOT_SIZE == 4;
+    cursor.request(is_32_bit || objects.iter().any(|object| object.tables.low_2gib))
 }
 
 struct Cursor {

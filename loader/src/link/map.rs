@@ -13,6 +13,12 @@ use crate::memory::Segment;
 pub struct LinkMap {
     /// The machine, as target triples name it.
     pub machine: &'static str,
+    /// Bytes of an address.
+    pub address_size: u64,
+    /// The most significant byte of a word comes first.
+    pub big_endian: bool,
+    /// Target address of the first byte of the image, from which image-relative relocations count.
+    pub image: u64,
     /// The objects, in the order of the link.
     pub files: Vec<FileMap>,
     /// Names that no object defines, with the addresses that the resolver gave.
@@ -25,9 +31,11 @@ pub struct LinkMap {
 pub struct FileMap {
     /// The object's name, as it was given.
     pub name: String,
-    /// Sections that were loaded, in the object's order.
+    /// Sections that were loaded, in the object's order; behind them what the loader added for the object: `COMMON`
+    /// (common symbols), `$__GOT` and `$__STUBS`, as JITLink calls them.
     pub sections: Vec<MappedSection>,
-    /// Symbols that the object defines, local ones included, in the order of its symbol table.
+    /// Symbols that the object defines, local ones included, in the order of its symbol table, and those it refers to that
+    /// the loader defined (`_GLOBAL_OFFSET_TABLE_`, bounds of sections).
     pub symbols: Vec<MappedSymbol>,
     /// GOT entries.
     pub got: Vec<MappedSlot>,
@@ -41,8 +49,8 @@ pub struct FileMap {
 pub struct MappedSection {
     /// Its name as in the object.
     pub name: String,
-    /// Its number in the object.
-    pub number: usize,
+    /// Its number in the object; `None` for what the loader added.
+    pub number: Option<usize>,
     /// The segment it was loaded to.
     pub segment: Segment,
     /// Offset in the segment's memory.
@@ -97,12 +105,19 @@ pub struct MappedStub {
     pub kind: &'static str,
 }
 
-pub(super) fn of<A: Architecture>(objects: &[Object<'_>]) -> Result<LinkMap, LoadError> {
-    let mut map = LinkMap { machine: A::IDENTITY.name, files: Vec::new(), absolute: Vec::new() };
+pub(super) fn of<A: Architecture>(objects: &[Object<'_>], image: u64) -> Result<LinkMap, LoadError> {
+    let mut map = LinkMap {
+        machine: A::IDENTITY.name,
+        address_size: A::SLOT_SIZE,
+        big_endian: A::BIG_ENDIAN,
+        image,
+        files: Vec::new(),
+        absolute: Vec::new(),
+    };
     for object in objects {
         map.files.push(FileMap {
             name: object.graph.name.to_owned(),
-            sections: sections(object),
+            sections: sections::<A>(object),
             symbols: symbols::<A>(object)?,
             got: slots::<A>(object),
             stubs: stubs::<A>(object),
@@ -118,12 +133,12 @@ fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn sections(object: &Object<'_>) -> Vec<MappedSection> {
+fn sections<A: Architecture>(object: &Object<'_>) -> Vec<MappedSection> {
     let sections = object.graph.sections.iter().enumerate();
     let loaded = sections.filter_map(|(number, section)| {
         Some(MappedSection {
             name: text(section.name),
-            number,
+            number: Some(number),
             segment: section.segment?,
             offset: section.offset as usize,
             address: section.address,
@@ -131,7 +146,29 @@ fn sections(object: &Object<'_>) -> Vec<MappedSection> {
             zero_fill: section.zero_fill,
         })
     });
-    loaded.collect()
+    loaded.chain(added::<A>(object)).collect()
+}
+
+/// What the loader itself put into the image for an object.
+fn added<A: Architecture>(object: &Object<'_>) -> impl Iterator<Item = MappedSection> {
+    let Object { symbols, tables, addresses, .. } = object;
+    let stubs = tables.stubs().len() as u64 * A::STUB_SIZE;
+    let slots = tables.slot_words * A::SLOT_SIZE;
+    let all = [
+        ("COMMON", Segment::Data, addresses.commons_offset, addresses.commons, symbols.common_size),
+        ("$__GOT", Segment::ReadOnly, addresses.slots_offset, addresses.slots, slots),
+        ("$__STUBS", Segment::Code, addresses.stubs_offset, addresses.stubs, stubs),
+    ];
+    let sections = all.map(|(name, segment, offset, address, size)| MappedSection {
+        name: name.to_owned(),
+        number: None,
+        segment,
+        offset: offset as usize,
+        address,
+        size,
+        zero_fill: segment == Segment::Data,
+    });
+    sections.into_iter().filter(|section| section.size != 0)
 }
 
 fn symbols<A: Architecture>(object: &Object<'_>) -> Result<Vec<MappedSymbol>, LoadError> {
@@ -139,6 +176,7 @@ fn symbols<A: Architecture>(object: &Object<'_>) -> Result<Vec<MappedSymbol>, Lo
     let mut mapped = Vec::new();
     for (number, state) in symbols.states.iter().enumerate() {
         let is_here = state.section != SymbolState::NO_SECTION
+            || state.facts.has(Facts::SYNTHESIZED)
             || state.facts.has(Facts::COMMON) && !state.facts.has(Facts::DEFINED_ELSEWHERE);
         let symbol = graph.symbols.get(number)?;
         if !is_here || matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) {
@@ -178,7 +216,7 @@ fn stubs<A: Architecture>(object: &Object<'_>) -> Vec<MappedStub> {
 fn add_absolute<A: Architecture>(object: &Object<'_>, all: &mut Vec<(String, u64)>) -> Result<(), LoadError> {
     let Object { graph, symbols, .. } = object;
     for (number, state) in symbols.states.iter().enumerate() {
-        if !state.facts.has(Facts::EXTERNAL) || state.facts.has(Facts::NOT_LOADED) {
+        if !state.facts.has(Facts::EXTERNAL) || state.facts.has(Facts::NOT_LOADED.and(Facts::SYNTHESIZED)) {
             continue;
         }
         let symbol = graph.symbols.get(number)?;

@@ -71,6 +71,8 @@ pub(crate) struct Linked {
     pub(crate) hooks: Hooks,
     pub(crate) unwind: UnwindInfo,
     pub(crate) sizes: [usize; 3],
+    /// Target address of the first byte.
+    pub(crate) image: u64,
 }
 
 /// Links objects into one piece of memory. Their graphs afterwards hold the addresses of their sections.
@@ -114,14 +116,15 @@ pub(crate) fn link<A: Architecture>(
         memory,
         exports,
         hooks: Hooks::of(objects, uses_dso_handle.then_some(image.image)),
-        unwind: unwind_info(objects, image.code),
+        unwind: unwind_info(objects, image.code.clone()),
         sizes: request.segments.map(|segment| segment.size),
+        image: image.image,
     })
 }
 
 /// What was linked where.
-pub(crate) fn map<A: Architecture>(objects: &[Object<'_>]) -> Result<LinkMap, LoadError> {
-    map::of::<A>(objects)
+pub(crate) fn map<A: Architecture>(objects: &[Object<'_>], image: u64) -> Result<LinkMap, LoadError> {
+    map::of::<A>(objects, image)
 }
 
 /// About how large the image will be: what decides whether branches within it reach.

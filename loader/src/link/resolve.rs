@@ -56,7 +56,7 @@ pub(super) fn resolve<A: Architecture>(
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
         symbols.uses_dso_handle = uses_dso_handle;
-        resolved?;
+        resolved.map_err(|error| error.of_object(objects[number].graph.name))?;
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ impl Elsewhere<'_, '_> {
             SymbolPlace::Section(_) => self.check_discarded(&symbol, state.facts)?,
             SymbolPlace::Absolute => return Ok(()),
             SymbolPlace::Undefined if state.facts.has(Facts::REFERENCED) => {
-                let address = self.undefined(number, &symbol, state.facts)?;
+                let address = self.undefined(number, &symbol, &mut state.facts)?;
                 (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
                 return Ok(());
             }
@@ -183,11 +183,15 @@ impl Elsewhere<'_, '_> {
         Ok(())
     }
 
-    fn undefined(&mut self, number: usize, symbol: &Symbol, facts: Facts) -> Result<u64, LoadError> {
+    fn undefined(&mut self, number: usize, symbol: &Symbol, facts: &mut Facts) -> Result<u64, LoadError> {
         let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
         self.uses_dso_handle |= name == DSO_HANDLE;
-        let found = self.external(name);
+        if let Some(address) = self.synthesized(name) {
+            facts.add(Facts::SYNTHESIZED);
+            return Ok(address);
+        }
+        let found = std::str::from_utf8(name).ok().and_then(|name| self.resolver.resolve(name));
         if found.is_none() && !facts.has(Facts::WEAK) {
             self.unresolved_count += 1;
             if self.unresolved.len() < UnresolvedSymbols::SHOWN {
@@ -198,15 +202,12 @@ impl Elsewhere<'_, '_> {
     }
 
     /// Names the loader defines itself come first: they mean this image.
-    fn external(&self, name: &[u8]) -> Option<u64> {
+    fn synthesized(&self, name: &[u8]) -> Option<u64> {
         let Object { graph, addresses, .. } = self.object;
         match name {
             b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
             DSO_HANDLE | b"___dso_handle" | b"__ImageBase" => Some(self.image.image),
-            _ => match self.bounds.address(graph.format, name) {
-                Some(address) => Some(address),
-                None => self.resolver.resolve(std::str::from_utf8(name).ok()?),
-            },
+            _ => self.bounds.address(graph.format, name),
         }
     }
 

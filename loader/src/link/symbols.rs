@@ -67,6 +67,8 @@ impl Facts {
     pub(crate) const DEFINED_ELSEWHERE: Facts = Facts(512);
     /// A common symbol.
     pub(crate) const COMMON: Facts = Facts(1024);
+    /// The loader itself gave it its address.
+    pub(crate) const SYNTHESIZED: Facts = Facts(2048);
     /// What makes a symbol other than simply there, in this image.
     pub(crate) const SPECIAL: Facts =
         Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);

@@ -1,0 +1,175 @@
+//! Several objects linked as one image, by the rules of static linkers.
+
+mod support;
+
+use std::sync::Arc;
+
+use objcache_loader::{
+    FixedMemory, InputObject, LinkMap, LoadError, LoadedImage, Loader, NoSymbols, PageMemory, ProcessSymbols,
+};
+use support::*;
+
+/// Compiles each source and links the objects, in this order, as `0.c`, `1.c`, ….
+fn link(flags: &[&str], sources: &[&str]) -> Result<(LoadedImage, LinkMap), LoadError> {
+    link_in(&Loader::new(), "c", flags, sources)
+}
+
+fn link_in(
+    loader: &Loader,
+    language: &str,
+    flags: &[&str],
+    sources: &[&str],
+) -> Result<(LoadedImage, LinkMap), LoadError> {
+    let compiler = if language == "c" { CLANG } else { CLANGXX };
+    let objects: Vec<_> =
+        sources.iter().map(|source| compile_text(compiler, flags, language, source)).collect();
+    let names: Vec<_> = (0..objects.len()).map(|number| format!("{number}.{language}")).collect();
+    let inputs: Vec<_> =
+        names.iter().zip(&objects).map(|(name, bytes)| InputObject { name, bytes }).collect();
+    loader.load_all(&inputs, &ProcessSymbols)
+}
+
+fn error(sources: &[&str]) -> String {
+    link(&["-O1", "-fcommon"], sources).err().expect("an error").to_string()
+}
+
+#[test]
+fn objects_know_each_others_names() {
+    if !has(CLANG) {
+        return;
+    }
+    let even = "int odd(int); int zero = 1; int even(int n) { return n ? odd(n - 1) : zero; }";
+    let odd = "int even(int); extern int zero; int odd(int n) { return n ? even(n - 1) : !zero; }";
+    for model in [&["-fPIC"][..], &["-fno-pic"], &["-mcmodel=large"], &["-fPIE"]] {
+        for loader in [Loader::new(), Loader::builder().memory(Arc::new(PageMemory::new())).build()] {
+            let (image, map) = link_in(&loader, "c", model, &[even, odd]).expect("links");
+            assert_eq!(call_int(&image, "even", &[10]), 1, "{model:?}");
+            assert_eq!(call_int(&image, "odd", &[10]), 0, "{model:?}");
+            let names: Vec<_> = map.files.iter().map(|file| file.name.as_str()).collect();
+            assert_eq!(names, ["0.c", "1.c"]);
+            let even = map.files[0].symbols.iter().find(|symbol| symbol.name == "even").expect("there");
+            assert_eq!(Some(even.address), image.address("even"));
+        }
+    }
+}
+
+#[test]
+fn a_strong_definition_wins_wherever_it_stands() {
+    if !has(CLANG) {
+        return;
+    }
+    let weak = "__attribute__((weak)) int what(void) { return 1; } int ask(void) { return what(); }";
+    let strong = "int what(void) { return 2; }";
+    for sources in [[weak, strong], [strong, weak]] {
+        let (image, _) = link(&["-O0", "-fPIC"], &sources).expect("links");
+        assert_eq!(call_int(&image, "ask", &[]), 2);
+        assert_eq!(call_int(&image, "what", &[]), 2);
+        assert_eq!(image.symbols().filter(|symbol| symbol.name == "what").count(), 1);
+    }
+    let (image, _) = link(&["-O0", "-fPIC"], &[weak]).expect("links");
+    assert_eq!(call_int(&image, "ask", &[]), 1);
+}
+
+#[test]
+fn common_symbols_become_one_of_the_largest_size() {
+    if !has(CLANG) {
+        return;
+    }
+    let small = "int shared; int *small(void) { return &shared; }";
+    let large =
+        "int shared[100]; int *large(void) { return shared; } int last(int v) { return shared[99] = v; }";
+    for sources in [[small, large], [large, small]] {
+        let (image, _) = link(&["-O1", "-fcommon", "-fPIC"], &sources).expect("links");
+        assert_eq!(call_int(&image, "small", &[]), call_int(&image, "large", &[]), "the same place");
+        assert_eq!(call_int(&image, "last", &[42]), 42);
+        let shared: Vec<_> = image.symbols().filter(|symbol| symbol.name == "shared").collect();
+        assert_eq!((shared.len(), shared[0].size), (1, 400));
+    }
+    let defined = "int shared = 7; int value(void) { return shared; }";
+    let (image, _) = link(&["-O1", "-fcommon", "-fPIC"], &[small, defined]).expect("links");
+    assert_eq!(call_int(&image, "small", &[]) as u32, image.address("shared").expect("there") as u32);
+    assert_eq!(call_int(&image, "value", &[]), 7);
+}
+
+#[test]
+fn templates_and_inline_functions_are_kept_once() {
+    if !has(CLANGXX) {
+        return;
+    }
+    let shared = "template <class T> struct Counter { static T count; static T next() { return ++count; } };
+        template <class T> T Counter<T>::count = 0;
+        inline int unique() { static int local = 100; return ++local; }\n";
+    let one = format!("{shared} extern \"C\" int one() {{ return Counter<int>::next() + unique(); }}");
+    let two = format!("{shared} extern \"C\" int two() {{ return Counter<int>::next() + unique(); }}");
+    for flags in [&["-O0", "-fPIC", "-fno-threadsafe-statics"][..], &["-O2", "-fno-threadsafe-statics"]] {
+        let (image, _) = link_in(&Loader::new(), "cpp", flags, &[&one, &two]).expect("links");
+        assert_eq!(call_int(&image, "one", &[]), 1 + 101);
+        assert_eq!(call_int(&image, "two", &[]), 2 + 102, "the same counters");
+        assert_eq!(call_int(&image, "one", &[]), 3 + 103);
+    }
+}
+
+#[test]
+fn constructors_of_all_objects_run_in_order() {
+    if !has(CLANG) {
+        return;
+    }
+    let log = "int history; ";
+    let constructor = |number: u32, priority: &str| {
+        format!(
+            "extern int history; __attribute__((constructor{priority})) static void c{number}(void) {{ history = history * 10 + {number}; }}"
+        )
+    };
+    let sources = [log.to_owned(), constructor(1, ""), constructor(2, "(200)"), constructor(3, "")];
+    let sources: Vec<_> = sources.iter().map(String::as_str).collect();
+    let (image, _) = link(&["-O1", "-fPIC"], &sources).expect("links");
+    assert!(image.needs_initializers());
+    initialize(&image);
+    let reader = image.address("history").expect("there") as *const i32;
+    // SAFETY: an `int` of the live image, which nobody writes now.
+    assert_eq!(unsafe { reader.read() }, 213);
+}
+
+#[test]
+fn symbols_mark_the_bounds_of_sections_of_all_objects() {
+    if !has(CLANG) {
+        return;
+    }
+    let member = |value: u32| {
+        format!(
+            "__attribute__((section(\"table\"), used)) static const int member{value} = {value}; int pad{value} = 1;"
+        )
+    };
+    let sum = "extern const int __start_table[], __stop_table[];
+        int sum(void) { int s = 0; for (const int *p = __start_table; p < __stop_table; p++) s += *p; return s; }
+        int count(void) { return __stop_table - __start_table; }";
+    let sources = [member(1), sum.to_owned(), member(10), member(100)];
+    let sources: Vec<_> = sources.iter().map(String::as_str).collect();
+    let (image, map) = link(&["-O1", "-fPIC"], &sources).expect("links");
+    assert_eq!((call_int(&image, "sum", &[]), call_int(&image, "count", &[])), (111, 3));
+    let marks = map.files[1].symbols.iter().filter(|symbol| symbol.name.ends_with("_table"));
+    assert_eq!(marks.count(), 2);
+    let nothing = link(&["-O1", "-fPIC"], &[sum]).err().expect("no such section").to_string();
+    assert!(nothing.contains("__start_table"), "{nothing}");
+}
+
+#[test]
+fn errors_name_the_object() {
+    if !has(CLANG) {
+        return;
+    }
+    let twice = error(&["int f(void) { return 1; }", "int f(void) { return 2; }"]);
+    assert_eq!(twice, "malformed object: symbol `f`: it is defined in 0.c and in 1.c");
+    let missing = error(&[
+        "int f(void) { return 1; }",
+        "int nowhere_to_be_found(void); int g(void) { return nowhere_to_be_found(); }",
+    ]);
+    assert!(missing.starts_with("1.c: unresolved symbols: `nowhere_to_be_found`"), "{missing}");
+    let loader = Loader::builder().memory(Arc::new(FixedMemory::at(0x10_0000))).build();
+    let object = compile_text(CLANG, &["-O1"], "c", "int f;");
+    let inputs =
+        [InputObject { name: "good.o", bytes: &object }, InputObject { name: "bad.o", bytes: b"\x7fELF" }];
+    let refused = loader.load_all(&inputs, &NoSymbols).err().expect("an error").to_string();
+    assert_eq!(refused, "bad.o: malformed object: ELF header: unknown class or byte order");
+    assert!(loader.load_all(&[], &NoSymbols).is_err());
+}
