@@ -7,6 +7,8 @@
 #![allow(dead_code)] // Until the last of the formats and architectures is in.
 
 mod fields;
+pub(crate) mod ppc64;
+pub(crate) mod s390x;
 pub(crate) mod x86_64;
 
 pub(crate) use fields::*;
@@ -64,6 +66,8 @@ macro_rules! machines {
 
 machines! {
     X86_64 => crate::arch::x86_64::X86_64,
+    Ppc64 => crate::arch::ppc64::Ppc64,
+    S390x => crate::arch::s390x::S390x,
 }
 
 /// How object formats name a machine.
@@ -173,6 +177,12 @@ pub(crate) trait Architecture {
         (address, 0)
     }
 
+    /// [`Fixup::symbol_flags`] of a symbol of another object of the link, which has a GOT of its own.
+    #[inline(always)]
+    fn foreign_flags(symbol_flags: u8) -> u8 {
+        symbol_flags
+    }
+
     /// The address of a symbol as a function pointer and as a user sees it.
     #[inline(always)]
     fn pointer_value(address: u64, _symbol_flags: u8) -> u64 {
@@ -197,9 +207,9 @@ pub(crate) trait Architecture {
         false
     }
 
-    /// The kind of stub for a branch: an index into [`STUB_KINDS`](Self::STUB_KINDS).
+    /// The kind of stub for a branch to a symbol: an index into [`STUB_KINDS`](Self::STUB_KINDS).
     #[inline]
-    fn stub_kind(_kind: Self::Kind) -> u8 {
+    fn stub_kind(_kind: Self::Kind, _symbol_flags: u8) -> u8 {
         0
     }
 
@@ -271,6 +281,8 @@ pub(crate) enum SlotKind {
     Address,
     /// A thread-local symbol's offset from the thread pointer.
     ThreadOffset,
+    /// A thread-local symbol's offset in its image's thread-local block.
+    BlockOffset,
     /// Two words: module and offset of a thread-local symbol, the argument of `__tls_get_addr`.
     ThreadIndex,
     /// The same with offset zero: the module's block.

@@ -378,7 +378,11 @@ impl Architecture for Ppc64 {
     }
 
     fn external_value(address: u64, _is_function_pointer: bool) -> (u64, u8) {
-        (address, EXTERNAL)
+        (address, if address == 0 { 0 } else { EXTERNAL })
+    }
+
+    fn foreign_flags(symbol_flags: u8) -> u8 {
+        symbol_flags | EXTERNAL
     }
 
     /// One that changes the TOC pointer; without a TOC pointer, one that makes its own.
@@ -396,6 +400,10 @@ impl Architecture for Ppc64 {
             _ if changes_toc(symbol_flags) => TOC,
             _ => LONG,
         }
+    }
+
+    fn stub_flags(stub_kind: u8) -> u8 {
+        if stub_kind == TOC { EXTERNAL } else { 0 }
     }
 
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {

@@ -165,7 +165,7 @@ impl Elsewhere<'_, '_> {
         let object = &self.objects[meant.object as usize];
         let symbol = object.graph.symbols.get(meant.symbol as usize)?;
         let (value, flags) = A::symbol_value(symbol);
-        state.flags = flags;
+        state.flags = if meant.object as usize == self.number { flags } else { A::foreign_flags(flags) };
         state.address = match symbol.place {
             SymbolPlace::Section(section) => {
                 let section = &object.graph.sections[section as usize];

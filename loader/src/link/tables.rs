@@ -54,7 +54,7 @@ impl SlotKind {
     /// Words of a GOT entry.
     pub(crate) fn words(self) -> u32 {
         match self {
-            SlotKind::Address | SlotKind::ThreadOffset => 1,
+            SlotKind::Address | SlotKind::ThreadOffset | SlotKind::BlockOffset => 1,
             SlotKind::ThreadIndex | SlotKind::ThreadModule | SlotKind::ThreadDescriptor => 2,
         }
     }
@@ -167,13 +167,16 @@ impl Plan {
             Operand::LowSymbol | Operand::NearSymbol | Operand::Branch | Operand::ImageOffset => {
                 let external = facts.has(Facts::EXTERNAL);
                 let may_be_far = external || !self.everything_is_near;
-                let flags = state.flags;
+                let flags = match facts.has(Facts::DEFINED_ELSEWHERE) {
+                    true => A::foreign_flags(state.flags),
+                    false => state.flags,
+                };
                 let needs_stub = || A::needs_stub(kind, section.bytes, relocation.offset, flags);
                 let is_branch = may_use_stub::<A>(section, relocation, operand);
                 if operand == Operand::LowSymbol && !external {
                     self.low_2gib = true;
                 } else if is_branch && (may_be_far || operand == Operand::Branch && needs_stub()) {
-                    self.add_stub(stub_key::<A>(section, kind, relocation, *facts), facts);
+                    self.add_stub(stub_key::<A>(section, kind, relocation, *facts, flags), facts);
                 } else if external
                     && operand == Operand::NearSymbol
                     && (facts.has(Facts::WEAK) || host_is_low())
@@ -276,16 +279,18 @@ pub(super) fn stub_key<A: Architecture>(
     kind: A::Kind,
     relocation: Relocation,
     facts: Facts,
+    symbol_flags: u8,
 ) -> StubKey {
+    let stub_kind = A::stub_kind(kind, symbol_flags);
     if facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
-        return StubKey { symbol: relocation.symbol, kind: A::stub_kind(kind), addend: 0 };
+        return StubKey { symbol: relocation.symbol, kind: stub_kind, addend: 0 };
     }
     let implicit = match section.relocations.has_implicit_addends() {
         true => A::implicit_addend(kind, section.bytes, relocation.offset).unwrap_or(0),
         false => 0,
     };
     let addend = relocation.addend.wrapping_add(implicit).wrapping_sub(A::branch_addend(kind));
-    StubKey { symbol: relocation.symbol, kind: A::stub_kind(kind), addend }
+    StubKey { symbol: relocation.symbol, kind: stub_kind, addend }
 }
 
 fn is_thread_local(operand: Operand) -> bool {

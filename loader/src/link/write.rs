@@ -350,7 +350,7 @@ impl Link<'_, '_> {
         if !may_use_stub::<A>(section, *relocation, A::operand(kind)) {
             return Err(problem);
         }
-        let key = stub_key::<A>(section, kind, *relocation, state.facts);
+        let key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);
         let Some(target) = self.stub::<A>(key) else { return Err(problem) };
         // A stub leads to where the addend pointed, unless that counts from the stub.
         let is_own = !state.facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE));
