@@ -67,6 +67,7 @@ pub(crate) enum ColorChoice {
 pub(crate) enum Command {
     Run(commands::run::Options),
     Compile(commands::compile::Options),
+    Link(commands::link::Options),
     Signature(commands::signature::Options),
     Ls(commands::ls::Options),
     Show(commands::show::Options),

@@ -117,11 +117,17 @@ impl From<EngineError> for Failure {
             EngineError::Compile(error) => error.into(),
             EngineError::Cache(error) => error.into(),
             EngineError::Inputs(error) => Self::finding("inputs", error.to_string()),
-            EngineError::Load(error) => Self {
-                hint: load_hint(&error).map(str::to_owned),
-                ..Self::finding("load", format!("cannot load the object: {error}"))
-            },
+            EngineError::Load(error) => error.into(),
             other => Self::finding("load", other.to_string()),
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self {
+            hint: load_hint(&error).map(str::to_owned),
+            ..Self::finding("load", format!("cannot load the object: {error}"))
         }
     }
 }

@@ -13,6 +13,7 @@ mod context;
 mod failure;
 mod files;
 mod ingredients;
+mod link;
 mod log;
 mod negative;
 mod object_summary;

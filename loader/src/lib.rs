@@ -105,5 +105,5 @@ pub use memory::{
     Placement, Segment, SegmentRequest, WorkingMemory,
 };
 pub use process::{ProcessSymbols, SharedLibrary};
-pub use resolver::{AbsoluteSymbols, Chain, FromFn, NoSymbols, SymbolResolver, chain, from_fn};
+pub use resolver::{AbsoluteSymbols, Chain, FromFn, NoSymbols, PhonySymbols, SymbolResolver, chain, from_fn};
 pub use unwind::{FrameTable, LibgccFrames, NoUnwind, UnwindInfo, UnwindRegistrar, UnwindRegistration};

@@ -30,7 +30,7 @@ fn link_in(
 }
 
 fn error(sources: &[&str]) -> String {
-    link(&["-O1", "-fcommon"], sources).err().expect("an error").to_string()
+    link(&["-O1", "-fcommon"], sources).expect_err("an error").to_string()
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn symbols_mark_the_bounds_of_sections_of_all_objects() {
     assert_eq!((call_int(&image, "sum", &[]), call_int(&image, "count", &[])), (111, 3));
     let marks = map.files[1].symbols.iter().filter(|symbol| symbol.name.ends_with("_table"));
     assert_eq!(marks.count(), 2);
-    let nothing = link(&["-O1", "-fPIC"], &[sum]).err().expect("no such section").to_string();
+    let nothing = link(&["-O1", "-fPIC"], &[sum]).expect_err("no such section").to_string();
     assert!(nothing.contains("__start_table"), "{nothing}");
 }
 
@@ -169,7 +169,7 @@ fn errors_name_the_object() {
     let object = compile_text(CLANG, &["-O1"], "c", "int f;");
     let inputs =
         [InputObject { name: "good.o", bytes: &object }, InputObject { name: "bad.o", bytes: b"\x7fELF" }];
-    let refused = loader.load_all(&inputs, &NoSymbols).err().expect("an error").to_string();
+    let refused = loader.load_all(&inputs, &NoSymbols).expect_err("an error").to_string();
     assert_eq!(refused, "bad.o: malformed object: ELF header: unknown class or byte order");
     assert!(loader.load_all(&[], &NoSymbols).is_err());
 }

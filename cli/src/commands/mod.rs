@@ -5,6 +5,7 @@ pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod gc;
 pub(crate) mod get;
+pub(crate) mod link;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod rm;
@@ -51,6 +52,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Run(options) => run::run(&options, context),
         Command::Compile(options) => compile::run(&options, context),
         Command::Signature(options) => signature::run(&options, context),
+        Command::Link(options) => link::run(&options, context),
         Command::Ls(options) => ls::run(&options, context),
         Command::Show(options) => show::run(&options, context),
         Command::Get(options) => get::run(&options, context),

@@ -90,6 +90,10 @@ fn every_field_is_documented() {
     check("put", &[sandbox.json(&["put", "got.o"])]);
     check("show", &[sandbox.json(&["show", &signature])]);
 
+    if let Some(link) = crate::link::everything(&sandbox) {
+        check("link", &[link]);
+    }
+
     let list = sandbox.json(&["ls"]);
     let collected = sandbox.json(&["gc", "--max-size", "0", "--dry-run"]);
     let names = |entry: &Value| entry.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();

@@ -6,6 +6,7 @@ mod cache_commands;
 mod documentation;
 mod exit_codes;
 mod key;
+mod link;
 mod run;
 mod support;
 mod terminal;

@@ -146,6 +146,15 @@ impl Finished {
 
 /// Runs a command to its end.
 pub(crate) fn finish(command: &mut Command) -> Finished {
+    // A program just written is busy while a child that another test just forked still has it open for writing.
+    for _ in 0..200 {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            output => return finished(output.unwrap()),
+        }
+    }
     finished(command.output().unwrap())
 }
 

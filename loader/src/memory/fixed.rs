@@ -12,18 +12,27 @@ use super::{
 /// one. The linked bytes are read back by [`LoadedImage::linked_bytes`](crate::LoadedImage::linked_bytes).
 pub struct FixedMemory {
     base: u64,
+    /// Where images go that must be low.
+    low_base: u64,
     placement: Option<Box<dyn Placement>>,
 }
 
 impl FixedMemory {
     /// Code, then read-only data, then data, each on a page of 4 KiB of its own, from `base` up.
     pub fn at(base: u64) -> Self {
-        FixedMemory { base, placement: None }
+        FixedMemory { base, low_base: base, placement: None }
     }
 
     /// As [`at`](Self::at), except for the sections that `placement` gives an address of their own.
     pub fn placed(base: u64, placement: impl Placement + 'static) -> Self {
-        FixedMemory { base, placement: Some(Box::new(placement)) }
+        FixedMemory { placement: Some(Box::new(placement)), ..Self::at(base) }
+    }
+
+    /// Another base for images that must lie in the lowest 2 GiB: those of 32-bit machines, and code that holds absolute
+    /// addresses of 32 bits.
+    #[must_use]
+    pub fn or_low(self, low_base: u64) -> Self {
+        FixedMemory { low_base, ..self }
     }
 }
 
@@ -44,7 +53,7 @@ struct Bytes {
 unsafe impl MemoryManager for FixedMemory {
     fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
         let beyond = || MemoryError::new("placing an image", "it reaches past the end of the address space");
-        let mut next = self.base;
+        let mut next = if request.low_2gib { self.low_base } else { self.base };
         let mut targets = [0; 3];
         for (target, segment) in targets.iter_mut().zip(request.segments) {
             let align = (segment.align as u64).max(4096);
