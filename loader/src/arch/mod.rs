@@ -7,7 +7,9 @@
 #![allow(dead_code)] // Until the last of the formats and architectures is in.
 
 mod fields;
+pub(crate) mod loongarch64;
 pub(crate) mod ppc64;
+pub(crate) mod riscv;
 pub(crate) mod s390x;
 pub(crate) mod x86_64;
 
@@ -68,6 +70,9 @@ machines! {
     X86_64 => crate::arch::x86_64::X86_64,
     Ppc64 => crate::arch::ppc64::Ppc64,
     S390x => crate::arch::s390x::S390x,
+    Riscv64 => crate::arch::riscv::Riscv<64>,
+    Riscv32 => crate::arch::riscv::Riscv<32>,
+    LoongArch64 => crate::arch::loongarch64::LoongArch64,
 }
 
 /// How object formats name a machine.
