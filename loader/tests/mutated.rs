@@ -1,0 +1,208 @@
+//! Real compilers' objects for every machine and format, damaged in every byte: each ends in an image or in an error.
+//! No panic, no hang, no memory beyond what the limits and the object's own size allow.
+//!
+//! Eleven ways to damage a byte: each bit flipped, all zeros, all ones, one more. A run does a sample of them;
+//! `OBJCACHE_SOAK=1` does them all. Small objects are also cut off at every length.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use objcache_loader::{FixedMemory, Limits, Loader, from_fn};
+use support::*;
+
+/// Counts what is on the heap, by thread.
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(change: isize) {
+    let live = LIVE.get() + change;
+    LIVE.set(live);
+    PEAK.set(PEAK.get().max(live));
+}
+
+// SAFETY: allocation is left to the system's allocator; counting touches two plain cells.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller vouches.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller vouches.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as the caller vouches.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const C: &str =
+    "extern int f(int); extern int g_ext; static int t[] = {1, 2}; int *p = t; int zero[9]; int common_one;
+    __attribute__((weak)) int w(void) { return 3; }
+    int g(int n) { switch (n) { case 0: return f(1); case 1: return *p; case 2: return f(3) + g_ext;
+    case 3: return 9 + w(); case 4: return zero[n]; case 5: return common_one; default: return 0; } }
+    double d(double x) { return x * 3.25 + 1e100; }
+    __attribute__((constructor)) static void c(void) { zero[1] = 1; }";
+
+const CPP: &str = "struct A { ~A(); }; void g(); template <class T> T h(T t) { A a; g(); return t; }
+    struct V { virtual ~V(); virtual int v() { return 1; } }; V::~V() {} inline int shared() { static int s = 4; return ++s; }
+    int k() { V v; return h(1) + int(h(2.0)) + v.v() + shared(); }";
+
+/// What clang makes objects for, with flags. All of these machines and formats are linked.
+const TARGETS: &[&[&str]] = &[
+    &["--target=x86_64-linux-gnu", "-fPIC"],
+    &["--target=x86_64-linux-gnu", "-fno-pic"],
+    &["--target=powerpc64le-linux-gnu", "-fPIC"],
+    &["--target=s390x-linux-gnu", "-fPIC"],
+];
+
+fn corpus() -> Vec<(String, Vec<u8>)> {
+    let mut corpus = Vec::new();
+    for target in TARGETS {
+        for (language, source) in [("c", C), ("cpp", CPP)] {
+            let flags = [target, &["-O1", "-ffreestanding", "-fcommon", "-w", "-g0"][..]].concat();
+            let compiler = if language == "c" { CLANG } else { CLANGXX };
+            let name = format!("{target:?} {language}");
+            corpus.push((name, compile_text(compiler, &flags, language, source)));
+        }
+    }
+    corpus
+}
+
+const IMAGE_LIMIT: u64 = 1 << 20;
+
+/// All that a link may take from the heap: the image, and tables in proportion to the object.
+fn most_memory(object: &[u8]) -> isize {
+    2 * IMAGE_LIMIT as isize + 64 * object.len() as isize
+}
+
+fn loader() -> Loader {
+    let mut limits = Limits::default();
+    limits.image_bytes = IMAGE_LIMIT;
+    let memory = FixedMemory::at(0x4000_0000);
+    Loader::builder().memory(Arc::new(memory)).limits(limits).relax(true).build()
+}
+
+fn links(loader: &Loader, object: &[u8]) -> bool {
+    loader.load(object, &from_fn(|name| Some(0x4100_0000 + 16 * name.len() as u64))).is_ok()
+}
+
+/// Processor time of this thread: what a loaded machine does not change.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[derive(Default)]
+struct Tally {
+    cases: u64,
+    linked: u64,
+    slowest: Duration,
+    largest: isize,
+}
+
+impl Tally {
+    fn try_case(&mut self, loader: &Loader, what: &dyn Fn() -> String, object: &[u8]) {
+        let (before, start) = (LIVE.get(), processor_time());
+        PEAK.set(before);
+        let outcome = catch_unwind(AssertUnwindSafe(|| links(loader, object)));
+        let (taken, memory) = (processor_time() - start, PEAK.get() - before);
+        assert!(outcome.is_ok(), "{}: a panic", what());
+        // A tenth of a second is the promise, kept by far; what is asserted is that nothing hangs.
+        assert!(taken < Duration::from_secs(5), "{}: {taken:?}", what());
+        assert!(memory <= most_memory(object), "{}: {memory} bytes", what());
+        self.cases += 1;
+        self.linked += u64::from(outcome.unwrap_or_default());
+        self.slowest = self.slowest.max(taken);
+        self.largest = self.largest.max(memory);
+    }
+
+    fn add(&mut self, other: Tally) {
+        self.cases += other.cases;
+        self.linked += other.linked;
+        self.slowest = self.slowest.max(other.slowest);
+        self.largest = self.largest.max(other.largest);
+    }
+}
+
+/// The eleven.
+fn damages(byte: u8) -> impl Iterator<Item = u8> {
+    (0..8).map(move |bit| byte ^ 1 << bit).chain([0x00, 0xff, byte.wrapping_add(1)])
+}
+
+/// One way in so many is tried, another one for each byte, so that all are met.
+fn stride() -> usize {
+    if std::env::var_os("OBJCACHE_SOAK").is_some() { 1 } else { 4 }
+}
+
+fn damage_everywhere(name: &str, object: &[u8]) -> Tally {
+    let loader = loader();
+    assert!(links(&loader, object), "{name}: the object itself is fine");
+    let (mut tally, stride) = (Tally::default(), stride());
+    let mut changed = object.to_vec();
+    for at in 0..object.len() {
+        for byte in damages(object[at]).skip(at % stride).step_by(stride).filter(|byte| *byte != object[at]) {
+            changed[at] = byte;
+            let what = || format!("{name}: byte {at:#x} {:#04x} -> {byte:#04x}", object[at]);
+            tally.try_case(&loader, &what, &changed);
+        }
+        changed[at] = object[at];
+    }
+    if object.len() < 6000 {
+        for length in 0..object.len() {
+            tally.try_case(&loader, &|| format!("{name}: cut off at {length:#x}"), &object[..length]);
+        }
+    }
+    tally
+}
+
+#[test]
+fn damaged_objects_are_linked_or_refused() {
+    if !has(CLANG) {
+        return;
+    }
+    let corpus = corpus();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut total = Tally::default();
+    std::thread::scope(|scope| {
+        let work = || {
+            let mut tally = Tally::default();
+            while let Some((name, object)) = corpus.get(next.fetch_add(1, Ordering::Relaxed)) {
+                tally.add(damage_everywhere(name, object));
+            }
+            tally
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(tally) => total.add(tally),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    let Tally { cases, linked, slowest, largest } = total;
+    let bytes: usize = corpus.iter().map(|(_, object)| object.len()).sum();
+    eprintln!(
+        "{} objects, {bytes} bytes: {cases} cases, {linked} linked, {} refused; slowest {slowest:?}, most memory {largest} bytes",
+        corpus.len(),
+        cases - linked
+    );
+    assert!(linked > 0 && linked < cases);
+}
