@@ -6,7 +6,9 @@
 
 #![allow(dead_code)] // Until the last of the formats and architectures is in.
 
+pub(crate) mod arm;
 mod fields;
+pub(crate) mod i386;
 pub(crate) mod loongarch64;
 pub(crate) mod ppc64;
 pub(crate) mod riscv;
@@ -73,6 +75,8 @@ machines! {
     Riscv64 => crate::arch::riscv::Riscv<64>,
     Riscv32 => crate::arch::riscv::Riscv<32>,
     LoongArch64 => crate::arch::loongarch64::LoongArch64,
+    I386 => crate::arch::i386::I386,
+    Arm => crate::arch::arm::Arm,
 }
 
 /// How object formats name a machine.
