@@ -286,7 +286,7 @@ fn a_difference_keeps_the_length_of_its_field() {
 
 #[test]
 fn a_field_must_be_inside_of_the_section() {
-    for (_, (name, listed)) in ELF.iter().enumerate() {
+    for (name, listed) in ELF.iter() {
         let Ok(listed) = *listed else { continue };
         let width = match listed {
             Kind::None | Kind::Align => continue,
