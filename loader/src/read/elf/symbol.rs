@@ -101,7 +101,11 @@ impl<'a, F: Shape> Symbols<'a, F> {
         })
     }
 
+    /// The symbol with that number; there may be none.
     pub(crate) fn get(&self, number: usize) -> Result<Symbol, LoadError> {
+        if number >= self.entries.len() {
+            return Err(Fault::NotThere.of(number));
+        }
         self.decode(number).map_err(|fault| fault.of(number))
     }
 
@@ -174,6 +178,7 @@ impl<'a, F: Shape> Symbols<'a, F> {
 
 /// Why an entry is no symbol. Small, unlike the error it becomes, so that decoding stays in registers.
 enum Fault {
+    NotThere,
     Name,
     NoExtendedSection,
     ReservedSection(u16),
@@ -185,6 +190,7 @@ impl Fault {
     #[cold]
     fn of(self, number: usize) -> LoadError {
         let why = match self {
+            Fault::NotThere => "it is not there".to_owned(),
             Fault::Name => "its name is outside of the string table".to_owned(),
             Fault::NoExtendedSection => "its extended section number is missing".to_owned(),
             Fault::ReservedSection(section) => format!("its section number {section:#x} is reserved"),
