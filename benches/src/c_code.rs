@@ -54,6 +54,23 @@ fn function(source: &mut String, random: &mut Random, index: usize, count: usize
     writeln!(source, "  return s;\n}}").unwrap();
 }
 
+/// The assembly of a program with a section for each of `count` functions, all called from others.
+pub(crate) fn sections(count: usize) -> String {
+    let mut random = Random(12345);
+    let mut source = String::from(".text\n.globl entry\nentry: call f0\nret\n");
+    for index in 0..count {
+        let (near, far) = ((index + 1) % count, random.below(count));
+        writeln!(
+            source,
+            ".section .text.f{index},\"ax\",@progbits\n.p2align 4\n.globl f{index}\n.type f{index},@function"
+        )
+        .unwrap();
+        writeln!(source, "f{index}: .cfi_startproc\ncall f{near}\nleaq f{far}(%rip), %rax").unwrap();
+        writeln!(source, "call strlen@PLT\nret\n.cfi_endproc\n.size f{index}, .-f{index}").unwrap();
+    }
+    source
+}
+
 /// A linear congruential generator: the same program every time (Knuth's MMIX constants).
 struct Random(u64);
 
@@ -70,12 +87,25 @@ pub(crate) struct Built {
     pub(crate) shared: PathBuf,
 }
 
+/// Assembles `source`; `None` when there is no C compiler.
+pub(crate) fn assemble(folder: &Path, name: &str, source: &str) -> Option<Vec<u8>> {
+    let [text, object] = ["s", "o"].map(|extension| folder.join(name).with_extension(extension));
+    std::fs::write(&text, source).expect("a source file");
+    let compiler = compiler()?;
+    let status = Command::new(compiler).args(["-c", "-o"]).arg(&object).arg(&text).status();
+    assert!(status.is_ok_and(|status| status.success()), "{compiler} assembles {name}");
+    Some(std::fs::read(object).expect("the object"))
+}
+
+fn compiler() -> Option<&'static str> {
+    ["clang-22", "clang", "gcc", "cc"].into_iter().find(|name| runs(name))
+}
+
 /// Compiles `source`; `None`, with a word why, when there is no C compiler.
 pub(crate) fn build(folder: &Path, name: &str, source: &str) -> Option<Built> {
     let path = |extension| folder.join(name).with_extension(extension);
     std::fs::write(path("c"), source).expect("a source file");
-    let compiler = ["clang-22", "clang", "gcc", "cc"].into_iter().find(|name| runs(name));
-    let Some(compiler) = compiler else {
+    let Some(compiler) = compiler() else {
         println!("\nskipped: there is no C compiler to make the workloads with");
         return None;
     };

@@ -27,6 +27,25 @@ pub(crate) fn bench() {
             }
         }
     }
+    many_sections(folder.path());
+}
+
+/// The ratios are the slope: four times the sections should take four times as long.
+fn many_sections(folder: &Path) {
+    let loader = Loader::new();
+    let objects = [1_000, 4_000, 16_000].map(|count| {
+        let source = c_code::sections(count);
+        c_code::assemble(folder, &format!("sections{count}"), &source).map(|object| (count, object))
+    });
+    let contenders: Vec<_> = objects
+        .iter()
+        .flatten()
+        .map(|(count, object)| Contender::new(format!("{count} sections"), |_| load(&loader, object)))
+        .collect();
+    if contenders.len() == objects.len() {
+        let goal = Some(Duration::from_micros(200));
+        compare("load of an object with a section for each function", goal, 3, contenders);
+    }
 }
 
 /// dlopen of one path gives one image, however often; each image of a batch gets a file of its own.
