@@ -155,9 +155,10 @@ pub(crate) trait Architecture {
         Ok(0)
     }
 
-    /// The relocation that follows, at the same place, names what is to be subtracted ([`Fixup::subtrahend`]).
-    fn has_subtrahend(_kind: Self::Kind) -> bool {
-        false
+    /// The kind of the relocation that must follow, at the same place, and names what is to be subtracted
+    /// ([`Fixup::subtrahend`]).
+    fn subtrahend(_kind: Self::Kind) -> Option<Self::Kind> {
+        None
     }
 
     /// This is the high part that low parts ([`Operand::PairedLow`]) refer to by its place.
@@ -231,7 +232,7 @@ pub(crate) trait Architecture {
     fn apply(kind: Self::Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem>;
 
     /// Tries to replace an access through the GOT by a direct one; `fixup.target` is the symbol's own address. `next`
-    /// is the relocation that follows in the table. Changes nothing unless it can be done.
+    /// is the relocation that follows in the table, marks aside. Changes nothing unless it can be done.
     fn relax(
         _kind: Self::Kind,
         _current: &Relocation,

@@ -202,9 +202,14 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match kind {
-            Kind::None | Kind::SubUleb128 => Operand::None,
+            Kind::None => Operand::None,
             Kind::Align => Operand::Alignment,
-            Kind::Abs64 | Kind::Add(_) | Kind::Sub(_) | Kind::Set(_) | Kind::SetUleb128 => Operand::Symbol,
+            Kind::Abs64
+            | Kind::Add(_)
+            | Kind::Sub(_)
+            | Kind::Set(_)
+            | Kind::SetUleb128
+            | Kind::SubUleb128 => Operand::Symbol,
             Kind::Abs32 | Kind::Hi20 | Kind::Lo12I | Kind::Lo12S => Operand::LowSymbol,
             Kind::Branch | Kind::RvcBranch | Kind::RvcJump | Kind::Pcrel32 | Kind::PcrelHi20 => {
                 Operand::NearSymbol
@@ -219,9 +224,9 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
         }
     }
 
-    /// `SUB_ULEB128` cannot stand alone: the length of the field is that of the difference.
-    fn has_subtrahend(kind: Kind) -> bool {
-        kind == Kind::SetUleb128
+    /// The field is as long as the difference, so that it cannot hold the first part alone.
+    fn subtrahend(kind: Kind) -> Option<Kind> {
+        (kind == Kind::SetUleb128).then_some(Kind::SubUleb128)
     }
 
     fn is_paired_high(kind: Kind) -> bool {
@@ -257,7 +262,7 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
         // A conditional branch or a jump, of that many bits.
         let branch = |bits| aligned(signed(distance(&fixup), bits)?, 2);
         match kind {
-            Kind::None | Kind::SubUleb128 | Kind::Align => Ok(()),
+            Kind::None | Kind::Align => Ok(()),
             // S + A: word32. Addresses above 4 GiB are cut off.
             Kind::Abs32 => {
                 *field(section, offset)? = (fixup.absolute() as u32).to_le_bytes();
@@ -336,6 +341,8 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
                 let difference = fixup.absolute().wrapping_sub(fixup.subtrahend);
                 uleb128(section, offset)?.set(difference)
             }
+            // Done together with the one before it.
+            Kind::SubUleb128 => Err(FixupProblem::Unsupported("a difference without its first part")),
         }
     }
 

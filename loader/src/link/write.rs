@@ -130,8 +130,8 @@ impl Link<'_, '_> {
             let place = Place { number, section, index, relocation };
             match self.fix_up::<A>(&place, bytes, &mut high_parts) {
                 Ok(Consumed::One) => Ok(()),
-                Ok(Consumed::Two) => {
-                    done = index + 1;
+                Ok(Consumed::With(later)) => {
+                    done = later;
                     Ok(())
                 }
                 Err(problem) => Err(refuse::<A>(graph, section, relocation, problem)),
@@ -175,20 +175,20 @@ impl Link<'_, '_> {
         match A::operand(kind) {
             Operand::None | Operand::Alignment => return Ok(consumed),
             Operand::PairedLow => fixup = Some(self.high_part::<A>(place, bytes, high_parts)?),
-            Operand::Slot(SlotKind::Address) if self.relax => match self.relaxed::<A>(kind, place, bytes)? {
-                Relaxed::No => {}
-                Relaxed::This => return Ok(Consumed::One),
-                Relaxed::Both => return Ok(Consumed::Two),
-            },
+            Operand::Slot(SlotKind::Address) if self.relax => {
+                if let Some(consumed) = self.relaxed::<A>(kind, place, bytes)? {
+                    return Ok(consumed);
+                }
+            }
             _ => {}
         }
         let mut fixup = match fixup {
             Some(fixup) => fixup,
             None => self.fixup::<A>(kind, section, *relocation, bytes)?,
         };
-        if A::has_subtrahend(kind) {
-            fixup.subtrahend = self.subtrahend(section, *index)?;
-            consumed = Consumed::Two;
+        if let Some(second) = A::subtrahend(kind) {
+            fixup.subtrahend = self.subtrahend::<A>(second, section, *index)?;
+            consumed = Consumed::With(index + 1);
         }
         let is_branch = matches!(A::operand(kind), Operand::Branch);
         let state = &self.object.symbols.states[relocation.symbol as usize];
@@ -278,7 +278,8 @@ impl Link<'_, '_> {
         if state.section as usize != place.number {
             return Err(FixupProblem::NoHighPart);
         }
-        let label = state.address.wrapping_sub(place.section.address);
+        let label = state.address.wrapping_add_signed(place.relocation.addend);
+        let label = label.wrapping_sub(place.section.address);
         let parts = high_parts.get_or_insert_with(|| self.high_parts::<A>(place.section));
         let found = parts.partition_point(|(offset, _)| *offset < label);
         let (offset, index) =
@@ -300,11 +301,16 @@ impl Link<'_, '_> {
         parts
     }
 
-    /// Address and addend of what the next relocation says to subtract at the same place.
-    fn subtrahend(&self, section: &Section<'_>, index: usize) -> Result<u64, FixupProblem> {
+    /// Address and addend of what the next relocation, of that kind, says to subtract at the same place.
+    fn subtrahend<A: Architecture>(
+        &self,
+        kind: A::Kind,
+        section: &Section<'_>,
+        index: usize,
+    ) -> Result<u64, FixupProblem> {
         let pair = section.relocations.get(index).zip(section.relocations.get(index + 1));
         match pair {
-            Some((this, next)) if this.offset == next.offset => {
+            Some((this, next)) if this.offset == next.offset && self.kind::<A>(&next) == Ok(kind) => {
                 let state = self.object.symbols.states.get(next.symbol as usize);
                 let state = state.ok_or(FixupProblem::Unsupported("a difference without its second part"))?;
                 Ok(state.address.wrapping_add_signed(next.addend))
@@ -319,20 +325,28 @@ impl Link<'_, '_> {
         kind: A::Kind,
         place: &Place<'_, '_>,
         bytes: &mut [u8],
-    ) -> Result<Relaxed, FixupProblem> {
+    ) -> Result<Option<Consumed>, FixupProblem> {
         let Place { section, index, relocation, .. } = place;
         let state = &self.object.symbols.states[relocation.symbol as usize];
         if state.is_undefined_weak() {
-            return Ok(Relaxed::No);
+            return Ok(None);
         }
         let slot = self.fixup::<A>(kind, section, *relocation, bytes)?;
         let direct = Fixup { target: A::pointer_value(state.address, state.flags), ..slot };
         let cuts = self.object.graph.cuts.get(section.cuts as usize);
-        let next = section.relocations.get(index + 1).and_then(|mut next| {
+        // A mark that the linker may relax this one may stand between.
+        let mut following = (index + 1..index + 3).filter_map(|index| {
+            let mut next = section.relocations.get(index)?;
             next.offset = cuts.map_or(next.offset, |cuts| cuts.moved(next.offset));
-            Some((self.kind::<A>(&next).ok()?, next))
+            let kind = self.kind::<A>(&next).ok()?;
+            (A::operand(kind) != Operand::None).then_some((index, (kind, next)))
         });
-        Ok(A::relax(kind, relocation, next, bytes, direct))
+        let (index, next) = following.next().unzip();
+        Ok(match (A::relax(kind, relocation, next, bytes, direct), index) {
+            (Relaxed::No, _) => None,
+            (Relaxed::Both, Some(index)) => Some(Consumed::With(index)),
+            (Relaxed::This | Relaxed::Both, _) => Some(Consumed::One),
+        })
     }
 
     /// What did not fit may do with a stub.
@@ -443,7 +457,8 @@ struct Place<'p, 'a> {
 /// How many relocations a fix-up took care of.
 enum Consumed {
     One,
-    Two,
+    /// And a later one, of that number.
+    With(usize),
 }
 
 /// Writes an address of the target.
