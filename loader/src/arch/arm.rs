@@ -247,9 +247,9 @@ fn value(kind: Kind, fixup: &Fixup) -> i64 {
         | ThmJump24 | ThmJump19 | ThmJump11 | ThmJump8 => relative(kind, with_state(fixup)),
         // ((S + A) | T) - Pa, where Pa is the word that P is in.
         AluPc { .. } | ThmAluPrel11 => relative(kind, of_word(with_state(fixup))),
-        // S + A - Pa. Of a function, the lowest bit does not count.
+        // S + A - Pa. Data in a function may be given by the function's name, whose state does not count then.
         LdrPc { .. } | LdrsPc { .. } | ThmPc8 | ThmPc12 => {
-            let value = relative(kind, of_word(*fixup));
+            let value = relative(kind, of_word(with_state(fixup)));
             if fixup.symbol_flags & FUNCTION == 0 { value } else { value & !1 }
         }
         // ((S + A) | T) - GOT_ORG.
@@ -334,6 +334,7 @@ impl Architecture for Arm {
             | MovtAbs
             | MovwPrel
             | MovtPrel
+            | Prel31
             | AluPc { .. }
             | LdrPc { .. }
             | LdrsPc { .. }
@@ -347,8 +348,7 @@ impl Architecture for Arm {
             | ThmPc8
             | ThmPc12
             | ThmAluAbs { .. } => Operand::Symbol,
-            // What unwind tables refer to by PREL31 are functions: those they are about, and personality routines.
-            Prel31 | Call | Jump24 | ThmCall | ThmJump24 | ThmJump19 => Operand::Branch,
+            Call | Jump24 | ThmCall | ThmJump24 | ThmJump19 => Operand::Branch,
             BasePrel => Operand::Got,
             GotBrel | GotPrel => Operand::Slot(SlotKind::Address),
             TlsGd32 => Operand::Slot(SlotKind::ThreadIndex),

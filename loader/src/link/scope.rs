@@ -33,6 +33,8 @@ struct Candidate {
     strength: Strength,
     /// Its address is a number of its own, anywhere.
     absolute: bool,
+    /// [`Fixup::symbol_flags`](crate::arch::Fixup::symbol_flags).
+    flags: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,14 +71,13 @@ impl<'a> Scope<'a> {
         budget: &mut NameBudget,
     ) -> Result<(), LoadError> {
         object.graph.symbols.try_for_each(|symbol_number, symbol| {
-            let Some(strength) = strength(symbol, &object.symbols.states[symbol_number]) else {
-                return Ok(());
-            };
+            let state = &object.symbols.states[symbol_number];
+            let Some(strength) = strength(symbol, state) else { return Ok(()) };
             let name = object.graph.symbols.name(&symbol)?;
             budget.spend(name)?;
             let definition = Definition { object: number, symbol: symbol_number as u32 };
             let absolute = symbol.place == SymbolPlace::Absolute;
-            self.add(name, Candidate { definition, strength, absolute })
+            self.add(name, Candidate { definition, strength, absolute, flags: state.flags })
                 .map_err(|other| twice(name, &objects[other.object as usize].graph, &object.graph))
         })
     }
@@ -109,11 +110,13 @@ impl<'a> Scope<'a> {
             }
             let itself = Definition { object: number, symbol: symbol_number as u32 };
             let name = graph.symbols.name(&symbol)?;
-            let Some(Candidate { definition, absolute, .. }) = self.definitions.get(name) else {
+            let Some(Candidate { definition, absolute, flags, .. }) = self.definitions.get(name) else {
                 return Ok(());
             };
             if *definition != itself {
                 state.section = SymbolState::NO_SECTION;
+                // Whether branches need a stub is a matter of the definition.
+                state.flags = *flags;
                 state.facts.remove(Facts::EXTERNAL.and(Facts::NOT_LOADED));
                 state.facts.add(Facts::DEFINED_ELSEWHERE);
                 if *absolute {
