@@ -135,7 +135,8 @@ fn role(kind: elf::SectionType, name: &[u8]) -> Role {
         elf::SHT_PREINIT_ARRAY => Role::Initializers { priority: 0 },
         elf::SHT_INIT_ARRAY => Role::Initializers { priority: suffix().unwrap_or(LAST) },
         elf::SHT_FINI_ARRAY => Role::Finalizers { priority: suffix().unwrap_or(LAST) },
-        elf::SHT_X86_64_UNWIND => Role::EhFrame,
+        // On Arm the same number means tables of another form (`SHT_ARM_EXIDX`).
+        elf::SHT_X86_64_UNWIND if !is_or_extends(name, b".ARM.exidx") => Role::EhFrame,
         _ if name == b".eh_frame" => Role::EhFrame,
         _ if is_or_extends(name, b".gcc_except_table") => Role::ExceptTable,
         _ if is_or_extends(name, b".init_array") => Role::Initializers { priority: suffix().unwrap_or(LAST) },
