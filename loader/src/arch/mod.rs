@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // Until the last of the formats and architectures is in.
 
+pub(crate) mod aarch64;
 pub(crate) mod arm;
 mod fields;
 pub(crate) mod i386;
@@ -70,6 +71,7 @@ macro_rules! machines {
 
 machines! {
     X86_64 => crate::arch::x86_64::X86_64,
+    AArch64 => crate::arch::aarch64::AArch64,
     Ppc64 => crate::arch::ppc64::Ppc64,
     S390x => crate::arch::s390x::S390x,
     Riscv64 => crate::arch::riscv::Riscv<64>,
@@ -205,6 +207,13 @@ pub(crate) trait Architecture {
         0
     }
 
+    /// Whether a stub for the branch leads to `S + A`. Otherwise one for a symbol that is defined elsewhere leads to S, and
+    /// the addend counts from the stub: the branch goes to `L + A`.
+    #[inline]
+    fn addend_leads(_kind: Self::Kind) -> bool {
+        false
+    }
+
     /// Whether a relative reference at `offset` of `section` is the operand of a call or a jump, so that it may go
     /// through a stub. Asked for operands of [`Operand::NearSymbol`] in code.
     fn is_branch(_section: &[u8], _offset: u64, _addend: i64) -> bool {
@@ -230,6 +239,12 @@ pub(crate) trait Architecture {
 
     /// Writes the value into the field. Bits around the field stay as they are; those of the field are cleared first.
     fn apply(kind: Self::Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem>;
+
+    /// Whether a section's accesses through the GOT may be relaxed one by one, told from the kinds of its relocations in
+    /// order: not if an instruction of one may belong to another access as well.
+    fn may_relax(_kinds: impl Iterator<Item = Self::Kind>) -> bool {
+        true
+    }
 
     /// Tries to replace an access through the GOT by a direct one; `fixup.target` is the symbol's own address. `next`
     /// is the relocation that follows in the table, marks aside. Changes nothing unless it can be done.

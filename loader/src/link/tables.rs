@@ -272,8 +272,7 @@ impl Plan {
     }
 }
 
-/// The stub that a branch may use. What others define is jumped to at its start, whatever the addend is for: it counts
-/// from the stub. What this object defines may be given as its section and a distance.
+/// The stub that a branch may use.
 pub(super) fn stub_key<A: Architecture>(
     section: &Section<'_>,
     kind: A::Kind,
@@ -282,7 +281,7 @@ pub(super) fn stub_key<A: Architecture>(
     symbol_flags: u8,
 ) -> StubKey {
     let stub_kind = A::stub_kind(kind, symbol_flags);
-    if facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
+    if !leads_with_addend::<A>(kind, facts) {
         return StubKey { symbol: relocation.symbol, kind: stub_kind, addend: 0 };
     }
     let implicit = match section.relocations.has_implicit_addends() {
@@ -291,6 +290,13 @@ pub(super) fn stub_key<A: Architecture>(
     };
     let addend = relocation.addend.wrapping_add(implicit).wrapping_sub(A::branch_addend(kind));
     StubKey { symbol: relocation.symbol, kind: stub_kind, addend }
+}
+
+/// Whether the addend of a branch tells where its stub leads. What others define is jumped to at its start, and an addend
+/// counts from the stub, unless the ABI knows no stub there. What this object defines may be given as its section and a
+/// distance.
+pub(super) fn leads_with_addend<A: Architecture>(kind: A::Kind, facts: Facts) -> bool {
+    !facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) || A::addend_leads(kind)
 }
 
 fn is_thread_local(operand: Operand) -> bool {

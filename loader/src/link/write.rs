@@ -6,7 +6,7 @@
 use super::Object;
 use super::layout::ImageAddresses;
 use super::symbols::{Facts, SymbolState};
-use super::tables::{SlotKey, StubKey, is_unwind_table, may_use_stub, refuse, stub_key};
+use super::tables::{SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, refuse, stub_key};
 use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
@@ -82,6 +82,13 @@ struct Link<'l, 'a> {
 /// The places of the high parts in a section, with the numbers of their relocations; sorted.
 type HighParts = Vec<(u64, usize)>;
 
+/// What is found out about a section as a whole when its first relocation asks.
+#[derive(Default)]
+struct FoundOut {
+    high_parts: Option<HighParts>,
+    may_relax: Option<bool>,
+}
+
 impl Link<'_, '_> {
     fn write_sections<A: Architecture>(&self, working: &mut [WorkingMemory<'_>; 3]) -> Result<(), LoadError> {
         let graph = &self.object.graph;
@@ -112,7 +119,7 @@ impl Link<'_, '_> {
         let graph = &self.object.graph;
         let is_unwind_table = is_unwind_table(section);
         let cuts = graph.cuts.get(section.cuts as usize);
-        let mut high_parts = None;
+        let mut found_out = FoundOut::default();
         // Number of a relocation that was done together with the one before it.
         let mut done = usize::MAX;
         section.relocations.try_for_each(|index, mut relocation| {
@@ -128,7 +135,7 @@ impl Link<'_, '_> {
                 relocation.offset = cuts.moved(relocation.offset);
             }
             let place = Place { number, section, index, relocation };
-            match self.fix_up::<A>(&place, bytes, &mut high_parts) {
+            match self.fix_up::<A>(&place, bytes, &mut found_out) {
                 Ok(Consumed::One) => Ok(()),
                 Ok(Consumed::With(later)) => {
                     done = later;
@@ -166,7 +173,7 @@ impl Link<'_, '_> {
         &self,
         place: &Place<'_, '_>,
         bytes: &mut [u8],
-        high_parts: &mut Option<HighParts>,
+        found_out: &mut FoundOut,
     ) -> Result<Consumed, FixupProblem> {
         let Place { section, index, relocation, .. } = place;
         let kind = self.kind::<A>(relocation)?;
@@ -174,8 +181,10 @@ impl Link<'_, '_> {
         let (mut fixup, mut consumed) = (None, Consumed::One);
         match A::operand(kind) {
             Operand::None | Operand::Alignment => return Ok(consumed),
-            Operand::PairedLow => fixup = Some(self.high_part::<A>(place, bytes, high_parts)?),
-            Operand::Slot(SlotKind::Address) if self.relax => {
+            Operand::PairedLow => {
+                fixup = Some(self.high_part::<A>(place, bytes, &mut found_out.high_parts)?)
+            }
+            Operand::Slot(SlotKind::Address) if self.relax && self.may_relax::<A>(section, found_out) => {
                 if let Some(consumed) = self.relaxed::<A>(kind, place, bytes)? {
                     return Ok(consumed);
                 }
@@ -319,6 +328,11 @@ impl Link<'_, '_> {
         }
     }
 
+    fn may_relax<A: Architecture>(&self, section: &Section<'_>, found_out: &mut FoundOut) -> bool {
+        let kinds = || section.relocations.iter().filter_map(|relocation| self.kind::<A>(&relocation).ok());
+        *found_out.may_relax.get_or_insert_with(|| A::may_relax(kinds()))
+    }
+
     /// An access through the GOT to what may be in reach.
     fn relaxed<A: Architecture>(
         &self,
@@ -367,8 +381,10 @@ impl Link<'_, '_> {
         let key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);
         let Some(target) = self.stub::<A>(key) else { return Err(problem) };
         // A stub leads to where the addend pointed, unless that counts from the stub.
-        let is_own = !state.facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE));
-        let addend = if is_own { A::branch_addend(kind) } else { fixup.addend };
+        let addend = match leads_with_addend::<A>(kind, state.facts) {
+            true => A::branch_addend(kind),
+            false => fixup.addend,
+        };
         let symbol_flags = A::stub_flags(key.kind);
         let through_stub = true;
         A::apply(
