@@ -68,6 +68,16 @@ const CPP: &str = "struct A { ~A(); }; void g(); template <class T> T h(T t) { A
 const TARGETS: &[&[&str]] = &[
     &["--target=x86_64-linux-gnu", "-fPIC"],
     &["--target=x86_64-linux-gnu", "-fno-pic"],
+    &["--target=i386-linux-gnu", "-fPIC"],
+    &["--target=i386-linux-gnu", "-fno-pic"],
+    &["--target=aarch64-linux-gnu", "-fPIC"],
+    &["--target=aarch64-linux-gnu", "-mcmodel=large", "-fno-pic"],
+    &["--target=armv7-linux-gnueabihf", "-marm", "-fPIC"],
+    &["--target=armv7-linux-gnueabihf", "-mthumb"],
+    &["--target=riscv64-linux-gnu", "-mrelax", "-fPIC"],
+    &["--target=riscv64-linux-gnu", "-mno-relax", "-mcmodel=medlow"],
+    &["--target=riscv32-linux-gnu", "-mrelax"],
+    &["--target=loongarch64-linux-gnu", "-mrelax", "-fPIC"],
     &["--target=powerpc64le-linux-gnu", "-fPIC"],
     &["--target=s390x-linux-gnu", "-fPIC"],
 ];
@@ -148,7 +158,7 @@ fn damages(byte: u8) -> impl Iterator<Item = u8> {
 
 /// One way in so many is tried, another one for each byte, so that all are met.
 fn stride() -> usize {
-    if std::env::var_os("OBJCACHE_SOAK").is_some() { 1 } else { 4 }
+    if std::env::var_os("OBJCACHE_SOAK").is_some() { 1 } else { 2 }
 }
 
 fn damage_everywhere(name: &str, object: &[u8]) -> Tally {

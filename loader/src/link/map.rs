@@ -4,7 +4,7 @@ use super::Object;
 use super::symbols::{Facts, SymbolState};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::LoadError;
-use crate::graph::{SymbolKind, SymbolPlace};
+use crate::graph::{Format, SymbolKind, SymbolPlace};
 use crate::memory::Segment;
 
 /// Where everything of a link is.
@@ -190,7 +190,28 @@ fn symbols<A: Architecture>(object: &Object<'_>) -> Result<Vec<MappedSymbol>, Lo
             kind: symbol.kind,
         });
     }
+    add_got_symbols::<A>(object, &mut mapped);
     Ok(mapped)
+}
+
+/// The names of the GOT itself, whether the object says them or not: `.TOC.`, which JITLink calls `__TOC__`, where there is
+/// a table of contents.
+fn add_got_symbols<A: Architecture>(object: &Object<'_>, mapped: &mut Vec<MappedSymbol>) {
+    if object.graph.format != Format::Elf {
+        return;
+    }
+    let names: &[&str] = if A::GOT_BIAS == 0 { &["_GLOBAL_OFFSET_TABLE_"] } else { &[".TOC.", "__TOC__"] };
+    for name in names {
+        if mapped.iter().all(|symbol| symbol.name != *name) {
+            mapped.push(MappedSymbol {
+                name: (*name).to_owned(),
+                address: object.addresses.got,
+                size: 0,
+                thumb: false,
+                kind: SymbolKind::Data,
+            });
+        }
+    }
 }
 
 fn slots<A: Architecture>(object: &Object<'_>) -> Vec<MappedSlot> {

@@ -145,7 +145,14 @@ impl Elsewhere<'_, '_> {
                 (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
                 return Ok(());
             }
-            SymbolPlace::Undefined => {}
+            // Named beside an operand that needs no symbol, as the GOT is.
+            SymbolPlace::Undefined => {
+                if let Some(address) = self.synthesized(graph.symbols.name(&symbol)?) {
+                    state.facts.add(Facts::SYNTHESIZED);
+                    state.address = address;
+                    return Ok(());
+                }
+            }
         }
         state.address = 0;
         Ok(())
