@@ -16,6 +16,9 @@ pub(crate) struct Linked<'l> {
 
 type Value = Result<u64, String>;
 
+/// A token and what it does.
+type Operator = (&'static str, fn(u64, u64) -> u64);
+
 impl Linked<'_> {
     /// Whether a check holds; if not, both sides.
     pub(crate) fn holds(&self, check: &str) -> Result<Result<(), (u64, u64)>, String> {
@@ -88,7 +91,7 @@ impl<'r> Rest<'r, '_> {
     fn expression(&mut self) -> Value {
         let mut value = self.sliced()?;
         loop {
-            let operators: [(&str, fn(u64, u64) -> u64); 6] = [
+            let operators: [Operator; 6] = [
                 ("<<", |a, b| a.checked_shl(b as u32).unwrap_or(0)),
                 (">>", |a, b| a.checked_shr(b as u32).unwrap_or(0)),
                 ("+", u64::wrapping_add),
