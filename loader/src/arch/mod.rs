@@ -131,6 +131,10 @@ pub(crate) trait Architecture {
     /// Distance from the first GOT entry to what the ABI calls the GOT's address, where that is not the same (`.TOC.`).
     const GOT_BIAS: u64 = 0;
 
+    /// Accesses through the GOT are relaxed even when the symbol is none of this link's sections, but a number of its own or
+    /// what a resolver gave.
+    const RELAXES_EXTERNALS: bool = true;
+
     /// Code is aligned by relocations of operand [`Operand::Alignment`].
     const ALIGNS_BY_RELOCATION: bool = false;
 

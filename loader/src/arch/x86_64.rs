@@ -1,15 +1,18 @@
 //! x86-64, by the System V psABI (AMD64 supplement, "Relocation", and its large code model).
 //!
 //! Oddities: `PC32` is used by older assemblers for calls too, so whether it may go through a stub is told from the
-//! opcode before it. `GOTPCRELX` invites relaxation; the load through the GOT is kept, it is always right. The field
+//! opcode before it. `GOTPCRELX` invites relaxation: the same instruction may then do without the GOT. The field
 //! of `32` is zero-extended by the instruction, that of `32S` sign-extended: both only reach the lowest 2 GiB of
 //! addresses (`32` up to 4 GiB), which is where an image that uses them on itself must be.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, either, field, signed, unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, either, field, signed,
+    unsigned,
 };
 use crate::error::FixupProblem;
-use crate::graph::Format;
+use crate::graph::{Format, Relocation};
+
+mod relax;
 
 pub(crate) enum X86_64 {}
 
@@ -34,6 +37,10 @@ pub(crate) enum Kind {
     GotPc32,
     GotPc64,
     GotPcRel,
+    GotPcRelX,
+    RexGotPcRelX,
+    /// With a REX2 prefix.
+    Code4GotPcRelX,
     GotPcRel64,
     Size32,
     Size64,
@@ -100,7 +107,10 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         2 => Kind::Pc32,
         3 => Kind::Got32,
         4 => Kind::Plt32,
-        9 | 41 | 42 | 43 | 46 | 49 => Kind::GotPcRel,
+        9 | 46 | 49 => Kind::GotPcRel,
+        41 => Kind::GotPcRelX,
+        42 => Kind::RexGotPcRelX,
+        43 => Kind::Code4GotPcRelX,
         10 => Kind::Abs32,
         11 => Kind::Abs32S,
         12 => Kind::Abs16,
@@ -142,6 +152,8 @@ impl Architecture for X86_64 {
     const SLOT_SIZE: u64 = 8;
     const STUB_SIZE: u64 = 8;
     const STUB_ALIGN: u64 = 8;
+    /// Not by `ld.lld` either, though others do.
+    const RELAXES_EXTERNALS: bool = false;
     const TRAP: &'static [u8] = &[0xcc]; // int3
 
     /// PC32 and PLT32.
@@ -175,7 +187,13 @@ impl Architecture for X86_64 {
             Kind::Pc32 => Operand::NearSymbol,
             Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
             Kind::Plt32 => Operand::Branch,
-            Kind::Got32 | Kind::Got64 | Kind::GotPcRel | Kind::GotPcRel64 => Operand::Slot(SlotKind::Address),
+            Kind::Got32
+            | Kind::Got64
+            | Kind::GotPcRel
+            | Kind::GotPcRelX
+            | Kind::RexGotPcRelX
+            | Kind::Code4GotPcRelX
+            | Kind::GotPcRel64 => Operand::Slot(SlotKind::Address),
             Kind::GotPc32 | Kind::GotPc64 => Operand::Got,
             Kind::Size32 | Kind::Size64 => Operand::Size,
         }
@@ -217,7 +235,13 @@ impl Architecture for X86_64 {
                 *field(section, offset)? = fixup.relative().to_le_bytes();
             }
             // S + A - P, L + A - P, G + GOT + A - P, GOT + A - P: word32.
-            Kind::Pc32 | Kind::Plt32 | Kind::GotPcRel | Kind::GotPc32 => {
+            Kind::Pc32
+            | Kind::Plt32
+            | Kind::GotPcRel
+            | Kind::GotPcRelX
+            | Kind::RexGotPcRelX
+            | Kind::Code4GotPcRelX
+            | Kind::GotPc32 => {
                 *field(section, offset)? = (signed(fixup.relative(), 32)? as i32).to_le_bytes();
             }
             // S + A - P: word16.
@@ -234,6 +258,22 @@ impl Architecture for X86_64 {
             }
         }
         Ok(())
+    }
+
+    fn relax(
+        kind: Kind,
+        current: &Relocation,
+        _next: Option<(Kind, Relocation)>,
+        section: &mut [u8],
+        fixup: Fixup,
+    ) -> Relaxed {
+        let done = match kind {
+            Kind::GotPcRelX | Kind::RexGotPcRelX | Kind::Code4GotPcRelX => {
+                relax::got_access(kind, section, current.offset, &fixup)
+            }
+            _ => None,
+        };
+        if done.is_some() { Relaxed::This } else { Relaxed::No }
     }
 
     /// `jmp *slot(%rip)`, six bytes, then traps.

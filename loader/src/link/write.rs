@@ -342,7 +342,8 @@ impl Link<'_, '_> {
     ) -> Result<Option<Consumed>, FixupProblem> {
         let Place { section, index, relocation, .. } = place;
         let state = &self.object.symbols.states[relocation.symbol as usize];
-        if state.is_undefined_weak() {
+        let external = state.facts.has(Facts::EXTERNAL);
+        if external && (!A::RELAXES_EXTERNALS || state.is_undefined_weak()) {
             return Ok(None);
         }
         let slot = self.fixup::<A>(kind, section, *relocation, bytes)?;

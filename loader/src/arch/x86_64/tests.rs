@@ -93,7 +93,7 @@ fn absolute_16_and_8_have_no_sign() {
 
 #[test]
 fn relative_32() {
-    for kind in [Pc32, Plt32, GotPcRel, GotPc32] {
+    for kind in [Pc32, Plt32, GotPcRel, GotPcRelX, RexGotPcRelX, Code4GotPcRelX, GotPc32] {
         check(kind, plus(0x1000, -4), word(-4i32 as u32));
         check(kind, to(0x8000_0fff), word(0x7fff_ffff));
         check::<4>(kind, to(0x8000_1000), Err(out_of(32, 0x8000_0000)));
@@ -196,4 +196,73 @@ fn the_short_cut_agrees_with_the_table() {
         let expected = matches!(kind, Ok(Kind::Pc32 | Kind::Plt32));
         assert_eq!(X86_64::is_relative_32(Format::Elf, raw), expected, "{raw}");
     }
+}
+
+/// Relaxes the instruction whose last field is at the end of `before`; what follows is a guard.
+#[track_caller]
+fn relaxed(kind: Kind, before: &[u8], fixup: Fixup, expected: Option<&[u8]>) {
+    let mut section = [before, &[0xa5; 4], &[0x77]].concat();
+    let original = section.clone();
+    let offset = before.len() as u64;
+    let current =
+        Relocation { offset, raw_kind: 0, symbol: 0, addend: -4, subtrahend: Relocation::NO_SYMBOL };
+    let result = X86_64::relax(kind, &current, Option::None, &mut section, fixup);
+    match expected {
+        Some(after) => assert_eq!((result, &section[..]), (Relaxed::This, &[after, &[0x77]].concat()[..])),
+        Option::None => assert_eq!((result, section), (Relaxed::No, original)),
+    }
+}
+
+#[test]
+fn a_load_becomes_an_address() {
+    let near = plus(0x3000, -4);
+    relaxed(GotPcRelX, &[0x8b, 0x05], near, Some(&[0x8d, 0x05, 0xfc, 0x1f, 0, 0]));
+    relaxed(RexGotPcRelX, &[0x4c, 0x8b, 0x3d], near, Some(&[0x4c, 0x8d, 0x3d, 0xfc, 0x1f, 0, 0]));
+    relaxed(
+        Code4GotPcRelX,
+        &[0xd5, 0x48, 0x8b, 0x05],
+        near,
+        Some(&[0xd5, 0x48, 0x8d, 0x05, 0xfc, 0x1f, 0, 0]),
+    );
+    relaxed(GotPcRel, &[0x48, 0x8b, 0x05], near, Option::None);
+    relaxed(RexGotPcRelX, &[0x48, 0x8b, 0x05], plus(0x3000, 0), Option::None);
+    relaxed(RexGotPcRelX, &[0x48, 0x8b, 0x45], near, Option::None);
+    relaxed(RexGotPcRelX, &[0x05], near, Option::None);
+    let last = plus(0x8000_1003, -4);
+    relaxed(RexGotPcRelX, &[0x48, 0x8b, 0x05], last, Some(&[0x48, 0x8d, 0x05, 0xff, 0xff, 0xff, 0x7f]));
+    relaxed(RexGotPcRelX, &[0x48, 0x8b, 0x05], plus(0x8000_1004, -4), Option::None);
+}
+
+#[test]
+fn calls_and_jumps_become_direct() {
+    let near = plus(0x3000, -4);
+    relaxed(GotPcRelX, &[0xff, 0x15], near, Some(&[0x67, 0xe8, 0xfc, 0x1f, 0, 0]));
+    relaxed(GotPcRelX, &[0xff, 0x25], near, Some(&[0xe9, 0xfd, 0x1f, 0, 0, 0x90]));
+    relaxed(GotPcRelX, &[0xff, 0x35], near, Option::None);
+    relaxed(GotPcRelX, &[0xff, 0x15], plus(0x8000_1004, -4), Option::None);
+    relaxed(GotPcRelX, &[0xff, 0x25], plus(0x8000_1002, -4), Some(&[0xe9, 0xff, 0xff, 0xff, 0x7f, 0x90]));
+    relaxed(GotPcRelX, &[0xff, 0x25], plus(0x8000_1003, -4), Option::None);
+}
+
+#[test]
+fn operations_take_the_address_as_a_constant() {
+    let low = plus(0x1234_5678, -4);
+    let constant = [0x78, 0x56, 0x34, 0x12];
+    let with = |instruction: &[u8]| [instruction, &constant].concat();
+    relaxed(RexGotPcRelX, &[0x48, 0x85, 0x05], low, Some(&with(&[0x48, 0xf7, 0xc0])));
+    relaxed(RexGotPcRelX, &[0x4c, 0x85, 0x3d], low, Some(&with(&[0x49, 0xf7, 0xc7])));
+    for (number, opcode) in [0x03, 0x0b, 0x13, 0x1b, 0x23, 0x2b, 0x33, 0x3b].into_iter().enumerate() {
+        let operation = (number as u8) << 3;
+        relaxed(RexGotPcRelX, &[0x48, opcode, 0x0d], low, Some(&with(&[0x48, 0x81, 0xc1 | operation])));
+        relaxed(RexGotPcRelX, &[0x4c, opcode, 0x1d], low, Some(&with(&[0x49, 0x81, 0xc3 | operation])));
+        relaxed(GotPcRelX, &[0x90, opcode, 0x0d], low, Option::None);
+    }
+    relaxed(Code4GotPcRelX, &[0xd5, 0x4c, 0x03, 0x3d], low, Some(&with(&[0xd5, 0x19, 0x81, 0xc7])));
+    relaxed(RexGotPcRelX, &[0x48, 0x63, 0x05], low, Option::None);
+    relaxed(RexGotPcRelX, &[0x48, 0x03, 0x45], low, Option::None);
+    let last = plus(0x7fff_ffff, -4);
+    relaxed(RexGotPcRelX, &[0x48, 0x03, 0x05], last, Some(&[0x48, 0x81, 0xc0, 0xff, 0xff, 0xff, 0x7f]));
+    relaxed(RexGotPcRelX, &[0x48, 0x03, 0x05], plus(0x8000_0000, -4), Option::None);
+    let negative = plus(0xffff_ffff_8000_0000, -4);
+    relaxed(RexGotPcRelX, &[0x48, 0x03, 0x05], negative, Some(&[0x48, 0x81, 0xc0, 0, 0, 0, 0x80]));
 }
