@@ -69,6 +69,12 @@ impl<'a> LoadedObject<'a> {
         })
     }
 
+    /// What the compiler has to say to a linker of programs (COFF `.drectve`: `/EXPORT`, `/DEFAULTLIB`, …), as it stands in
+    /// the object. The loader acts on none of it but alignments of common symbols.
+    pub fn directives(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.graph.sections.iter().filter(|section| section.name == b".drectve").map(|section| section.bytes)
+    }
+
     /// The exported symbols.
     pub fn symbols(&self) -> impl Iterator<Item = ImageSymbol<'a>> {
         self.exports.iter()

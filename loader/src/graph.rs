@@ -9,7 +9,7 @@
 use crate::arch::Machine;
 use crate::error::LoadError;
 use crate::memory::Segment;
-use crate::read::elf;
+use crate::read::{coff, elf};
 
 use object::{BigEndian, LittleEndian};
 
@@ -88,19 +88,19 @@ pub(crate) enum Role {
     Plain,
     /// Pointers to functions to run, in order of priority.
     Initializers {
-        priority: u16,
+        priority: u32,
     },
     /// The same, run from last to first (`.ctors`).
     InitializersBackwards {
-        priority: u16,
+        priority: u32,
     },
     /// Pointers to functions to run when the image goes, from last to first.
     Finalizers {
-        priority: u16,
+        priority: u32,
     },
     /// The same, run in order (`.dtors`).
     FinalizersForwards {
-        priority: u16,
+        priority: u32,
     },
     /// Call frame information.
     EhFrame,
@@ -256,6 +256,8 @@ pub(crate) enum SymbolTable<'a> {
     Elf64(elf::Symbols<'a, Elf64>),
     Elf32(elf::Symbols<'a, Elf32>),
     Elf64Big(elf::Symbols<'a, Elf64Big>),
+    Coff(coff::Symbols<'a, object::pe::ImageSymbol>),
+    CoffBig(coff::Symbols<'a, object::pe::ImageSymbolEx>),
 }
 
 /// Evaluates the same expression for the symbols of every format.
@@ -265,6 +267,8 @@ macro_rules! of_every_format {
             SymbolTable::Elf64($symbols) => $body,
             SymbolTable::Elf32($symbols) => $body,
             SymbolTable::Elf64Big($symbols) => $body,
+            SymbolTable::Coff($symbols) => $body,
+            SymbolTable::CoffBig($symbols) => $body,
         }
     };
 }
@@ -302,6 +306,15 @@ impl<'a> SymbolTable<'a> {
     pub(crate) fn name(&self, symbol: &Symbol) -> Result<&'a [u8], LoadError> {
         of_every_format!(self, symbols => symbols.name(symbol.name))
     }
+
+    /// The symbol of this object that an undefined weak one stands for if nobody defines it. Only COFF has that.
+    pub(crate) fn weak_default(&self, number: usize) -> Option<u32> {
+        match self {
+            SymbolTable::Coff(symbols) => symbols.weak_default(number),
+            SymbolTable::CoffBig(symbols) => symbols.weak_default(number),
+            SymbolTable::Elf64(_) | SymbolTable::Elf32(_) | SymbolTable::Elf64Big(_) => None,
+        }
+    }
 }
 
 /// The relocations of one section, decoded one at a time. One variant per format.
@@ -313,6 +326,7 @@ pub(crate) enum RelocationTable<'a> {
     Elf32Rela(elf::Relocations<'a, object::elf::Rela32<LittleEndian>>),
     Elf32Rel(elf::Relocations<'a, object::elf::Rel32<LittleEndian>>),
     Elf64BigRela(elf::Relocations<'a, object::elf::Rela64<BigEndian>>),
+    Coff(coff::Relocations<'a>),
 }
 
 /// Evaluates the same expression for the relocations of every format.
@@ -325,6 +339,7 @@ macro_rules! of_every_table {
             RelocationTable::Elf32Rela($entries) => $body,
             RelocationTable::Elf32Rel($entries) => $body,
             RelocationTable::Elf64BigRela($entries) => $body,
+            RelocationTable::Coff($entries) => $body,
         }
     };
 }
@@ -338,7 +353,7 @@ impl RelocationTable<'_> {
     /// The field holds (a part of) the addend.
     pub(crate) fn has_implicit_addends(&self) -> bool {
         match self {
-            RelocationTable::Elf32Rel(_) | RelocationTable::Elf64Rel(_) => true,
+            RelocationTable::Elf32Rel(_) | RelocationTable::Elf64Rel(_) | RelocationTable::Coff(_) => true,
             RelocationTable::None
             | RelocationTable::Elf64Rela(_)
             | RelocationTable::Elf32Rela(_)

@@ -98,7 +98,7 @@ impl LoadedImage {
         self.exports.iter()
     }
 
-    /// Whether the object has initialisers (`.init_array`, `.ctors`) that did not run yet.
+    /// Whether the object has initialisers (`.init_array`, `.ctors`, `.CRT$XCU`) that did not run yet.
     pub fn needs_initializers(&self) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| !hooks.initializers.is_empty())
             && !self.initialized.load(Ordering::Acquire)
@@ -119,7 +119,7 @@ impl LoadedImage {
         for array in &hooks.initializers {
             // SAFETY: the array is a section of this live image, its entries relocated by the loader; that the code
             // may run is what the caller vouches for.
-            unsafe { run(array) };
+            unsafe { run(array, hooks.windows) };
         }
     }
 
@@ -172,7 +172,7 @@ unsafe fn finalize(hooks: &Hooks, initialized: bool) {
     let (before, after) = arrays.split_at(arrays.partition_point(FunctionArray::has_no_priority));
     for array in before {
         // SAFETY: as the caller vouches.
-        unsafe { run(array) };
+        unsafe { run(array, hooks.windows) };
     }
     if let Some(handle) = hooks.dso_handle {
         // SAFETY: as the caller vouches.
@@ -180,7 +180,7 @@ unsafe fn finalize(hooks: &Hooks, initialized: bool) {
     }
     for array in after {
         // SAFETY: as the caller vouches.
-        unsafe { run(array) };
+        unsafe { run(array, hooks.windows) };
     }
 }
 
@@ -203,10 +203,9 @@ unsafe fn run_registered_destructors(handle: u64) {
 /// Calls each function of an array. Zero and -1 mark places without one, as in `.ctors`.
 ///
 /// # Safety
-/// The array must be in memory, its entries functions that may be called.
+/// The array must be in memory, its entries functions that may be called, with the calling convention of Windows or not.
 #[allow(unsafe_code)] // Runs loaded code.
-unsafe fn run(array: &FunctionArray) {
-    type Initializer = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+unsafe fn run(array: &FunctionArray, windows: bool) {
     let count = array.size as usize / size_of::<usize>();
     for step in 0..count {
         let number = if array.backwards { count - 1 - step } else { step };
@@ -216,6 +215,29 @@ unsafe fn run(array: &FunctionArray) {
         if function == 0 || function == usize::MAX {
             continue;
         }
+        // SAFETY: the entry is a function that may be called, as the caller vouches.
+        unsafe { call(function, windows) };
+    }
+}
+
+/// Calls a function without arguments, or, as ELF has it, with those of an empty command line. What a function of the C
+/// runtime's `.CRT$XI` array returns, to report an error, is not looked at.
+///
+/// # Safety
+/// It must be such a function.
+#[allow(unsafe_code)] // Runs loaded code.
+unsafe fn call(function: usize, windows: bool) {
+    #[cfg(target_arch = "x86_64")]
+    type Windows = unsafe extern "win64" fn();
+    #[cfg(not(target_arch = "x86_64"))]
+    type Windows = unsafe extern "C" fn();
+    type Initializer = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+    if windows {
+        // SAFETY: the entry is a function, as the caller vouches.
+        let function = unsafe { mem::transmute::<usize, Windows>(function) };
+        // SAFETY: it may be called, as the caller vouches.
+        unsafe { function() };
+    } else {
         // SAFETY: the entry is a function, as the caller vouches.
         let function = unsafe { mem::transmute::<usize, Initializer>(function) };
         // SAFETY: it may be called, as the caller vouches; the arguments are those of an empty command line.

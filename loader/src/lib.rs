@@ -67,6 +67,17 @@
 //! part of the program itself (`-fno-pic`, `-fPIE` with gcc) accesses external *data* directly, and such a reference is
 //! an error unless the data happens to be near; compile with `-fPIC`, or `-mcmodel=large`.
 //!
+//! ## COFF
+//! Objects for Windows, of clang (`-msvc` and `-gnu` targets), gcc and Cranelift, are linked on any host, and x86-64 ones
+//! run in process: their functions have the calling convention of Windows, so call them, and give them functions, as
+//! `extern "win64"`. Initialisers (`.CRT$X…`, `.ctors`) are called that way by
+//! [`run_initializers`](LoadedImage::run_initializers). Names are as in the object: on i386 with an underscore in front.
+//! `__imp_NAME` is a pointer to NAME that the loader makes, unless a resolver has it; `__ImageBase` is the image's first
+//! byte. A weak external is used, as weak definitions are elsewhere, with its default if that is in the object; otherwise the
+//! resolver is asked first. Sections stand in the order of what follows the `$` in their names. Unwind tables (`.pdata`,
+//! `.xdata`) are loaded, and registered with nobody. What the compiler has to tell the linker is handed to listeners
+//! ([`LoadedObject::directives`]). Thread-local variables (`.tls$`) are refused.
+//!
 //! # Trust
 //! The bytes of an object are not trusted to be well-formed: whatever they are, loading ends in an image or in an error
 //! that names section, offset and reason, within [`Limits`]. The *code* in an object is trusted, since it is to be run:
@@ -78,6 +89,7 @@
 #![deny(unsafe_code)]
 
 mod arch;
+mod archive;
 mod error;
 mod events;
 mod graph;
@@ -91,6 +103,7 @@ mod read;
 mod resolver;
 mod unwind;
 
+pub use archive::{Archive, Member};
 pub use error::{FixupError, FixupProblem, LoadError, LookupError, UnresolvedSymbol, UnresolvedSymbols};
 pub use events::{EventListener, ImageId, LoadedObject, LoadedSection};
 pub use graph::SymbolKind;

@@ -80,6 +80,9 @@ const TARGETS: &[&[&str]] = &[
     &["--target=loongarch64-linux-gnu", "-mrelax", "-fPIC"],
     &["--target=powerpc64le-linux-gnu", "-fPIC"],
     &["--target=s390x-linux-gnu", "-fPIC"],
+    &["--target=x86_64-pc-windows-msvc"],
+    &["--target=x86_64-pc-windows-gnu", "-ffunction-sections"],
+    &["--target=i686-pc-windows-msvc"],
 ];
 
 fn corpus() -> Vec<(String, Vec<u8>)> {

@@ -1,11 +1,13 @@
-//! i386, by the System V psABI (Intel386 supplement, "Relocation").
+//! i386, by the System V psABI (Intel386 supplement, "Relocation"), and by the PE format ("Intel 386 Processors", "Type
+//! Indicators").
 //!
 //! Oddities: addends are in the fields (`SHT_REL`), and everything of 32 bits wraps round, so that a branch reaches every
 //! address and needs no stub. The GOT is addressed relative to a register or, without one, by its address: the same
-//! relocation means either, and the instruction tells which.
+//! relocation means either, and the instruction tells which. COFF's `REL32` counts from the end of the field, which is made
+//! part of the addend here.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, bytes_at, either, field,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, bytes_at, coff, either, field,
     sign_extend, signed,
 };
 use crate::error::FixupProblem;
@@ -36,6 +38,9 @@ pub(crate) enum Kind {
     TlsGotIe,
     TlsLe,
     TlsLe32,
+    /// COFF's `REL32`.
+    Rel32,
+    Coff(coff::Common),
 }
 
 /// Numbers and names of the ELF relocations. `None` in the third place says that the loader does not do it.
@@ -84,6 +89,38 @@ const ELF: [(u32, &str, Option<Kind>); 42] = [
     (43, "GOT32X", Some(Kind::Got32)),
 ];
 
+fn coff_kind(raw: u32) -> Result<Kind, &'static str> {
+    Ok(match raw {
+        0 => Kind::None,
+        6 => Kind::Abs32,
+        7 => Kind::Coff(coff::Common::ImageRelative),
+        10 => Kind::Coff(coff::Common::SectionNumber),
+        11 => Kind::Coff(coff::Common::SectionOffset),
+        13 => Kind::Coff(coff::Common::SectionOffset7),
+        20 => Kind::Rel32,
+        1 | 2 | 9 => return Err("16-bit code"),
+        12 => return Err("managed code"),
+        _ => return Err("this kind of relocation"),
+    })
+}
+
+fn coff_name(raw: u32) -> Option<&'static str> {
+    Some(match raw {
+        0 => "ABSOLUTE",
+        1 => "DIR16",
+        2 => "REL16",
+        6 => "DIR32",
+        7 => "DIR32NB",
+        9 => "SEG12",
+        10 => "SECTION",
+        11 => "SECREL",
+        12 => "TOKEN",
+        13 => "SECREL7",
+        20 => "REL32",
+        _ => return None,
+    })
+}
+
 fn elf(raw: u32) -> Option<&'static (u32, &'static str, Option<Kind>)> {
     ELF.iter().find(|(number, ..)| *number == raw)
 }
@@ -115,7 +152,7 @@ impl Architecture for I386 {
         name: "i386",
         elf: Some(ElfIdentity { e_machine: 3, class: 32, big_endian: false }),
         macho: None,
-        coff: None,
+        coff: Some(0x14c),
         is_host: cfg!(target_arch = "x86"),
     };
     const SLOT_SIZE: u64 = 4;
@@ -129,15 +166,18 @@ impl Architecture for I386 {
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
         match format {
             Format::Elf => elf(raw).and_then(|(.., kind)| *kind).ok_or_else(|| elf_unsupported(raw)),
-            Format::MachO | Format::Coff => Err("this object format"),
+            Format::Coff => coff_kind(raw),
+            Format::MachO => Err("this object format"),
         }
     }
 
-    fn name(_format: Format, raw: u32) -> String {
-        match elf(raw) {
-            Some((_, name, _)) => format!("R_386_{name}"),
-            None => format!("relocation type {raw}"),
-        }
+    fn name(format: Format, raw: u32) -> String {
+        let name = match format {
+            Format::Elf => elf(raw).map(|(_, name, _)| format!("R_386_{name}")),
+            Format::Coff => coff_name(raw).map(|name| format!("IMAGE_REL_I386_{name}")),
+            Format::MachO => None,
+        };
+        name.unwrap_or_else(|| format!("relocation type {raw}"))
     }
 
     fn operand(kind: Kind) -> Operand {
@@ -146,6 +186,8 @@ impl Architecture for I386 {
             Kind::Abs32 | Kind::Abs16 | Kind::Abs8 | Kind::Pc32 | Kind::Pc16 | Kind::Pc8 | Kind::GotOff => {
                 Operand::Symbol
             }
+            Kind::Rel32 => Operand::Symbol,
+            Kind::Coff(kind) => kind.operand(),
             Kind::Got32 => Operand::Slot(SlotKind::Address),
             Kind::GotPc => Operand::Got,
             Kind::Size32 => Operand::Size,
@@ -160,6 +202,8 @@ impl Architecture for I386 {
     fn implicit_addend(kind: Kind, section: &[u8], offset: u64) -> Result<i64, FixupProblem> {
         match kind {
             Kind::None => Ok(0),
+            Kind::Rel32 => Ok(coff::word(section, offset)? - 4),
+            Kind::Coff(kind) => kind.implicit_addend(section, offset),
             Kind::Abs16 | Kind::Pc16 => {
                 bytes_at(section, offset).map(|bytes| i16::from_le_bytes(bytes).into())
             }
@@ -171,10 +215,11 @@ impl Architecture for I386 {
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         let value = match kind {
             Kind::None => return Ok(()),
+            Kind::Coff(kind) => return kind.apply(section, offset, fixup),
             // S + A. Z + A.
             Kind::Abs32 | Kind::Abs16 | Kind::Abs8 | Kind::Size32 => fixup.absolute(),
             // S + A - P, L + A - P, GOT + A - P.
-            Kind::Pc32 | Kind::Pc16 | Kind::Pc8 | Kind::GotPc => fixup.relative() as u64,
+            Kind::Pc32 | Kind::Rel32 | Kind::Pc16 | Kind::Pc8 | Kind::GotPc => fixup.relative() as u64,
             // G + A - GOT, where G is the entry's address; or G + A.
             Kind::Got32 if is_absolute(section, offset) => fixup.absolute(),
             Kind::Got32 => fixup.got_relative() as u64,

@@ -8,6 +8,7 @@
 
 pub(crate) mod aarch64;
 pub(crate) mod arm;
+mod coff;
 mod fields;
 pub(crate) mod i386;
 pub(crate) mod loongarch64;
@@ -293,7 +294,7 @@ pub(crate) enum Operand {
     PairedLow,
     /// The symbol's offset in its section.
     SectionOffset,
-    /// The number of the symbol's section, from 1.
+    /// The number of the symbol's section in its object, which counts from 1.
     SectionNumber,
     /// The offset of a thread-local symbol from the thread pointer.
     ThreadOffset,

@@ -1,13 +1,17 @@
-//! x86-64, by the System V psABI (AMD64 supplement, "Relocation", and its large code model).
+//! x86-64, by the System V psABI (AMD64 supplement, "Relocation", and its large code model), and by the PE format ("x64
+//! Processors", "Type Indicators").
 //!
 //! Oddities: `PC32` is used by older assemblers for calls too, so whether it may go through a stub is told from the
 //! opcode before it. `GOTPCRELX` invites relaxation: the same instruction may then do without the GOT. The field
 //! of `32` is zero-extended by the instruction, that of `32S` sign-extended: both only reach the lowest 2 GiB of
 //! addresses (`32` up to 4 GiB), which is where an image that uses them on itself must be.
+//!
+//! COFF keeps addends in the fields, and counts relative ones from the end of the instruction: `REL32_n` says that n
+//! bytes follow the field. Here that is part of the addend, so that the fix-ups are ELF's.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, either, field, signed,
-    unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, bytes_at, coff, either,
+    field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -44,6 +48,10 @@ pub(crate) enum Kind {
     GotPcRel64,
     Size32,
     Size64,
+    /// COFF's `REL32`, with this many bytes of the instruction behind the field.
+    Rel32(u8),
+    Addr32,
+    Coff(coff::Common),
 }
 
 /// Numbers and names of the ELF relocations. Those of thread-local storage, dynamic linking and ABIs other than
@@ -100,6 +108,29 @@ const ELF: [(u32, &str); 49] = [
     (51, "CODE_6_GOTPC32_TLSDESC"),
 ];
 
+/// Names of the COFF relocations, by number. Those for managed code and for other tools' own use are named for the message
+/// only.
+const COFF: [&str; 17] = [
+    "ABSOLUTE", "ADDR64", "ADDR32", "ADDR32NB", "REL32", "REL32_1", "REL32_2", "REL32_3", "REL32_4",
+    "REL32_5", "SECTION", "SECREL", "SECREL7", "TOKEN", "SREL32", "PAIR", "SSPAN32",
+];
+
+fn coff_kind(raw: u32) -> Result<Kind, &'static str> {
+    Ok(match raw {
+        0 => Kind::None,
+        1 => Kind::Abs64,
+        2 => Kind::Addr32,
+        3 => Kind::Coff(coff::Common::ImageRelative),
+        4..=9 => Kind::Rel32(raw as u8 - 4),
+        10 => Kind::Coff(coff::Common::SectionNumber),
+        11 => Kind::Coff(coff::Common::SectionOffset),
+        12 => Kind::Coff(coff::Common::SectionOffset7),
+        13 => return Err("managed code"),
+        14..=16 => return Err("a value that depends on how far code spans"),
+        _ => return Err("this kind of relocation"),
+    })
+}
+
 fn elf_kind(raw: u32) -> Option<Kind> {
     Some(match raw {
         0 => Kind::None,
@@ -146,7 +177,7 @@ impl Architecture for X86_64 {
         name: "x86_64",
         elf: Some(ElfIdentity { e_machine: 62, class: 64, big_endian: false }),
         macho: None,
-        coff: None,
+        coff: Some(0x8664),
         is_host: cfg!(all(target_arch = "x86_64", target_pointer_width = "64")),
     };
     const SLOT_SIZE: u64 = 8;
@@ -166,16 +197,20 @@ impl Architecture for X86_64 {
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
         match format {
             Format::Elf => elf_kind(raw).ok_or_else(|| elf_unsupported(raw)),
-            Format::MachO | Format::Coff => Err("this object format"),
+            Format::Coff => coff_kind(raw),
+            Format::MachO => Err("this object format"),
         }
     }
 
     fn name(format: Format, raw: u32) -> String {
-        let _ = format;
-        match ELF.iter().find(|(number, _)| *number == raw) {
-            Some((_, name)) => format!("R_X86_64_{name}"),
-            None => format!("relocation type {raw}"),
-        }
+        let elf = || Some(format!("R_X86_64_{}", ELF.iter().find(|(number, _)| *number == raw)?.1));
+        let coff = || Some(format!("IMAGE_REL_AMD64_{}", COFF.get(raw as usize)?));
+        let name = match format {
+            Format::Elf => elf(),
+            Format::Coff => coff(),
+            Format::MachO => None,
+        };
+        name.unwrap_or_else(|| format!("relocation type {raw}"))
     }
 
     #[inline]
@@ -183,8 +218,8 @@ impl Architecture for X86_64 {
         match kind {
             Kind::None => Operand::None,
             Kind::Abs64 | Kind::Pc64 | Kind::GotOff64 | Kind::PltOff64 => Operand::Symbol,
-            Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 => Operand::LowSymbol,
-            Kind::Pc32 => Operand::NearSymbol,
+            Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 | Kind::Addr32 => Operand::LowSymbol,
+            Kind::Pc32 | Kind::Rel32(_) => Operand::NearSymbol,
             Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
             Kind::Plt32 => Operand::Branch,
             Kind::Got32
@@ -196,12 +231,24 @@ impl Architecture for X86_64 {
             | Kind::GotPcRel64 => Operand::Slot(SlotKind::Address),
             Kind::GotPc32 | Kind::GotPc64 => Operand::Got,
             Kind::Size32 | Kind::Size64 => Operand::Size,
+            Kind::Coff(kind) => kind.operand(),
         }
+    }
+
+    /// Only COFF's kinds are asked for: ELF has the addends in the table.
+    fn implicit_addend(kind: Kind, section: &[u8], offset: u64) -> Result<i64, FixupProblem> {
+        Ok(match kind {
+            Kind::Rel32(behind) => coff::word(section, offset)? - 4 - i64::from(behind),
+            Kind::Abs64 => i64::from_le_bytes(bytes_at(section, offset)?),
+            Kind::Addr32 => coff::word(section, offset)?,
+            Kind::Coff(kind) => kind.implicit_addend(section, offset)?,
+            _ => 0,
+        })
     }
 
     #[inline]
     fn branch_addend(kind: Kind) -> i64 {
-        if matches!(kind, Kind::Pc32 | Kind::Plt32) { -4 } else { 0 }
+        if matches!(kind, Kind::Pc32 | Kind::Plt32 | Kind::Rel32(_)) { -4 } else { 0 }
     }
 
     /// `call` is E8, `jmp` E9, a conditional jump 0F 80 to 0F 8F; the displacement is the instruction's last field,
@@ -236,6 +283,7 @@ impl Architecture for X86_64 {
             }
             // S + A - P, L + A - P, G + GOT + A - P, GOT + A - P: word32.
             Kind::Pc32
+            | Kind::Rel32(_)
             | Kind::Plt32
             | Kind::GotPcRel
             | Kind::GotPcRelX
@@ -256,6 +304,9 @@ impl Architecture for X86_64 {
             Kind::Got64 | Kind::GotOff64 | Kind::PltOff64 => {
                 *field(section, offset)? = fixup.got_relative().to_le_bytes();
             }
+            // S + A: word32, in either reading.
+            Kind::Addr32 => *field(section, offset)? = (either(fixup.absolute(), 32)? as u32).to_le_bytes(),
+            Kind::Coff(kind) => kind.apply(section, offset, fixup)?,
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! Static linkers define them when somebody refers to them: `__start_NAME` and `__stop_NAME` for sections whose names are
 //! C identifiers (GNU ld, "Input Section Example"; lld), `section$start$SEGMENT$SECTION` and `section$end$…` in Mach-O
-//! (ld64).
+//! (ld64). In COFF the sections' names do it: what is up to a `$` is one section to linkers, whose parts are sorted by what
+//! follows, so that programs put marks of their own in the first and the last (PE format, "Grouped Sections").
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,11 +13,14 @@ use super::symbols::Facts;
 use crate::error::LoadError;
 use crate::graph::{Format, Section, SymbolPlace};
 use crate::limits::{Limits, NameBudget};
+use crate::memory::Segment;
 
 /// The names of sections of which some object asks where they begin or end, with the addresses once they are known.
 /// Rarely any.
 #[derive(Default)]
 pub(crate) struct Bounds {
+    /// All sections with data stand in the order of their names.
+    by_name: bool,
     ends: BTreeMap<Vec<u8>, Option<Range<u64>>>,
 }
 
@@ -69,7 +73,8 @@ impl Bounds {
                 }
             }
         }
-        let mut wanted = Bounds::default();
+        let by_name = objects.iter().any(|object| object.graph.format == Format::Coff);
+        let mut wanted = Bounds { by_name, ..Bounds::default() };
         if !asked.is_empty() {
             let sections = objects.iter().flat_map(|object| &object.graph.sections);
             for section in sections.filter(|section| section.segment.is_some()) {
@@ -83,13 +88,16 @@ impl Bounds {
 
     #[inline]
     pub(super) fn includes(&self, section: &Section<'_>) -> bool {
+        if self.by_name {
+            return section.segment.is_some_and(|segment| segment != Segment::Code) && !section.zero_fill;
+        }
         !self.ends.is_empty() && self.ends.contains_key(section.name)
     }
 
     /// All sections that are to stand together, as object and section numbers, in the order in which they do.
     pub(super) fn sections(&self, objects: &[Object<'_>]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        if !self.ends.is_empty() {
+        if self.by_name || !self.ends.is_empty() {
             for (object, Object { graph, .. }) in objects.iter().enumerate() {
                 let sections = graph.sections.iter().enumerate();
                 let included = sections.filter(|(_, section)| self.includes(section));
@@ -102,6 +110,9 @@ impl Bounds {
 
     /// Notes the target addresses, once the sections have theirs.
     pub(super) fn measure(&mut self, objects: &[Object<'_>]) {
+        if self.ends.is_empty() {
+            return;
+        }
         for (object, section) in self.sections(objects) {
             let section = &objects[object].graph.sections[section];
             let (start, end) = (section.address, section.address.wrapping_add(section.size));

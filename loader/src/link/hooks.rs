@@ -1,7 +1,7 @@
 //! Initialisers and finalisers: arrays of function pointers in the image, in the order in which they run.
 
 use super::Object;
-use crate::graph::Role;
+use crate::graph::{Format, Role};
 
 /// What is to be run before the image is used and before it goes.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Hooks {
     /// `__dso_handle`, what the image's static destructors are registered under, if it registers any: also a static
     /// variable of a function has one, of an object without initialisers.
     pub(crate) dso_handle: Option<u64>,
+    /// The functions have the calling convention of Windows.
+    pub(crate) windows: bool,
 }
 
 /// An array of function pointers in the loaded image.
@@ -19,13 +21,13 @@ pub(crate) struct FunctionArray {
     pub(crate) address: u64,
     pub(crate) size: u64,
     pub(crate) backwards: bool,
-    priority: u16,
+    priority: u32,
 }
 
 impl FunctionArray {
     /// The section's name gave no priority: such finalisers run before all that have one.
     pub(crate) fn has_no_priority(&self) -> bool {
-        self.priority == u16::MAX
+        self.priority == u32::from(u16::MAX)
     }
 }
 
@@ -35,7 +37,8 @@ impl Hooks {
     }
 
     pub(super) fn of(objects: &[Object<'_>], dso_handle: Option<u64>) -> Self {
-        let mut hooks = Hooks { dso_handle, ..Hooks::default() };
+        let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
+        let mut hooks = Hooks { dso_handle, windows, ..Hooks::default() };
         let sections = objects.iter().flat_map(|object| &object.graph.sections);
         for section in sections.filter(|section| section.segment.is_some() && section.size != 0) {
             let array = |priority, backwards| FunctionArray {
@@ -52,9 +55,12 @@ impl Hooks {
                 Role::Plain | Role::EhFrame | Role::ExceptTable => {}
             }
         }
-        // Both sorts are stable: arrays of one priority run in the object's order, or backwards.
+        // Both sorts are stable: arrays of one priority run in the object's order, or backwards. C runtimes of Windows run
+        // all in order.
         hooks.initializers.sort_by_key(|array| array.priority);
-        hooks.finalizers.reverse();
+        if !windows {
+            hooks.finalizers.reverse();
+        }
         hooks.finalizers.sort_by_key(|array| std::cmp::Reverse(array.priority));
         hooks
     }

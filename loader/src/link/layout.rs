@@ -152,10 +152,10 @@ pub(super) fn assign<A: Architecture>(
         addresses.stubs = place(b".plt", 0, code + addresses.stubs_offset);
         addresses.commons = place(b"COMMON", 0, data + addresses.commons_offset);
     }
-    let first = Segment::ALL.into_iter().find(|segment| request.segments[segment.index()].size != 0);
+    let used = Segment::ALL.into_iter().filter(|segment| request.segments[segment.index()].size != 0);
     let code = bases[Segment::Code.index()];
     ImageAddresses {
-        image: first.map_or(0, |segment| bases[segment.index()]),
+        image: used.map(|segment| bases[segment.index()]).min().unwrap_or(0),
         code: code..code + request.segments[Segment::Code.index()].size as u64,
     }
 }

@@ -91,7 +91,8 @@ pub(crate) fn link<A: Architecture>(
         let symbols = symbols::classify::<A>(&object.graph);
         object.symbols = symbols.map_err(|error| error.of_object(object.graph.name))?;
     }
-    let several = objects.len() > 1 || anything_discarded;
+    let imports = objects.iter().any(|object| object.symbols.import_count != 0);
+    let several = objects.len() > 1 || anything_discarded || imports;
     let scope = if several { Scope::of(objects, limits)? } else { Scope::default() };
     for Object { graph, symbols, .. } in &mut *objects {
         symbols::place_commons(graph, symbols, limits)?;

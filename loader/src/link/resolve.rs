@@ -3,12 +3,13 @@
 use super::bounds::Bounds;
 use super::exports::{ExportBuilder, Exports};
 use super::layout::ImageAddresses;
-use super::scope::Scope;
-use super::symbols::{Facts, SymbolState};
+use super::scope::{Definition, Scope};
+use super::symbols::{Facts, IMPORT_PREFIX, SymbolState};
+use super::tables::SlotKey;
 use super::{Environment, Object};
-use crate::arch::Architecture;
+use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
-use crate::graph::{LinkGraph, Symbol, SymbolPlace};
+use crate::graph::{Format, LinkGraph, Symbol, SymbolPlace};
 use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 
@@ -37,6 +38,7 @@ pub(super) fn resolve<A: Architecture>(
             addresses_are_pointers: environment.memory.executes_here(),
             budget: &mut budget,
             uses_dso_handle: false,
+            imports: Vec::new(),
             unresolved: Vec::new(),
             unresolved_count: 0,
         };
@@ -52,10 +54,12 @@ pub(super) fn resolve<A: Architecture>(
             }
         }
         let uses_dso_handle = elsewhere.uses_dso_handle;
+        let imports = std::mem::take(&mut elsewhere.imports);
         let resolved = result.and_then(|()| elsewhere.into_result());
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
         symbols.uses_dso_handle = uses_dso_handle;
+        symbols.imports = imports;
         resolved.map_err(|error| error.of_object(objects[number].graph.name))?;
     }
     Ok(())
@@ -119,6 +123,8 @@ struct Elsewhere<'e, 'a> {
     addresses_are_pointers: bool,
     budget: &'e mut NameBudget,
     uses_dso_handle: bool,
+    /// As [`Symbols::imports`](super::symbols::Symbols::imports).
+    imports: Vec<(u32, u64)>,
     /// The first of those that nobody knows.
     unresolved: Vec<u32>,
     unresolved_count: usize,
@@ -141,9 +147,7 @@ impl Elsewhere<'_, '_> {
             SymbolPlace::Section(_) => self.check_discarded(&symbol, state.facts)?,
             SymbolPlace::Absolute => return Ok(()),
             SymbolPlace::Undefined if state.facts.has(Facts::REFERENCED) => {
-                let address = self.undefined(number, &symbol, &mut state.facts)?;
-                (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
-                return Ok(());
+                return self.undefined::<A>(number, &symbol, state, own);
             }
             // Named beside an operand that needs no symbol, as the GOT is.
             SymbolPlace::Undefined => {
@@ -169,11 +173,21 @@ impl Elsewhere<'_, '_> {
         let graph = &self.object.graph;
         let name = graph.symbols.name(&graph.symbols.get(number)?)?;
         let Some(meant) = self.scope.definition(name) else { return Ok(()) };
+        (state.address, state.flags) = self.definition::<A>(meant, own)?;
+        Ok(())
+    }
+
+    /// Address and flags of a definition.
+    fn definition<A: Architecture>(
+        &self,
+        meant: Definition,
+        own: &[SymbolState],
+    ) -> Result<(u64, u8), LoadError> {
         let object = &self.objects[meant.object as usize];
         let symbol = object.graph.symbols.get(meant.symbol as usize)?;
         let (value, flags) = A::symbol_value(symbol);
-        state.flags = if meant.object as usize == self.number { flags } else { A::foreign_flags(flags) };
-        state.address = match symbol.place {
+        let flags = if meant.object as usize == self.number { flags } else { A::foreign_flags(flags) };
+        let address = match symbol.place {
             SymbolPlace::Section(section) => {
                 let section = &object.graph.sections[section as usize];
                 let offset =
@@ -187,25 +201,94 @@ impl Elsewhere<'_, '_> {
                 states[meant.symbol as usize].address
             }
         };
-        Ok(())
+        Ok((address, flags))
     }
 
-    fn undefined(&mut self, number: usize, symbol: &Symbol, facts: &mut Facts) -> Result<u64, LoadError> {
+    fn undefined<A: Architecture>(
+        &mut self,
+        number: usize,
+        symbol: &Symbol,
+        state: &mut SymbolState,
+        own: &[SymbolState],
+    ) -> Result<(), LoadError> {
         let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
         self.uses_dso_handle |= name == DSO_HANDLE;
-        if let Some(address) = self.synthesized(name) {
-            facts.add(Facts::SYNTHESIZED);
-            return Ok(address);
+        let synthesized = self.synthesized(name);
+        if synthesized.is_some() {
+            state.facts.add(Facts::SYNTHESIZED);
         }
-        let found = std::str::from_utf8(name).ok().and_then(|name| self.resolver.resolve(name));
-        if found.is_none() && !facts.has(Facts::WEAK) {
+        if let Some(address) = synthesized.or_else(|| self.ask(name)) {
+            (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
+            return Ok(());
+        }
+        state.address = 0;
+        if state.facts.has(Facts::IMPORT) && self.import::<A>(number, name, state, own)? {
+            state.facts.add(Facts::SYNTHESIZED);
+            return Ok(());
+        }
+        if !state.facts.has(Facts::WEAK) {
             self.unresolved_count += 1;
             if self.unresolved.len() < UnresolvedSymbols::SHOWN {
                 self.unresolved.push(number as u32);
             }
+            return Ok(());
         }
-        Ok(found.unwrap_or(0))
+        match self.object.graph.symbols.weak_default(number) {
+            Some(default) => self.take_default::<A>(number, default as usize, state, own),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes `__imp_NAME` the symbol's GOT entry, which is to hold the address of NAME. Says whether there is a NAME.
+    #[cold]
+    fn import<A: Architecture>(
+        &mut self,
+        number: usize,
+        name: &[u8],
+        state: &mut SymbolState,
+        own: &[SymbolState],
+    ) -> Result<bool, LoadError> {
+        let Some(name) = name.strip_prefix(IMPORT_PREFIX) else { return Ok(false) };
+        let target = match self.scope.definition(name) {
+            Some(definition) => Some(self.definition::<A>(definition, own)?),
+            None => {
+                let address = self.synthesized(name).or_else(|| self.ask(name));
+                address.map(|address| A::external_value(address, self.addresses_are_pointers))
+            }
+        };
+        let key = SlotKey { symbol: number as u32, kind: SlotKind::Address, addend: 0 };
+        let Some(((address, flags), word)) = target.zip(self.object.tables.slot(key)) else {
+            return Ok(false);
+        };
+        state.address = self.object.addresses.slots.wrapping_add(word * A::SLOT_SIZE);
+        self.imports.push((number as u32, A::pointer_value(address, flags)));
+        Ok(true)
+    }
+
+    /// A weak external that nobody defines stands for another symbol of the object, which is none such itself.
+    #[cold]
+    fn take_default<A: Architecture>(
+        &mut self,
+        number: usize,
+        default: usize,
+        state: &mut SymbolState,
+        own: &[SymbolState],
+    ) -> Result<(), LoadError> {
+        let mut meant = own[default];
+        if meant.section == SymbolState::NO_SECTION && !meant.facts.has(Facts::WEAK) {
+            meant.facts.add(Facts::REFERENCED);
+            let known = self.unresolved.len();
+            self.fill_in::<A>(default, &mut meant, own)?;
+            // It is this symbol that relocations refer to.
+            self.unresolved[known..].fill(number as u32);
+        }
+        (state.address, state.flags) = (meant.address, meant.flags);
+        Ok(())
+    }
+
+    fn ask(&self, name: &[u8]) -> Option<u64> {
+        self.resolver.resolve(std::str::from_utf8(name).ok()?)
     }
 
     /// Names the loader defines itself come first: they mean this image.
@@ -213,7 +296,8 @@ impl Elsewhere<'_, '_> {
         let Object { graph, addresses, .. } = self.object;
         match name {
             b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
-            DSO_HANDLE | b"___dso_handle" | b"__ImageBase" => Some(self.image.image),
+            DSO_HANDLE | b"___dso_handle" => Some(self.image.image),
+            _ if graph.format == Format::Coff && is_image_base(name) => Some(self.image.image),
             _ => self.bounds.address(graph.format, name),
         }
     }
@@ -235,6 +319,11 @@ impl Elsewhere<'_, '_> {
         }
         Err(LoadError::Unresolved(report(&self.object.graph, &self.unresolved, self.unresolved_count)))
     }
+}
+
+/// The first byte of a COFF image, as Microsoft's and as GNU tools call it, on i386 with an underscore in front.
+fn is_image_base(name: &[u8]) -> bool {
+    matches!(name, b"__ImageBase" | b"___ImageBase" | b"__image_base__" | b"___image_base__")
 }
 
 /// What static destructors are registered under (Itanium C++ ABI, 3.3.5.3).

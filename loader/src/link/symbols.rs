@@ -2,7 +2,7 @@
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
-use crate::graph::{Binding, LinkGraph, Section, Symbol, SymbolKind, SymbolPlace};
+use crate::graph::{Binding, Format, LinkGraph, Section, Symbol, SymbolKind, SymbolPlace};
 use crate::limits::Limits;
 
 /// Facts about the symbols of an object.
@@ -16,6 +16,10 @@ pub(crate) struct Symbols {
     pub(crate) common_align: u64,
     /// Something refers to the `__dso_handle` of the image. Set by resolving.
     pub(crate) uses_dso_handle: bool,
+    /// How many are imports ([`Facts::IMPORT`]).
+    pub(crate) import_count: usize,
+    /// For imports that nobody defines as such, by number: the address that their GOT entries hold. Set by resolving.
+    pub(crate) imports: Vec<(u32, u64)>,
 }
 
 /// One symbol. Sixteen bytes: a relocation touches one cache line of these.
@@ -69,6 +73,8 @@ impl Facts {
     pub(crate) const COMMON: Facts = Facts(1024);
     /// The loader itself gave it its address.
     pub(crate) const SYNTHESIZED: Facts = Facts(2048);
+    /// A COFF symbol `__imp_NAME` that is not defined: a pointer to NAME, made here unless somebody has it.
+    pub(crate) const IMPORT: Facts = Facts(4096);
     /// What makes a symbol other than simply there, in this image.
     pub(crate) const SPECIAL: Facts =
         Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);
@@ -100,6 +106,10 @@ pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols
         let (mut section, mut facts) = (SymbolState::NO_SECTION, Facts::NONE);
         let (mut address, flags) = A::symbol_value(symbol);
         match symbol.place {
+            SymbolPlace::Undefined if is_import(graph, symbol)? => {
+                facts = Facts::EXTERNAL.and(Facts::IMPORT);
+                symbols.import_count += 1;
+            }
             SymbolPlace::Undefined | SymbolPlace::Absolute => facts = Facts::EXTERNAL,
             SymbolPlace::Common => facts = Facts::COMMON,
             SymbolPlace::Section(place) => {
@@ -128,6 +138,14 @@ pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols
         Ok(())
     })?;
     Ok(symbols)
+}
+
+/// What the names of imports begin with (PE format, "Import Name Type").
+pub(super) const IMPORT_PREFIX: &[u8] = b"__imp_";
+
+#[inline(always)]
+fn is_import(graph: &LinkGraph<'_>, symbol: Symbol) -> Result<bool, LoadError> {
+    Ok(graph.format == Format::Coff && graph.symbols.name(&symbol)?.starts_with(IMPORT_PREFIX))
 }
 
 #[inline(always)]

@@ -151,6 +151,12 @@ impl Plan {
             }
         };
         let operand = A::operand(kind);
+        if facts.has(Facts::IMPORT) && !facts.has(Facts::DEFINED_ELSEWHERE) {
+            // A pointer that is to be in this image, so in reach of all of it.
+            facts.add(Facts::SLOT.and(Facts::REFERENCED));
+            self.any = true;
+            return Ok(());
+        }
         if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT))
             || is_thread_local(operand)
         {
@@ -172,7 +178,7 @@ impl Plan {
                     false => state.flags,
                 };
                 let needs_stub = || A::needs_stub(kind, section.bytes, relocation.offset, flags);
-                let is_branch = may_use_stub::<A>(section, relocation, operand);
+                let is_branch = may_use_stub::<A>(section, kind, relocation);
                 if operand == Operand::LowSymbol && !external {
                     self.low_2gib = true;
                 } else if is_branch && (may_be_far || operand == Operand::Branch && needs_stub()) {
@@ -284,12 +290,17 @@ pub(super) fn stub_key<A: Architecture>(
     if !leads_with_addend::<A>(kind, facts) {
         return StubKey { symbol: relocation.symbol, kind: stub_kind, addend: 0 };
     }
+    let addend = addend::<A>(section, kind, relocation).wrapping_sub(A::branch_addend(kind));
+    StubKey { symbol: relocation.symbol, kind: stub_kind, addend }
+}
+
+/// The addend that is in the table and the field together, as the object has them.
+fn addend<A: Architecture>(section: &Section<'_>, kind: A::Kind, relocation: Relocation) -> i64 {
     let implicit = match section.relocations.has_implicit_addends() {
         true => A::implicit_addend(kind, section.bytes, relocation.offset).unwrap_or(0),
         false => 0,
     };
-    let addend = relocation.addend.wrapping_add(implicit).wrapping_sub(A::branch_addend(kind));
-    StubKey { symbol: relocation.symbol, kind: stub_kind, addend }
+    relocation.addend.wrapping_add(implicit)
 }
 
 /// Whether the addend of a branch tells where its stub leads. What others define is jumped to at its start, and an addend
@@ -340,13 +351,13 @@ fn host_is_low() -> bool {
 /// to the personality routine, the only external thing that unwind tables refer to.
 pub(super) fn may_use_stub<A: Architecture>(
     section: &Section<'_>,
+    kind: A::Kind,
     relocation: Relocation,
-    operand: Operand,
 ) -> bool {
-    match operand {
+    match A::operand(kind) {
         Operand::Branch | Operand::ImageOffset => true,
         Operand::NearSymbol if section.segment == Some(Segment::Code) => {
-            A::is_branch(section.bytes, relocation.offset, relocation.addend)
+            A::is_branch(section.bytes, relocation.offset, addend::<A>(section, kind, relocation))
         }
         Operand::LowSymbol => section.role == Role::EhFrame,
         _ => false,

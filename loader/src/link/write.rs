@@ -5,7 +5,7 @@
 
 use super::Object;
 use super::layout::ImageAddresses;
-use super::symbols::{Facts, SymbolState};
+use super::symbols::{Facts, SymbolState, Symbols};
 use super::tables::{SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, refuse, stub_key};
 use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
@@ -236,7 +236,7 @@ impl Link<'_, '_> {
             Operand::SectionOffset => state.address.wrapping_sub(self.home(state)?.address),
             Operand::SectionNumber => {
                 self.home(state)?;
-                u64::from(state.section) + 1
+                u64::from(state.section)
             }
             Operand::ThreadOffset | Operand::BlockOffset => {
                 return Err(FixupProblem::Unsupported("thread-local storage"));
@@ -376,7 +376,7 @@ impl Link<'_, '_> {
     ) -> Result<(), FixupProblem> {
         let Place { section, relocation, .. } = place;
         let state = &self.object.symbols.states[relocation.symbol as usize];
-        if !may_use_stub::<A>(section, *relocation, A::operand(kind)) {
+        if !may_use_stub::<A>(section, kind, *relocation) {
             return Err(problem);
         }
         let key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);
@@ -413,7 +413,11 @@ impl Link<'_, '_> {
 
     /// The address that a GOT entry or a stub is to lead to.
     fn pointer<A: Architecture>(&self, symbol: u32, addend: i64) -> u64 {
-        let state = &self.object.symbols.states[symbol as usize];
+        let Symbols { states, imports, .. } = &self.object.symbols;
+        if let Ok(found) = imports.binary_search_by_key(&symbol, |(import, _)| *import) {
+            return imports[found].1;
+        }
+        let state = &states[symbol as usize];
         A::pointer_value(state.address.wrapping_add_signed(addend), state.flags)
     }
 

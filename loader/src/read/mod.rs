@@ -3,6 +3,7 @@
 //! Readers only check and point: they copy nothing of the object and allocate in proportion to the section count.
 //! Another format is a folder here, a variant in [`Format`](crate::graph::Format) and an arm in [`parse`].
 
+pub(crate) mod coff;
 pub(crate) mod elf;
 
 use crate::error::LoadError;
@@ -13,20 +14,21 @@ use crate::limits::Limits;
 pub(crate) fn parse<'a>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'a>, LoadError> {
     match object {
         [0x7f, b'E', b'L', b'F', ..] => elf::parse(object, limits),
+        _ if coff::is_coff(object) => coff::parse(object, limits),
         _ => Err(foreign(object)),
     }
 }
 
 /// Names what the bytes are instead, as far as their first bytes tell.
 fn foreign(object: &[u8]) -> LoadError {
-    let unsupported = |what: &str| LoadError::Unsupported(format!("{what}; only ELF objects are loaded"));
+    let unsupported =
+        |what: &str| LoadError::Unsupported(format!("{what}; only ELF and COFF objects are loaded"));
     match object {
         [] => LoadError::UnknownFormat("it is empty".to_owned()),
         [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => {
             unsupported("this is a Mach-O file")
         }
         [0xca, 0xfe, 0xba, 0xbe, ..] => unsupported("this is a universal (fat) Mach-O file"),
-        [0x64, 0x86, ..] | [0x64, 0xaa, ..] | [0x4c, 0x01, ..] => unsupported("this is a COFF object"),
         [b'M', b'Z', ..] => unsupported("this is a PE image"),
         [b'B', b'C', 0xc0, 0xde, ..] => unsupported("this is LLVM bitcode"),
         [b'!', b'<', b'a', b'r', b'c', b'h', b'>', ..] => unsupported("this is an archive"),

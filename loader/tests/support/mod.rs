@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate and uses its part.
 
+pub mod coff;
 pub mod elf;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ pub const CLANG: &str = "clang-22";
 pub const CLANGXX: &str = "clang++-22";
 pub const LLD: &str = "ld.lld-22";
 pub const LLVM_MC: &str = "llvm-mc-22";
+pub const LLD_LINK: &str = "lld-link-22";
+pub const MINGW64: &str = "x86_64-w64-mingw32-g++";
+pub const MINGW32: &str = "i686-w64-mingw32-g++";
 
 /// Whether a tool runs here. If not, says so; with `OBJCACHE_REQUIRE_ALL=1` that fails the test.
 pub fn has(tool: &str) -> bool {

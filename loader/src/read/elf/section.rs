@@ -126,10 +126,10 @@ fn alignment(align: u64, name: &[u8], limits: &Limits) -> Result<u64, LoadError>
 /// `.init_array.N` runs by ascending N, plain `.init_array` last; `.ctors.N` counts the other way round, and runs
 /// from its end (the order that GNU ld's default script makes of them).
 fn role(kind: elf::SectionType, name: &[u8]) -> Role {
-    const LAST: u16 = u16::MAX;
+    const LAST: u32 = u16::MAX as u32;
     let suffix = || {
         let dot = name.iter().rposition(|byte| *byte == b'.')?;
-        std::str::from_utf8(&name[dot + 1..]).ok()?.parse::<u16>().ok()
+        std::str::from_utf8(&name[dot + 1..]).ok()?.parse::<u16>().ok().map(u32::from)
     };
     match kind {
         elf::SHT_PREINIT_ARRAY => Role::Initializers { priority: 0 },

@@ -1,0 +1,7 @@
+//! COFF objects: held against `lld-link`, called in process, mutated.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lld;
+mod whole;
