@@ -14,13 +14,14 @@ pub struct FixedMemory {
     base: u64,
     /// Where images go that must be low.
     low_base: u64,
+    page: u64,
     placement: Option<Box<dyn Placement>>,
 }
 
 impl FixedMemory {
     /// Code, then read-only data, then data, each on a page of 4 KiB of its own, from `base` up.
     pub fn at(base: u64) -> Self {
-        FixedMemory { base, low_base: base, placement: None }
+        FixedMemory { base, low_base: base, page: 4096, placement: None }
     }
 
     /// As [`at`](Self::at), except for the sections that `placement` gives an address of their own.
@@ -33,6 +34,12 @@ impl FixedMemory {
     #[must_use]
     pub fn or_low(self, low_base: u64) -> Self {
         FixedMemory { low_base, ..self }
+    }
+
+    /// For a machine with pages of that many bytes, a power of two, instead of 4 KiB: segments do not share one.
+    #[must_use]
+    pub fn with_pages_of(self, page: u64) -> Self {
+        FixedMemory { page: page.max(1), ..self }
     }
 }
 
@@ -56,7 +63,7 @@ unsafe impl MemoryManager for FixedMemory {
         let mut next = if request.low_2gib { self.low_base } else { self.base };
         let mut targets = [0; 3];
         for (target, segment) in targets.iter_mut().zip(request.segments) {
-            let align = (segment.align as u64).max(4096);
+            let align = (segment.align as u64).max(self.page);
             *target = next.checked_next_multiple_of(align).ok_or_else(beyond)?;
             next = target.checked_add(segment.size as u64).ok_or_else(beyond)?;
         }

@@ -1,0 +1,167 @@
+/* What is run on machines that are not this one: code of every kind that compilers make relocations for. It reports
+   numbers that are the same on all machines. Integers have 32 bits, so that none needs a library. */
+
+typedef unsigned int u32;
+typedef __SIZE_TYPE__ size_t;
+
+extern void host_report(const char *name, int value); /* functions and data of the launcher, far away */
+extern int host_add(int a, int b);
+extern int host_counter;
+extern int nobody(int) __attribute__((weak));
+extern int nobody_data __attribute__((weak));
+
+extern int more(int n); /* the other object */
+extern int more_data[4];
+extern void more_reports(void);
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define NOINLINE __attribute__((noinline))
+
+/* Static data with addresses; .data, .bss, common. */
+static NOINLINE int one(void) { return 1; }
+static NOINLINE int two(void) { return 2; }
+static int (*const constant_table[])(void) = {one, two};
+static int (*variable_table[])(void) = {two, one};
+const char *words[] = {"zero", "one", "three"};
+int counter = 40;
+int *pointer_to_counter = &counter;
+int zeros[5000];
+int *into_zeros = &zeros[4999];
+int common_one;
+short common_two[3];
+HIDDEN int hidden_data = 7;
+static int local_data = 3;
+static const int constants[] = {3, 1, 4, 1, 5, 9, 2, 6};
+static const double factors[] = {0.5, 1.25, 1.75};
+
+NOINLINE int through_tables(int n) { return constant_table[n & 1]() * 10 + variable_table[n & 1](); }
+
+NOINLINE int length(const char *text) {
+    int length = 0;
+    while (text[length]) { length++; }
+    return length;
+}
+
+NOINLINE HIDDEN int hidden(int a) { return a + hidden_data + local_data++; }
+
+/* A switch that becomes a table. */
+NOINLINE int choose(int n) {
+    switch (n) {
+    case 0: return host_add(n, 11);
+    case 1: return one() * 5;
+    case 2: return 33 + hidden(n);
+    case 3: return -4;
+    case 4: return more(n);
+    case 5: return counter;
+    case 6: return 77 * n;
+    case 7: return length(words[2]);
+    case 8: return constants[n - 3];
+    default: return -1;
+    }
+}
+
+NOINLINE int labels(int n) {
+    static void *const places[] = {&&first, &&second, &&third};
+    int sum = 0;
+    goto *places[n % 3];
+first:
+    sum += 100;
+second:
+    sum += 10;
+third:
+    return sum + n;
+}
+
+NOINLINE int floats(int n) {
+    double sum = 0.0;
+    for (int i = 0; i < n; i++) { sum = sum * factors[i % 3] + 3.1415926 * i; }
+    float single = (float)sum * 1.7f;
+    return (int)single;
+}
+
+NOINLINE int loops(u32 n) {
+    u32 hash = 2166136261u;
+    for (u32 i = 0; i < n; i++) {
+        hash = (hash ^ i) * 16777619u;
+        zeros[hash % 5000] += (int)i;
+        if ((hash & 255) == 3) { hash += (u32)more((int)(i & 7)); }
+    }
+    int sum = 0;
+    for (int i = 0; i < 5000; i++) { sum = sum * 31 + zeros[i]; zeros[i] = 0; }
+    return sum;
+}
+
+__attribute__((weak)) NOINLINE int weak_definition(void) { return 17; }
+NOINLINE int weak(void) { return (nobody ? nobody(1) : 3) + (&nobody_data ? nobody_data : 4) + weak_definition(); }
+
+NOINLINE int tail(int a) { return host_add(a, a + 1); }
+NOINLINE int recursive(int n) { return n < 2 ? n : recursive(n - 1) + recursive(n - 2); }
+NOINLINE int (*address_of(int n))(int, int) { extern int host_add(int, int); return n ? host_add : 0; }
+
+struct pair { int a; short b; char c; int rest[20]; };
+struct pair pair = {1, -2, 3, {4, 5, 6}};
+NOINLINE int structs(const struct pair *from) {
+    struct pair copy = *from;
+    copy.rest[7] += copy.b;
+    return copy.a * 1000 + copy.rest[1] * 100 + copy.rest[7] + copy.c;
+}
+
+static int constructed = 1;
+__attribute__((constructor)) static void construct(void) { constructed = constructed * 10 + hidden_data; }
+
+/* Relocations that compilers leave to assembler code. */
+#if defined(__riscv)
+__asm__(".text\n.globl asm_one\nasm_one: beqz a0, asm_two; jal t0, asm_link; addi a0, a0, 1; ret\n"
+        "asm_link: addi a0, a0, 10; jr t0\n"
+        ".globl asm_two\nasm_two: la a0, counter; lw a0, 0(a0); ret\n"
+        ".p2align 4\n.globl asm_three\nasm_three: lla a1, asm_number; lw a0, 0(a1); sw a0, %pcrel_lo(asm_store)(a1); ret\n"
+        ".globl asm_four\nasm_four: \nasm_store: auipc a1, %pcrel_hi(asm_stored); sw a0, %pcrel_lo(asm_store)(a1)\n"
+        "lla a0, asm_stored; lw a0, 0(a0); ret\n"
+        ".section .rodata.asm, \"a\"\n.p2align 2\nasm_number: .word asm_end - asm_start\n"
+        "asm_start: .byte 1\n.uleb128 asm_end - asm_start\n.byte asm_end - asm_start\n.half asm_end - asm_start\nasm_end:\n"
+        ".data\n.p2align 2\nasm_stored: .word 0\n.text\n");
+#define ASM 1
+#elif defined(__loongarch__)
+__asm__(".text\n.globl asm_one\nasm_one: beqz $a0, asm_two; blt $zero, $a0, asm_more; b asm_two\n"
+        "asm_more: addi.d $a0, $a0, 11; jr $ra\n"
+        ".globl asm_two\nasm_two: la.global $a0, counter; ld.w $a0, $a0, 0; jr $ra\n"
+        ".p2align 4\n.globl asm_four\nasm_four: la.local $a1, asm_stored; st.w $a0, $a1, 0; pcaddi $a1, %pcrel_20(asm_near)\n"
+        "ld.w $a0, $a1, 0; la.local $a1, asm_stored; ld.w $a1, $a1, 0; add.w $a0, $a0, $a1; jr $ra\n"
+        ".p2align 2\nasm_near: .word 0\n"
+        ".data\n.p2align 2\nasm_stored: .word 0\n.text\n");
+#define ASM 1
+#endif
+#ifdef ASM
+extern int asm_one(int), asm_two(void), asm_four(int);
+#endif
+
+void program(void) {
+    for (int n = 0; n < 10; n++) { host_report("choose", choose(n)); }
+    for (int n = 0; n < 4; n++) { host_report("labels", labels(n)); }
+    host_report("tables", through_tables(0) * 100 + through_tables(1));
+    host_report("length", length(words[0]) * 10 + length("immediate"));
+    host_report("floats", floats(20));
+    host_report("loops", loops(3000));
+    host_report("weak", weak());
+    host_report("tail", tail(20));
+    host_report("recursive", recursive(15));
+    host_report("address", address_of(1)(30, 4));
+    host_report("structs", structs(&pair));
+    host_report("constructed", constructed);
+    *into_zeros = 5;
+    host_report("pointers", zeros[4999] + *pointer_to_counter + (int)(into_zeros - zeros));
+    common_one += 3;
+    common_two[2] = 9;
+    host_report("common", common_one + common_two[2] + common_two[0]);
+    host_report("more", more_data[2] + more(3));
+    host_counter += 5;
+    host_report("host", host_counter > 1000 && host_add(1, 2) == 3);
+#ifdef ASM
+    host_report("asm", asm_one(0) * 100 + asm_one(5));
+    host_report("asm", asm_two() + asm_four(6));
+#else
+    host_report("asm", counter * 100 + 16);
+    host_report("asm", counter + 6);
+#endif
+    more_reports();
+}
