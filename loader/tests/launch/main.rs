@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadedImage, Loader, Segment, from_fn};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags};
+use object::{Object as _, ObjectSymbol as _};
 use support::*;
 
 /// A machine and how its code is made and run.
@@ -39,6 +39,8 @@ const FAR: u64 = 0x12_3450_0000;
 
 /// The largest pages that any of the machines has.
 const PAGE: u64 = 0x1_0000;
+
+const LLVM_READELF: &str = "llvm-readelf-22";
 
 const MACHINES: &[Machine] = &[
     Machine {
@@ -101,6 +103,16 @@ const MACHINES: &[Machine] = &[
         flags: &["--target=s390x-linux-gnu"],
         emulator: Some("qemu-s390x"),
         models: &[(&["-fPIC"], &[LOW, FAR]), (&["-fno-pic"], &[LOW])],
+    },
+    Machine {
+        name: "aarch64",
+        flags: &["--target=aarch64-linux-gnu"],
+        emulator: Some("qemu-aarch64"),
+        models: &[
+            (&["-fPIC"], &[NEAR, LOW, FAR]),
+            (&["-fno-pic"], &[NEAR, LOW]),
+            (&["-fno-pic", "-mcmodel=large"], &[FAR]),
+        ],
     },
     Machine {
         name: "arm",
@@ -215,23 +227,19 @@ fn image_file(image: &LoadedImage, map: &LinkMap) -> Vec<u8> {
     header.chain(segments.iter().flat_map(|(_, bytes, _)| bytes.iter().copied())).collect()
 }
 
-/// The kinds of the relocations in what is loaded of an object.
-fn kinds(object: &[u8]) -> BTreeSet<u32> {
-    let file = object::File::parse(object).unwrap();
-    let loaded = file.sections().filter(|section| {
-        matches!(section.flags(), object::SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & elf::ALLOC as u64 != 0)
-    });
-    let relocations = loaded.flat_map(|section| section.relocations().collect::<Vec<_>>());
-    let kinds = relocations.filter_map(|(_, relocation)| match relocation.flags() {
-        RelocationFlags::Elf { r_type } => Some(r_type.0),
-        _ => None,
-    });
-    kinds.collect()
+/// The names of the relocations of an object, as LLVM calls them. All that has any is loaded: there is no debug information.
+fn kinds(object: &[u8], what: &str) -> BTreeSet<String> {
+    let path = scratch(&format!("{what}.kinds.o"));
+    std::fs::write(&path, object).unwrap();
+    let output = Command::new(LLVM_READELF).arg("-r").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.split_whitespace().nth(2));
+    names.filter(|name| name.starts_with("R_")).map(str::to_owned).collect()
 }
 
 /// Runs the sources on a machine in all ways.
 fn launch(machine: &Machine) {
-    let tools = [CLANG, LLD].into_iter().chain(machine.emulator);
+    let tools = [CLANG, LLD, LLVM_READELF].into_iter().chain(machine.emulator);
     if !tools.map(has).fold(true, |all, one| all && one) {
         return;
     }
@@ -255,7 +263,7 @@ fn launch(machine: &Machine) {
                 assert_eq!(output, expected, "{} {:?} at {base:#x}", machine.name, objects.model);
                 images += 1;
             }
-            objects.files.iter().for_each(|(_, bytes)| executed.extend(kinds(bytes)));
+            objects.files.iter().for_each(|(_, bytes)| executed.extend(kinds(bytes, &what)));
         }
     }
     let mut text = format!("{}: {images} images, as lld's programs; relocation kinds", machine.name);
@@ -291,5 +299,6 @@ tests! {
     i386: "i386",
     powerpc64le: "powerpc64le",
     s390x: "s390x",
+    aarch64: "aarch64",
     arm: "arm",
 }

@@ -109,30 +109,75 @@ NOINLINE int structs(const struct pair *from) {
 static int constructed = 1;
 __attribute__((constructor)) static void construct(void) { constructed = constructed * 10 + hidden_data; }
 
-/* Relocations that compilers leave to assembler code. */
+/* Relocations that compilers rarely make, or leave to the assembler. `asm_sizes` are distances of 5, in fields of all
+   widths; `asm_far` are distances to a function and to an entry of the GOT. */
 #if defined(__riscv)
+#define DIFFERENCE(first, second, field) \
+    ".reloc ., R_RISCV_" first ", asm_end; .reloc ., R_RISCV_" second ", asm_start; " field "\n"
 __asm__(".text\n.globl asm_one\nasm_one: beqz a0, asm_two; jal t0, asm_link; addi a0, a0, 1; ret\n"
         "asm_link: addi a0, a0, 10; jr t0\n"
         ".globl asm_two\nasm_two: la a0, counter; lw a0, 0(a0); ret\n"
-        ".p2align 4\n.globl asm_three\nasm_three: lla a1, asm_number; lw a0, 0(a1); sw a0, %pcrel_lo(asm_store)(a1); ret\n"
-        ".globl asm_four\nasm_four: \nasm_store: auipc a1, %pcrel_hi(asm_stored); sw a0, %pcrel_lo(asm_store)(a1)\n"
-        "lla a0, asm_stored; lw a0, 0(a0); ret\n"
-        ".section .rodata.asm, \"a\"\n.p2align 2\nasm_number: .word asm_end - asm_start\n"
-        "asm_start: .byte 1\n.uleb128 asm_end - asm_start\n.byte asm_end - asm_start\n.half asm_end - asm_start\nasm_end:\n"
+        ".p2align 4\n.globl asm_three\nasm_three: lla a1, asm_stored\n"
+        "asm_store: auipc a1, %pcrel_hi(asm_stored); sw a0, %pcrel_lo(asm_store)(a1); lla a0, asm_stored; lw a0, 0(a0); ret\n"
+        ".section .rodata.asm, \"a\"\nasm_start: .byte 1, 2, 3, 4, 5\nasm_end:\n"
+        ".globl asm_sizes\nasm_sizes:\n"
+        DIFFERENCE("ADD8", "SUB8", ".byte 0") DIFFERENCE("ADD16", "SUB16", ".byte 0, 0")
+        DIFFERENCE("ADD32", "SUB32", ".byte 0, 0, 0, 0") DIFFERENCE("ADD64", "SUB64", ".byte 0, 0, 0, 0, 0, 0, 0, 0")
+        DIFFERENCE("SET8", "SUB8", ".byte 9") DIFFERENCE("SET16", "SUB16", ".byte 9, 9") DIFFERENCE("SET6", "SUB6", ".byte 9")
+        DIFFERENCE("SET_ULEB128", "SUB_ULEB128", ".byte 0x80, 0")
+        ".p2align 2\n.globl asm_far\nasm_far: .reloc ., R_RISCV_PLT32, host_add; .word 0\n"
+        ".reloc ., R_RISCV_GOT32_PCREL, counter; .word 0\n.reloc ., R_RISCV_32_PCREL, asm_start; .word 0\n"
         ".data\n.p2align 2\nasm_stored: .word 0\n.text\n");
-#define ASM 1
+enum { SIZES = 8 };
 #elif defined(__loongarch__)
+#define DIFFERENCE(width, field) ".reloc ., R_LARCH_ADD" width ", asm_end; .reloc ., R_LARCH_SUB" width ", asm_start; " field "\n"
 __asm__(".text\n.globl asm_one\nasm_one: beqz $a0, asm_two; blt $zero, $a0, asm_more; b asm_two\n"
         "asm_more: addi.d $a0, $a0, 11; jr $ra\n"
-        ".globl asm_two\nasm_two: la.global $a0, counter; ld.w $a0, $a0, 0; jr $ra\n"
-        ".p2align 4\n.globl asm_four\nasm_four: la.local $a1, asm_stored; st.w $a0, $a1, 0; pcaddi $a1, %pcrel_20(asm_near)\n"
-        "ld.w $a0, $a1, 0; la.local $a1, asm_stored; ld.w $a1, $a1, 0; add.w $a0, $a0, $a1; jr $ra\n"
+        ".globl asm_two\nasm_two: la.abs $a0, counter; lu12i.w $a1, %got_hi20(counter); ori $a1, $a1, %got_lo12(counter)\n"
+        "lu32i.d $a1, %got64_lo20(counter); lu52i.d $a1, $a1, %got64_hi12(counter); ld.d $a1, $a1, 0\n"
+        "bne $a0, $a1, asm_two; ld.w $a0, $a0, 0; jr $ra\n"
+        ".p2align 4\n.globl asm_three\nasm_three: la.local $a1, asm_stored; st.w $a0, $a1, 0; pcaddi $a1, %pcrel_20(asm_near)\n"
+        "ld.w $a0, $a1, 0; move $a3, $ra; .reloc ., R_LARCH_CALL30, asm_load; pcaddu12i $ra, 0; jirl $ra, $ra, 0\n"
+        "add.w $a0, $a0, $a1; jr $a3\n"
+        "asm_load: .reloc ., R_LARCH_PCADD_HI20, asm_stored; pcaddu12i $a1, 0\n"
+        ".reloc ., R_LARCH_PCADD_LO12, asm_load; ld.w $a1, $a1, 0; jr $ra\n"
         ".p2align 2\nasm_near: .word 0\n"
+        ".section .rodata.asm, \"a\"\nasm_start: .byte 1, 2, 3, 4, 5\nasm_end:\n"
+        ".globl asm_sizes\nasm_sizes:\n"
+        DIFFERENCE("8", ".byte 0") DIFFERENCE("16", ".byte 0, 0") DIFFERENCE("32", ".byte 0, 0, 0, 0")
+        DIFFERENCE("64", ".byte 0, 0, 0, 0, 0, 0, 0, 0") DIFFERENCE("6", ".byte 0") DIFFERENCE("_ULEB128", ".byte 0x80, 0")
+        ".p2align 2\n.globl asm_far\nasm_far: .word 0, 0\n.reloc ., R_LARCH_32_PCREL, asm_start; .word 0\n"
+        ".reloc ., R_LARCH_64_PCREL, asm_start; .word 0, 0\n"
         ".data\n.p2align 2\nasm_stored: .word 0\n.text\n");
-#define ASM 1
+enum { SIZES = 6 };
 #endif
-#ifdef ASM
-extern int asm_one(int), asm_two(void), asm_four(int);
+
+#if defined(__riscv) || defined(__loongarch__)
+extern int asm_one(int), asm_two(void), asm_three(int);
+extern const unsigned char asm_sizes[];
+extern const int asm_far[];
+
+static void assembler(void) {
+    int sum = 0, wrong = 0;
+    for (const unsigned char *byte = asm_sizes; byte < (const unsigned char *)asm_far; byte++) {
+        sum += *byte & 127; /* the mark of a long number aside */
+    }
+    host_report("branches", asm_one(0) * 100 + asm_one(5));
+    host_report("addresses", asm_two() + asm_three(6));
+    host_report("differences", sum / SIZES);
+    if (asm_far[0]) {
+        wrong += ((int (*)(int, int))((const char *)asm_far + asm_far[0]))(3, 4) != 7;
+        wrong += **(int **)((const char *)&asm_far[1] + asm_far[1]) != counter;
+    }
+    host_report("distances", ((const char *)&asm_far[2] + asm_far[2])[3] + wrong);
+}
+#else
+static void assembler(void) {
+    host_report("branches", counter * 100 + 16);
+    host_report("addresses", counter + 6);
+    host_report("differences", 5);
+    host_report("distances", 4);
+}
 #endif
 
 void program(void) {
@@ -156,12 +201,6 @@ void program(void) {
     host_report("more", more_data[2] + more(3));
     host_counter += 5;
     host_report("host", host_counter > 1000 && host_add(1, 2) == 3);
-#ifdef ASM
-    host_report("asm", asm_one(0) * 100 + asm_one(5));
-    host_report("asm", asm_two() + asm_four(6));
-#else
-    host_report("asm", counter * 100 + 16);
-    host_report("asm", counter + 6);
-#endif
+    assembler();
     more_reports();
 }
