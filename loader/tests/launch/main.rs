@@ -240,8 +240,8 @@ fn kinds(object: &[u8], what: &str) -> BTreeSet<String> {
 /// Runs the sources on a machine in all ways.
 fn launch(machine: &Machine) {
     let tools = [CLANG, LLD, LLVM_READELF].into_iter().chain(machine.emulator);
-    if !tools.map(has).fold(true, |all, one| all && one) {
-        return;
+    if tools.filter(|tool| !has(tool)).count() > 0 {
+        return; // All that are missing were named.
     }
     let expected = expected();
     let launcher = machine.compile(CLANG, &["-O1", "-fno-pic"], "launcher.c");
