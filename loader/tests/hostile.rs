@@ -457,6 +457,42 @@ proptest! {
     }
 }
 
+/// Or each of a thousand sections could have the same content and the same relocations: work out of all proportion.
+#[test]
+fn sections_and_tables_do_not_overlap() {
+    const BODY: usize = 4096;
+    let mut object = Object::default();
+    object.symbol("f", elf::GLOBAL | elf::FUNC, 1, 0);
+    for _ in 0..3 {
+        let section = object.section(".data", elf::WRITE, &[0; BODY]);
+        for number in 0..BODY as u64 / 8 {
+            section.relocate(8 * number, 1, 1, 0);
+        }
+    }
+    let sound = object.build();
+    // Section headers in order: null, the sections, then their relocations.
+    let headers = u64::from_le_bytes(sound[40..48].try_into().unwrap()) as usize;
+    let offset = |number: usize| headers + 64 * number + 24;
+    let count = usize::from(u16::from_le_bytes(sound[60..62].try_into().unwrap()));
+    let kind = |number: usize| u32::from_le_bytes(sound[offset(number) - 20..][..4].try_into().unwrap());
+    for (wanted, expected) in [(1, "sections: they overlap"), (4, "relocation tables: they overlap")] {
+        let mut lying = sound.clone();
+        let same: Vec<_> = (1..count).filter(|number| kind(*number) == wanted).collect();
+        let sizes = |number: usize| u64::from_le_bytes(sound[offset(number) + 8..][..8].try_into().unwrap());
+        assert!(same.len() >= 3);
+        // All of them where the first is, and as large as would be there if nothing else were.
+        let (first, most) = (sound[offset(same[0])..][..8].to_vec(), sound.len() as u64);
+        let start = u64::from_le_bytes(first[..].try_into().unwrap());
+        let size = ((most - start) / 24 * 24).max(sizes(same[0]));
+        for number in same {
+            lying[offset(number)..][..8].copy_from_slice(&first);
+            lying[offset(number) + 8..][..8].copy_from_slice(&size.to_le_bytes());
+        }
+        let message = refusal(&lying);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
 /// Tables may overlap in a file: a small object could have many groups that each name every section.
 #[test]
 fn groups_have_no_more_members_than_there_are_sections() {

@@ -39,3 +39,24 @@ fn foreign(object: &[u8]) -> LoadError {
         }
     }
 }
+
+/// Counts the bytes of the file that one kind of thing takes, sections or relocations. In a sound object nothing overlaps,
+/// so that all together take no more than there are: this is what keeps the work in proportion to the object.
+pub(crate) struct FileBudget {
+    left: usize,
+    what: &'static str,
+}
+
+impl FileBudget {
+    pub(crate) fn of(object: &[u8], what: &'static str) -> Self {
+        FileBudget { left: object.len(), what }
+    }
+
+    /// Takes `count` things of `size` bytes each.
+    #[inline]
+    pub(crate) fn spend(&mut self, count: usize, size: usize) -> Result<(), LoadError> {
+        let left = count.checked_mul(size).and_then(|bytes| self.left.checked_sub(bytes));
+        self.left = left.ok_or_else(|| LoadError::malformed(self.what, "they overlap in the file"))?;
+        Ok(())
+    }
+}

@@ -12,6 +12,7 @@ use crate::arch::{ElfIdentity, Machine};
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, RelocationTable, Section};
 use crate::limits::{Limits, NameBudget};
+use crate::read::FileBudget;
 use object::endian::Endian as _;
 use object::{BigEndian, LittleEndian};
 
@@ -33,9 +34,11 @@ fn parse_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<LinkGr
 
     let mut sections = vec![Section::NOT_LOADED; headers.len()];
     let mut budget = NameBudget::of(limits);
+    let mut content = FileBudget::of(object, "sections");
     for (number, (header, section)) in headers.iter().zip(&mut sections).enumerate() {
         section::read::<F>(section, object, header, number, &names, limits)?;
         budget.spend(section.name)?;
+        content.spend(section.bytes.len(), 1)?;
     }
     let symbols = Symbols::<F>::find(object, headers, limits)?;
     attach_relocations::<F>(object, headers, symbols.section(), &mut sections, limits)?;
@@ -116,6 +119,7 @@ fn attach_relocations<'a, F: Shape>(
     limits: &Limits,
 ) -> Result<(), LoadError> {
     let mut total = 0;
+    let mut entries = FileBudget::of(object, "relocation tables");
     for (number, header) in headers.iter().enumerate() {
         let kind = header.sh_type(order::<F>());
         if !matches!(kind, elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL)
@@ -140,6 +144,7 @@ fn attach_relocations<'a, F: Shape>(
         }
         let table = relocation_table::<F>(object, header, &what)?;
         total += table.len() as u64;
+        entries.spend(header.sh_size(order::<F>()).into() as usize, 1)?;
         if total > limits.relocations {
             return Err(LoadError::limit("the number of relocations", total, limits.relocations));
         }
