@@ -63,6 +63,12 @@ pub(crate) struct Section<'a> {
 }
 
 impl Section<'_> {
+    /// It is a part of the image's thread-local block.
+    #[inline]
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.role == Role::ThreadLocal
+    }
+
     /// [`Section::cuts`] of a section that is loaded as it is.
     pub(crate) const NO_CUTS: u32 = u32::MAX;
 
@@ -104,6 +110,8 @@ pub(crate) enum Role {
     },
     /// Call frame information.
     EhFrame,
+    /// A part of the thread-local block that each thread has: its initial content.
+    ThreadLocal,
     /// Language-specific unwind data: the image catches exceptions or cleans up.
     ExceptTable,
 }

@@ -13,6 +13,7 @@ use crate::events::{EventListener, ImageId};
 use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, Linked};
 use crate::memory::{FinalizedMemory, Segment};
 use crate::process;
+use crate::tls::{self, Module};
 use crate::unwind::UnwindRegistration;
 
 /// An object in memory. Dropping it runs its finalisers if its initialisers ran and the static destructors that its code
@@ -27,6 +28,8 @@ pub struct LoadedImage {
     initialized: AtomicBool,
     executes_here: bool,
     sizes: [usize; 3],
+    /// Frees the thread-local blocks. Before the memory, which has what new ones begin as.
+    threads: Option<Module>,
     memory: Box<dyn FinalizedMemory>,
 }
 
@@ -51,7 +54,7 @@ impl LoadedImage {
         announced: Option<Announced>,
         executes_here: bool,
     ) -> Self {
-        let Linked { memory, exports, hooks, unwind: _, sizes, image: _ } = linked;
+        let Linked { memory, exports, hooks, unwind: _, sizes, image: _, threads } = linked;
         LoadedImage {
             announced,
             unwind,
@@ -60,6 +63,7 @@ impl LoadedImage {
             initialized: AtomicBool::new(false),
             executes_here,
             sizes,
+            threads,
             memory,
         }
     }
@@ -157,10 +161,11 @@ impl Drop for LoadedImage {
         // Explicit, because the order is what makes it sound.
         self.announced = None;
         self.unwind = None;
+        self.threads = None;
     }
 }
 
-/// The order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run
+/// Thread-local objects of this thread first ([basic.start.term] of C++), then the order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run
 /// from the last to the first: finalisers without a priority, static destructors in the reverse of their registration,
 /// finalisers with a priority.
 ///
@@ -168,6 +173,9 @@ impl Drop for LoadedImage {
 /// The arrays must be in memory, their code and that of registered destructors trusted.
 #[allow(unsafe_code)] // Runs loaded code.
 unsafe fn finalize(hooks: &Hooks, initialized: bool) {
+    if let Some(handle) = hooks.dso_handle {
+        tls::run_and_forget(handle);
+    }
     let arrays = if initialized { &hooks.finalizers[..] } else { &[] };
     let (before, after) = arrays.split_at(arrays.partition_point(FunctionArray::has_no_priority));
     for array in before {

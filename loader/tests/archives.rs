@@ -35,10 +35,10 @@ fn library(name: &str) -> Option<PathBuf> {
 /// What later versions will do, and code that is made for a program of its own: data of others without the GOT.
 fn is_known(error: &LoadError) -> bool {
     match error {
-        LoadError::Unsupported(what) => what.contains("thread-local storage"),
+        LoadError::Unsupported(what) => what.contains("thread-local variable"),
         LoadError::Fixup(fixup) => {
             let problem = fixup.problem.to_string();
-            problem == "thread-local storage is not supported"
+            problem.contains("thread-local variable at a fixed distance")
                 || problem.ends_with("does not fit in 32 bits") && fixup.kind != "R_X86_64_PLT32"
         }
         _ => false,

@@ -275,15 +275,14 @@ fn liars_are_named() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    liar(|o| o.sections[1].flags |= elf::TLS, ".data: thread-local storage (SHF_TLS)");
     liar(|o| o.sections[1].flags |= elf::COMPRESSED, ".data: a compressed section (SHF_COMPRESSED)");
     liar(
         |o| _ = o.sections[0].relocate(0, 19, 1, 0),
-        "R_X86_64_TLSGD against `f`: thread-local storage is not supported",
+        "R_X86_64_TLSGD against `f`: a thread-local access to what is not thread-local is not supported",
     );
     liar(
         |o| _ = o.sections[0].relocate(0, 23, 1, 0),
-        "R_X86_64_TPOFF32 against `f`: thread-local storage is not supported",
+        "R_X86_64_TPOFF32 against `f`: a thread-local access to what is not thread-local is not supported",
     );
     liar(
         |o| {

@@ -7,8 +7,8 @@
 //! modulo 2^32. ARMv7-A is assumed: `blx` exists, a load into the pc changes the state, Thumb branches reach 16 MiB.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, bytes_at, change_u32, either, field,
-    insert, is_function, sign_extend, signed,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, ThreadBlock, bytes_at, change_u32,
+    either, field, insert, is_function, sign_extend, signed,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Symbol, SymbolPlace};
@@ -297,6 +297,7 @@ impl Architecture for Arm {
         is_host: cfg!(all(target_arch = "arm", target_endian = "little")),
     };
     const SLOT_SIZE: u64 = 4;
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::AfterPointer { gap: 8, bias: 0 };
     const STUB_SIZE: u64 = 8;
     const STUB_ALIGN: u64 = 4;
     const STUB_KINDS: &'static [&'static str] = &["arm", "thumb"];

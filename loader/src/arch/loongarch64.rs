@@ -7,8 +7,8 @@
 //! linker's, and so is the load from the GOT, which becomes an addition when the symbol is in reach.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, Relaxed, SlotKind, Stub, aligned, bytes_at,
-    change_bits, change_u32, field, insert, sign_extend, signed, uleb128,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, Relaxed, SlotKind, Stub, ThreadBlock,
+    aligned, bytes_at, change_bits, change_u32, field, insert, sign_extend, signed, uleb128,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -317,6 +317,7 @@ impl Architecture for LoongArch64 {
         is_host: cfg!(target_arch = "loongarch64"),
     };
     const SLOT_SIZE: u64 = 8;
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::AfterPointer { gap: 0, bias: 0 };
     const STUB_SIZE: u64 = 16;
     const STUB_ALIGN: u64 = 16;
     /// That of `b` and `bl`.

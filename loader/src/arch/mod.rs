@@ -136,6 +136,11 @@ pub(crate) trait Architecture {
     /// what a resolver gave.
     const RELAXES_EXTERNALS: bool = true;
 
+    /// Where a program's own thread-local block is from the thread pointer.
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::BeforePointer;
+    /// What is subtracted from a variable's offset in a thread-local block, where the ABI does (`@dtprel`).
+    const BLOCK_BIAS: u64 = 0;
+
     /// Code is aligned by relocations of operand [`Operand::Alignment`].
     const ALIGNS_BY_RELOCATION: bool = false;
 
@@ -302,6 +307,31 @@ pub(crate) enum Operand {
     BlockOffset,
     /// Nothing to fix up: padding that may be shortened, so that what follows is aligned.
     Alignment,
+}
+
+/// Where the thread-local block of a program is ("ELF Handling For Thread-Local Storage", section 3: variants II and I).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ThreadBlock {
+    /// It ends at the thread pointer.
+    BeforePointer,
+    /// It begins after a thread control block of `gap` bytes, and the thread pointer is `bias` bytes after that block's start.
+    AfterPointer { gap: u64, bias: u64 },
+}
+
+impl ThreadBlock {
+    /// Offset from the thread pointer of a block that is linked at `start`, modulo 2^64. `align` is a power of two.
+    pub(crate) fn offset(self, start: u64, size: u64, align: u64) -> u64 {
+        let low_bits = align.wrapping_sub(1);
+        match self {
+            ThreadBlock::BeforePointer => {
+                let gap = start.wrapping_add(size).wrapping_neg() & low_bits;
+                size.wrapping_add(gap).wrapping_neg()
+            }
+            ThreadBlock::AfterPointer { gap, bias } => {
+                gap.wrapping_add(start.wrapping_sub(gap) & low_bits).wrapping_sub(bias)
+            }
+        }
+    }
 }
 
 /// What a GOT entry holds.

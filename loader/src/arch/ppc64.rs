@@ -9,8 +9,8 @@
 //! brings r2 back. Code for Power10 needs no r2 (`NOTOC`), but the functions that it calls may: it, too, sets up r12.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, aligned, bytes_at, change_u32,
-    either, field, signed,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, ThreadBlock, aligned, bytes_at,
+    change_u32, either, field, signed,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Symbol, SymbolPlace};
@@ -294,9 +294,6 @@ static BY_NUMBER: [Support; 256] = {
     by_number
 };
 
-/// Thread-local blocks are addressed from 0x8000 after their start (ELF V2 ABI, 3.7.2).
-const BLOCK_BIAS: i64 = 0x8000;
-
 /// The symbol is not in this image: what is called there has another TOC.
 const EXTERNAL: u8 = 0x80;
 
@@ -339,6 +336,9 @@ impl Architecture for Ppc64 {
     const BRANCH_REACH: u64 = 1 << 25;
     const TRAP: &'static [u8] = &0x7fe0_0008u32.to_le_bytes(); // trap
     const GOT_BIAS: u64 = 0x8000;
+    // ELF V2 ABI, 3.7.2.
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::AfterPointer { gap: 0, bias: 0x7000 };
+    const BLOCK_BIAS: u64 = 0x8000;
 
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
         if format != Format::Elf {
@@ -409,7 +409,7 @@ impl Architecture for Ppc64 {
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         let value = match kind.value {
             Marker => return Ok(()),
-            Address | Toc | ThreadOffset => fixup.absolute() as i64,
+            Address | Toc | ThreadOffset | BlockOffset => fixup.absolute() as i64,
             LocalEntry => (fixup.absolute() as i64).wrapping_add(local_entry_distance(fixup.symbol_flags)?),
             Relative | SlotRelative(_) => fixup.relative(),
             Call | CallNoToc if fixup.through_stub => {
@@ -428,7 +428,6 @@ impl Architecture for Ppc64 {
             Call => fixup.relative().wrapping_add(local_entry_distance(fixup.symbol_flags)?),
             CallNoToc => fixup.relative(),
             TocOffset | Slot(_) => fixup.got_relative(),
-            BlockOffset => (fixup.absolute() as i64).wrapping_sub(BLOCK_BIAS),
         };
         kind.field.write(section, offset, value)
     }

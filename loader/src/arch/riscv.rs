@@ -7,8 +7,8 @@
 //! `ld.lld` has it, so that it is always in reach.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, SlotKind, Stub, aligned, bytes_at,
-    change_bits, change_u16, change_u32, field, insert, sign_extend, signed, uleb128,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, SlotKind, Stub, ThreadBlock, aligned,
+    bytes_at, change_bits, change_u16, change_u32, field, insert, sign_extend, signed, uleb128,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -171,6 +171,9 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
         is_host: cfg!(target_arch = "riscv32") && XLEN == 32 || cfg!(target_arch = "riscv64") && XLEN == 64,
     };
     const SLOT_SIZE: u64 = XLEN as u64 / 8;
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::AfterPointer { gap: 0, bias: 0 };
+    // The bias of `dtv` entries (RISC-V ELF psABI, "Thread Local Storage").
+    const BLOCK_BIAS: u64 = 0x800;
     const STUB_SIZE: u64 = 16;
     const STUB_ALIGN: u64 = 16;
     const ALIGNS_BY_RELOCATION: bool = true;

@@ -52,6 +52,14 @@ pub(crate) enum Kind {
     Rel32(u8),
     Addr32,
     Coff(coff::Common),
+    TlsGd,
+    TlsLd,
+    GotTpOff,
+    TlsDesc,
+    TpOff32,
+    TpOff64,
+    DtpOff32,
+    DtpOff64,
 }
 
 /// Numbers and names of the ELF relocations. Those of thread-local storage, dynamic linking and ABIs other than
@@ -148,6 +156,13 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         13 => Kind::Pc16,
         14 => Kind::Abs8,
         15 => Kind::Pc8,
+        17 => Kind::DtpOff64,
+        18 => Kind::TpOff64,
+        19 => Kind::TlsGd,
+        20 => Kind::TlsLd,
+        21 => Kind::DtpOff32,
+        22 | 44 | 47 | 50 => Kind::GotTpOff,
+        23 => Kind::TpOff32,
         24 => Kind::Pc64,
         25 => Kind::GotOff64,
         26 => Kind::GotPc32,
@@ -157,6 +172,9 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         31 => Kind::PltOff64,
         32 => Kind::Size32,
         33 => Kind::Size64,
+        34 | 45 | 48 | 51 => Kind::TlsDesc,
+        // TLSDESC_CALL: marks the call of the descriptor's function.
+        35 => Kind::None,
         _ => return None,
     })
 }
@@ -164,8 +182,7 @@ fn elf_kind(raw: u32) -> Option<Kind> {
 #[cold]
 fn elf_unsupported(raw: u32) -> &'static str {
     match raw {
-        16..=23 | 34..=36 | 44 | 45 | 47 | 48 | 50 | 51 => "thread-local storage",
-        5..=8 | 37 => "a relocation of the dynamic linker in an object file",
+        5..=8 | 16 | 36 | 37 => "a relocation of the dynamic linker in an object file",
         _ => "this kind of relocation",
     }
 }
@@ -232,6 +249,12 @@ impl Architecture for X86_64 {
             Kind::GotPc32 | Kind::GotPc64 => Operand::Got,
             Kind::Size32 | Kind::Size64 => Operand::Size,
             Kind::Coff(kind) => kind.operand(),
+            Kind::TlsGd => Operand::Slot(SlotKind::ThreadIndex),
+            Kind::TlsLd => Operand::Slot(SlotKind::ThreadModule),
+            Kind::GotTpOff => Operand::Slot(SlotKind::ThreadOffset),
+            Kind::TlsDesc => Operand::Slot(SlotKind::ThreadDescriptor),
+            Kind::TpOff32 | Kind::TpOff64 => Operand::ThreadOffset,
+            Kind::DtpOff32 | Kind::DtpOff64 => Operand::BlockOffset,
         }
     }
 
@@ -263,14 +286,16 @@ impl Architecture for X86_64 {
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         match kind {
             Kind::None => {}
-            // S + A: word64. Z + A: word64.
-            Kind::Abs64 | Kind::Size64 => *field(section, offset)? = fixup.absolute().to_le_bytes(),
+            // S + A: word64. Z + A: word64. @tpoff, @dtpoff: word64.
+            Kind::Abs64 | Kind::Size64 | Kind::TpOff64 | Kind::DtpOff64 => {
+                *field(section, offset)? = fixup.absolute().to_le_bytes()
+            }
             // S + A: word32, zero-extended.
             Kind::Abs32 => {
                 *field(section, offset)? = (unsigned(fixup.absolute(), 32)? as u32).to_le_bytes();
             }
-            // S + A: word32, sign-extended. Z + A: word32.
-            Kind::Abs32S | Kind::Size32 => {
+            // S + A: word32, sign-extended. Z + A, @tpoff, @dtpoff: word32.
+            Kind::Abs32S | Kind::Size32 | Kind::TpOff32 | Kind::DtpOff32 => {
                 *field(section, offset)? = (signed(fixup.absolute() as i64, 32)? as i32).to_le_bytes();
             }
             // S + A: word16.
@@ -289,7 +314,11 @@ impl Architecture for X86_64 {
             | Kind::GotPcRelX
             | Kind::RexGotPcRelX
             | Kind::Code4GotPcRelX
-            | Kind::GotPc32 => {
+            | Kind::GotPc32
+            | Kind::TlsGd
+            | Kind::TlsLd
+            | Kind::GotTpOff
+            | Kind::TlsDesc => {
                 *field(section, offset)? = (signed(fixup.relative(), 32)? as i32).to_le_bytes();
             }
             // S + A - P: word16.

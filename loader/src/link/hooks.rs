@@ -52,7 +52,7 @@ impl Hooks {
                 Role::InitializersBackwards { priority } => hooks.initializers.push(array(priority, true)),
                 Role::Finalizers { priority } => hooks.finalizers.push(array(priority, true)),
                 Role::FinalizersForwards { priority } => hooks.finalizers.push(array(priority, false)),
-                Role::Plain | Role::EhFrame | Role::ExceptTable => {}
+                Role::Plain | Role::EhFrame | Role::ExceptTable | Role::ThreadLocal => {}
             }
         }
         // Both sorts are stable: arrays of one priority run in the object's order, or backwards. C runtimes of Windows run

@@ -1,7 +1,7 @@
 //! Layout: an offset for every section, and how much memory that takes; then, once there is memory, addresses.
 //!
 //! Sections keep the objects' order within their segment, except that those of one name stand together when a symbol
-//! marks where they begin or end. After the sections come the loader's own: stubs behind the code, the GOT behind the
+//! marks where they begin or end, and so do the parts of the thread-local block. After the sections come the loader's own: stubs behind the code, the GOT behind the
 //! read-only data, zero-filled sections and common symbols behind the data, so that what has bytes is one run and what
 //! is zero another.
 
@@ -48,11 +48,12 @@ pub(super) fn arrange<A: Architecture>(
     limits: &Limits,
 ) -> Result<MemoryRequest, LoadError> {
     let mut cursor = Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() };
+    cursor.place_thread_locals(objects)?;
     cursor.place_bounded(objects, bounds)?;
     for zero_fill in [false, true] {
         for Object { graph, .. } in &mut *objects {
             for section in graph.sections.iter_mut().filter(|section| section.zero_fill == zero_fill) {
-                if !bounds.includes(section) {
+                if !bounds.includes(section) && !section.is_thread_local() {
                     cursor.place_section(section)?;
                 }
             }
@@ -71,6 +72,12 @@ pub(super) fn arrange<A: Architecture>(
     cursor.request(is_32_bit || objects.iter().any(|object| object.tables.low_2gib))
 }
 
+/// The parts of the thread-local block.
+pub(super) fn thread_locals<'o, 'a>(objects: &'o [Object<'a>]) -> impl Iterator<Item = &'o Section<'a>> {
+    let sections = objects.iter().flat_map(|object| &object.graph.sections);
+    sections.filter(|section| section.segment.is_some() && section.is_thread_local())
+}
+
 struct Cursor {
     ends: [u64; 3],
     aligns: [u64; 3],
@@ -78,10 +85,30 @@ struct Cursor {
 }
 
 impl Cursor {
+    /// The block that each thread gets a copy of: first what has content, then what is zero. Threads get it with its
+    /// greatest alignment, so it has that here.
+    fn place_thread_locals(&mut self, objects: &mut [Object<'_>]) -> Result<(), LoadError> {
+        let Some(align) = thread_locals(objects).map(|section| section.align).max() else { return Ok(()) };
+        self.place(Segment::ReadOnly, 0, align)?;
+        for zero_fill in [false, true] {
+            for Object { graph, .. } in &mut *objects {
+                for section in graph.sections.iter_mut().filter(|section| section.is_thread_local()) {
+                    if section.zero_fill == zero_fill {
+                        self.place_section(section)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Sections that stand together because a symbol marks their bounds.
     fn place_bounded(&mut self, objects: &mut [Object<'_>], bounds: &Bounds) -> Result<(), LoadError> {
         for (object, section) in bounds.sections(objects) {
-            self.place_section(&mut objects[object].graph.sections[section])?;
+            let section = &mut objects[object].graph.sections[section];
+            if !section.is_thread_local() {
+                self.place_section(section)?;
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod resolve;
 mod scope;
 mod symbols;
 mod tables;
+mod threads;
 mod write;
 
 pub(crate) use exports::Exports;
@@ -34,6 +35,7 @@ use crate::graph::{LinkGraph, Role};
 use crate::limits::Limits;
 use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
+use crate::tls::Module;
 use crate::unwind::{FrameTable, UnwindInfo};
 
 /// What a link works with besides the objects.
@@ -71,6 +73,8 @@ pub(crate) struct Linked {
     pub(crate) hooks: Hooks,
     pub(crate) unwind: UnwindInfo,
     pub(crate) sizes: [usize; 3],
+    /// The thread-local blocks, if there are any.
+    pub(crate) threads: Option<Module>,
     /// Target address of the first byte.
     pub(crate) image: u64,
 }
@@ -109,7 +113,8 @@ pub(crate) fn link<A: Architecture>(
     bounds.measure(objects);
     resolve::resolve::<A>(objects, &scope, &bounds, &image, environment)?;
     let exports = resolve::exports::<A>(objects)?;
-    write::write::<A>(objects, &image, *relax, &mut memory.working()?)?;
+    let threads = threads::serve::<A>(objects, environment)?;
+    write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
     let memory = memory.finalize()?;
 
     let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
@@ -118,6 +123,7 @@ pub(crate) fn link<A: Architecture>(
         exports,
         hooks: Hooks::of(objects, uses_dso_handle.then_some(image.image)),
         unwind: unwind_info(objects, image.code.clone()),
+        threads: threads.into_module(),
         sizes: request.segments.map(|segment| segment.size),
         image: image.image,
     })

@@ -6,12 +6,14 @@ use super::layout::ImageAddresses;
 use super::scope::{Definition, Scope};
 use super::symbols::{Facts, IMPORT_PREFIX, SymbolState};
 use super::tables::SlotKey;
+use super::threads::TLS_MODULE_BASE;
 use super::{Environment, Object};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
 use crate::graph::{Format, LinkGraph, Symbol, SymbolPlace};
 use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
+use crate::tls;
 
 /// Fills in all addresses. A weak symbol that nobody defines is zero; a strong one is an error, which names all.
 pub(super) fn resolve<A: Architecture>(
@@ -288,7 +290,8 @@ impl Elsewhere<'_, '_> {
     }
 
     fn ask(&self, name: &[u8]) -> Option<u64> {
-        self.resolver.resolve(std::str::from_utf8(name).ok()?)
+        let here = if self.addresses_are_pointers { tls::function(name) } else { None };
+        here.or_else(|| self.resolver.resolve(std::str::from_utf8(name).ok()?))
     }
 
     /// Names the loader defines itself come first: they mean this image.
@@ -298,6 +301,8 @@ impl Elsewhere<'_, '_> {
             b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
             DSO_HANDLE | b"___dso_handle" => Some(self.image.image),
             _ if graph.format == Format::Coff && is_image_base(name) => Some(self.image.image),
+            // `threads` knows where it is.
+            TLS_MODULE_BASE => Some(0),
             _ => self.bounds.address(graph.format, name),
         }
     }

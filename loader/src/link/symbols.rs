@@ -116,6 +116,9 @@ pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols
                 let home = &graph.sections[place as usize];
                 if home.segment.is_some() {
                     section = place;
+                    if home.is_thread_local() {
+                        facts = Facts::THREAD_LOCAL;
+                    }
                     address = offset_in(graph, number, home, address)?;
                 } else {
                     facts = not_loaded(symbol);

@@ -35,6 +35,14 @@ pub(crate) struct SlotKey {
     pub(crate) addend: i64,
 }
 
+impl SlotKey {
+    /// Of a relocation's slot. The one for the module is the same whatever the symbol.
+    pub(crate) fn of(kind: SlotKind, symbol: u32) -> Self {
+        let symbol = if kind == SlotKind::ThreadModule { 0 } else { symbol };
+        SlotKey { symbol, kind, addend: 0 }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct OtherSlot {
     key: SlotKey,
@@ -157,19 +165,20 @@ impl Plan {
             self.any = true;
             return Ok(());
         }
-        if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT))
-            || is_thread_local(operand)
-        {
+        if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT)) {
             check_target::<A>(graph, section, relocation, *facts, operand)?;
+        }
+        if is_thread_local(operand) && !facts.has(Facts::THREAD_LOCAL) && operand != MODULE {
+            if !facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
+                let problem = FixupProblem::Unsupported("a thread-local access to what is not thread-local");
+                return Err(refuse::<A>(graph, section, relocation, problem));
+            }
+            facts.add(Facts::THREAD_LOCAL);
         }
         match operand {
             Operand::None | Operand::Got | Operand::Size | Operand::Alignment => return Ok(()),
-            Operand::Symbol
-            | Operand::SectionOffset
-            | Operand::SectionNumber
-            | Operand::PairedLow
-            | Operand::ThreadOffset
-            | Operand::BlockOffset => {}
+            Operand::ThreadOffset | Operand::BlockOffset => {}
+            Operand::Symbol | Operand::SectionOffset | Operand::SectionNumber | Operand::PairedLow => {}
             Operand::LowSymbol | Operand::NearSymbol | Operand::Branch | Operand::ImageOffset => {
                 let external = facts.has(Facts::EXTERNAL);
                 let may_be_far = external || !self.everything_is_near;
@@ -198,8 +207,11 @@ impl Plan {
                 self.any = true;
             }
             Operand::Slot(slot) => {
-                self.other_slots.push(SlotKey { symbol: relocation.symbol, kind: slot, addend: 0 });
+                self.other_slots.push(SlotKey::of(slot, relocation.symbol));
                 self.any = true;
+                if slot == SlotKind::ThreadModule {
+                    return Ok(());
+                }
             }
         }
         facts.add(Facts::REFERENCED);
@@ -310,6 +322,9 @@ pub(super) fn leads_with_addend<A: Architecture>(kind: A::Kind, facts: Facts) ->
     !facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) || A::addend_leads(kind)
 }
 
+/// Has no symbol.
+const MODULE: Operand = Operand::Slot(SlotKind::ThreadModule);
+
 fn is_thread_local(operand: Operand) -> bool {
     match operand {
         Operand::ThreadOffset | Operand::BlockOffset => true,
@@ -327,15 +342,16 @@ fn check_target<A: Architecture>(
     operand: Operand,
 ) -> Result<(), LoadError> {
     let refuse = |problem| Err(refuse::<A>(graph, section, relocation, problem));
-    if is_thread_local(operand) {
-        refuse(FixupProblem::Unsupported("thread-local storage"))
-    } else if matches!(operand, Operand::None | Operand::Got | Operand::Size | Operand::Alignment) {
+    if matches!(operand, Operand::None | Operand::Got | Operand::Size | Operand::Alignment) {
         Ok(())
-    } else if facts.has(Facts::THREAD_LOCAL) {
-        refuse(FixupProblem::Unsupported("thread-local storage"))
+    } else if facts.has(Facts::THREAD_LOCAL) && !is_thread_local(operand) {
+        refuse(FixupProblem::Unsupported("the address of a thread-local variable"))
     } else if facts.has(Facts::INDIRECT) {
         refuse(FixupProblem::Unsupported("an indirect function (STT_GNU_IFUNC)"))
-    } else if is_unwind_table(section) || facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) {
+    } else if !facts.has(Facts::NOT_LOADED)
+        || is_unwind_table(section)
+        || facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE))
+    {
         Ok(())
     } else {
         refuse(FixupProblem::TargetNotLoaded)

@@ -7,6 +7,7 @@ use super::Object;
 use super::layout::ImageAddresses;
 use super::symbols::{Facts, SymbolState, Symbols};
 use super::tables::{SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, refuse, stub_key};
+use super::threads::Threads;
 use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
@@ -16,12 +17,13 @@ use crate::memory::{Segment, WorkingMemory};
 pub(super) fn write<A: Architecture>(
     objects: &[Object<'_>],
     image: &ImageAddresses,
+    threads: &Threads,
     relax: bool,
     working: &mut [WorkingMemory<'_>; 3],
 ) -> Result<(), LoadError> {
     fill_gaps::<A>(objects, working);
     for object in objects {
-        let link = Link { object, image, relax };
+        let link = Link { object, image, threads, relax };
         link.write_sections::<A>(working).map_err(|error| error.of_object(object.graph.name))?;
     }
     Ok(())
@@ -76,6 +78,7 @@ fn fill_with_traps(trap: &[u8], bytes: &mut [u8], start: usize) {
 struct Link<'l, 'a> {
     object: &'l Object<'a>,
     image: &'l ImageAddresses,
+    threads: &'l Threads,
     relax: bool,
 }
 
@@ -231,16 +234,15 @@ impl Link<'_, '_> {
         let target = match A::operand(kind) {
             Operand::None | Operand::Alignment => 0,
             Operand::Got => addresses.got,
-            Operand::Slot(slot) => self.slot::<A>(SlotKey { symbol, kind: slot, addend: 0 })?,
+            Operand::Slot(slot) => self.slot::<A>(SlotKey::of(slot, symbol))?,
             Operand::Size => self.size(symbol),
             Operand::SectionOffset => state.address.wrapping_sub(self.home(state)?.address),
             Operand::SectionNumber => {
                 self.home(state)?;
                 u64::from(state.section)
             }
-            Operand::ThreadOffset | Operand::BlockOffset => {
-                return Err(FixupProblem::Unsupported("thread-local storage"));
-            }
+            Operand::ThreadOffset => self.threads.thread_offset(state)?,
+            Operand::BlockOffset => self.threads.block_offset::<A>(state)?,
             Operand::Symbol
             | Operand::LowSymbol
             | Operand::NearSymbol
@@ -429,10 +431,28 @@ impl Link<'_, '_> {
         let slots = &mut read_only[addresses.slots_offset as usize..];
         for (key, word) in tables.slots() {
             let slot = &mut slots[(word * A::SLOT_SIZE) as usize..];
-            write_word::<A>(slot, self.pointer::<A>(key.symbol, key.addend)).map_err(|problem| {
+            self.write_slot::<A>(key, slot).map_err(|problem| {
                 let what = format!("GOT entry for `{}`", self.object.graph.symbol_label(key.symbol));
                 LoadError::malformed(what, problem.to_string())
             })?;
+        }
+        Ok(())
+    }
+
+    fn write_slot<A: Architecture>(&self, key: SlotKey, slot: &mut [u8]) -> Result<(), FixupProblem> {
+        if key.kind == SlotKind::Address {
+            return write_word::<A>(slot, self.pointer::<A>(key.symbol, key.addend));
+        }
+        let state = &self.object.symbols.states[key.symbol as usize];
+        let words = self.threads.slot::<A>(key.kind, state)?;
+        for (word, place) in words
+            .into_iter()
+            .zip(slot.chunks_exact_mut(A::SLOT_SIZE as usize))
+            .take(key.kind.words() as usize)
+        {
+            // Of 32 bits: offsets may be negative.
+            let word = if A::SLOT_SIZE == 4 { u64::from(word as u32) } else { word };
+            write_word::<A>(place, word)?;
         }
         Ok(())
     }

@@ -176,12 +176,12 @@ fn relative_to_the_toc() {
 }
 
 #[test]
-fn a_thread_local_block_is_addressed_from_its_middle() {
-    half("DTPREL16", to(0), Ok(0x8000));
-    half("DTPREL16_LO", to(0x1_8004), Ok(0x0004));
-    half("DTPREL16_HA", to(0x1_8004), Ok(1));
-    check("DTPREL64", [0, 0], to(0), Ok([0xffff_8000, 0xffff_ffff]));
-    check("DTPREL34", [0x0600_0000, 0x3863_0000], to(0x8004), Ok([0x0600_0000, 0x3863_0004]));
+fn offsets_of_thread_local_variables() {
+    half("DTPREL16", to(0x7fff), Ok(0x7fff));
+    half("DTPREL16_LO", plus(0, -0x8000), Ok(0x8000));
+    half("DTPREL16_HA", to(0x1_8004), Ok(2));
+    check("DTPREL64", [0, 0], plus(0, -0x8000), Ok([0xffff_8000, 0xffff_ffff]));
+    check("DTPREL34", [0x0600_0000, 0x3863_0000], to(4), Ok([0x0600_0000, 0x3863_0004]));
     half("TPREL16_HA", to(0x1_8004), Ok(2));
 }
 

@@ -148,6 +148,27 @@ fn a_field_must_be_inside_of_the_section() {
 }
 
 #[test]
+fn thread_local_variables() {
+    for kind in [TlsGd, TlsLd, GotTpOff, TlsDesc] {
+        check(kind, plus(0x2000, -4), word(0xffc));
+        check::<4>(kind, to(0x8000_1000), Err(out_of(32, 0x8000_0000)));
+    }
+    for kind in [TpOff32, DtpOff32] {
+        check(kind, plus(0, -16), word(-16i32 as u32));
+        check(kind, to(0x7fff_ffff), word(0x7fff_ffff));
+        check::<4>(kind, to(0x8000_0000), Err(out_of(32, 0x8000_0000)));
+    }
+    check(TpOff64, plus(0, -16), long(-16i64 as u64));
+    check(DtpOff64, plus(0x10, 8), long(0x18));
+    assert_eq!(X86_64::operand(TlsGd), Operand::Slot(SlotKind::ThreadIndex));
+    assert_eq!(X86_64::operand(TlsLd), Operand::Slot(SlotKind::ThreadModule));
+    assert_eq!(X86_64::operand(GotTpOff), Operand::Slot(SlotKind::ThreadOffset));
+    assert_eq!(X86_64::operand(TlsDesc), Operand::Slot(SlotKind::ThreadDescriptor));
+    assert_eq!(X86_64::operand(TpOff32), Operand::ThreadOffset);
+    assert_eq!(X86_64::operand(DtpOff32), Operand::BlockOffset);
+}
+
+#[test]
 fn a_stub_jumps_through_its_entry() {
     let mut stub = [0; 8];
     assert_eq!(X86_64::write_stub(0, &mut stub, 0x1000, Stub { slot: 0x2000, target: 0, got: 0 }), Ok(()));
@@ -185,7 +206,7 @@ fn each_number_has_a_name_and_a_kind_or_a_reason() {
     assert_eq!(X86_64::name(Format::Elf, 4), "R_X86_64_PLT32");
     assert_eq!(X86_64::name(Format::Elf, 42), "R_X86_64_REX_GOTPCRELX");
     assert_eq!(X86_64::name(Format::Elf, 99), "relocation type 99");
-    assert_eq!(X86_64::kind(Format::Elf, 23), Err("thread-local storage"));
+    assert_eq!(X86_64::kind(Format::Elf, 16), Err("a relocation of the dynamic linker in an object file"));
     assert!(X86_64::kind(Format::Elf, u32::MAX).is_err());
 }
 

@@ -62,7 +62,9 @@ pub(super) fn read<'a, F: Shape>(
         section.size = header.sh_size(order::<F>()).into();
         section.align = alignment(header.sh_addralign(order::<F>()).into(), name, limits)?;
         // What is among the code is code: tables need zeros behind them, not traps.
-        if section.segment != Some(Segment::Code) {
+        if header.sh_flags(order::<F>()).0 & elf::SHF_TLS.0 != 0 {
+            section.role = Role::ThreadLocal;
+        } else if section.segment != Some(Segment::Code) {
             section.role = role(header.sh_type(order::<F>()), name);
         }
         section.zero_fill = header.sh_type(order::<F>()) == elf::SHT_NOBITS;
@@ -93,8 +95,9 @@ fn segment<F: Shape>(header: &Header<F>, name: &[u8]) -> Result<Option<Segment>,
     if has(elf::SHF_COMPRESSED) {
         return unsupported("a compressed section (SHF_COMPRESSED) that is to be loaded");
     }
-    if has(elf::SHF_TLS) && header.sh_size(order::<F>()).into() != 0 {
-        return unsupported("thread-local storage (SHF_TLS)");
+    if has(elf::SHF_TLS) {
+        // What threads begin with; nobody writes to it.
+        return Ok(Some(Segment::ReadOnly));
     }
     match (has(elf::SHF_EXECINSTR), has(elf::SHF_WRITE)) {
         (true, true) => unsupported("a section that is both writable and executable"),

@@ -1,0 +1,217 @@
+//! Thread-local storage: where the image's variables are in each thread, and those of others that it refers to.
+//!
+//! Linked for elsewhere, the image is the program: its block is where a static linker has it, at a fixed distance from the
+//! thread pointer. In this process it comes late, so most blocks are made when a thread first asks for them
+//! ([`crate::tls`]); only code that knows no other way (initial-exec, local-exec) takes from what was set aside in every
+//! thread from its beginning.
+
+use super::layout::thread_locals;
+use super::symbols::{Facts, SymbolState};
+use super::tables::refuse;
+use super::{Environment, Object};
+use crate::arch::{Architecture, Operand, SlotKind};
+use crate::error::{FixupProblem, LoadError};
+use crate::graph::{LinkGraph, Relocation};
+use crate::resolver::SymbolResolver;
+use crate::tls::{self, Module, Template};
+
+/// How the image gets at thread-local variables.
+#[derive(Default)]
+pub(crate) struct Threads {
+    template: Template,
+    /// From the thread pointer to the block, if that is the same in every thread.
+    offset: Option<u64>,
+    /// The blocks of threads that asked for one.
+    module: Option<Module>,
+    executes_here: bool,
+}
+
+/// The start of the image's block, as a name: descriptors of the local-dynamic model are for this.
+pub(super) const TLS_MODULE_BASE: &[u8] = b"_TLS_MODULE_BASE_";
+
+/// The block that the sections make up. They need not stand together when they were placed one by one.
+fn template(objects: &[Object<'_>]) -> Template {
+    let mut template = Template::default();
+    let mut end = 0;
+    let mut content_end = 0;
+    for section in thread_locals(objects) {
+        let section_end = section.address.saturating_add(section.size);
+        if template.align == 0 || section.address < template.address {
+            template.address = section.address;
+        }
+        template.align = template.align.max(section.align);
+        end = section_end.max(end);
+        if !section.zero_fill {
+            content_end = section_end.max(content_end);
+        }
+    }
+    template.size = end.wrapping_sub(template.address);
+    template.content = content_end.saturating_sub(template.address);
+    template
+}
+
+/// Finds a place for the block. The sections have their addresses, the symbols theirs.
+pub(super) fn serve<A: Architecture>(
+    objects: &mut [Object<'_>],
+    environment: &Environment<'_>,
+) -> Result<Threads, LoadError> {
+    let executes_here = environment.memory.executes_here();
+    let template = template(objects);
+    for Object { graph, symbols, .. } in &mut *objects {
+        for (number, state) in symbols.states.iter_mut().enumerate().filter(|(_, state)| is_external(state)) {
+            find(graph, number, state, &template, environment.resolver, executes_here)?;
+        }
+    }
+    let mut threads = Threads { template, executes_here, ..Threads::default() };
+    let Template { address, size, align, .. } = template;
+    if align == 0 {
+        return Ok(threads);
+    }
+    if !executes_here {
+        threads.offset = Some(A::THREAD_BLOCK.offset(address, size, align));
+    } else if let Some((object, section, relocation)) = first_at_fixed_offset::<A>(objects) {
+        let served = match is_zero(objects) {
+            true => tls::set_aside(size, align),
+            false => Err("an initialised thread-local variable at a fixed distance from the thread pointer \
+                          (initial-exec, local-exec), of which running threads have no copy,"),
+        };
+        let object = &objects[object].graph;
+        let refuse = |what| {
+            let error =
+                refuse::<A>(object, &object.sections[section], relocation, FixupProblem::Unsupported(what));
+            error.of_object(object.name)
+        };
+        threads.offset = Some(served.map_err(refuse)?);
+    } else {
+        let module = tls::Module::new(template).map_err(|why| LoadError::Unsupported(why.to_owned()))?;
+        threads.module = Some(module);
+    }
+    Ok(threads)
+}
+
+/// A variable that is not the image's becomes its offset from the thread pointer.
+#[cold]
+fn find(
+    graph: &LinkGraph<'_>,
+    number: usize,
+    state: &mut SymbolState,
+    template: &Template,
+    resolver: &dyn SymbolResolver,
+    executes_here: bool,
+) -> Result<(), LoadError> {
+    let name = graph.symbols.name(&graph.symbols.get(number)?)?;
+    if name == TLS_MODULE_BASE {
+        state.address = template.address;
+        state.facts.remove(Facts::EXTERNAL);
+    } else if state.address != 0 {
+        let offset = match std::str::from_utf8(name) {
+            Ok(name) if executes_here => tls::thread_offset(state.address, || resolver.resolve(name)),
+            _ => Err("a thread-local variable of another image"),
+        };
+        state.address = offset.map_err(|why| {
+            let what = format!("`{}`: {why}", graph.symbol_label(number as u32));
+            LoadError::Unsupported(what).of_object(graph.name)
+        })?;
+    }
+    Ok(())
+}
+
+fn is_external(state: &SymbolState) -> bool {
+    state.facts.has(Facts::THREAD_LOCAL)
+        && state.facts.has(Facts::EXTERNAL)
+        && state.facts.has(Facts::REFERENCED)
+}
+
+/// The first relocation that wants one of the image's own variables at the same offset in all threads.
+fn first_at_fixed_offset<A: Architecture>(objects: &[Object<'_>]) -> Option<(usize, usize, Relocation)> {
+    for (object, Object { graph, symbols, .. }) in objects.iter().enumerate() {
+        for (number, section) in graph.sections.iter().enumerate().filter(|(_, s)| s.segment.is_some()) {
+            let found = section.relocations.iter().find(|relocation| {
+                let operand = A::kind(graph.format, relocation.raw_kind).map(A::operand);
+                let is_fixed =
+                    matches!(operand, Ok(Operand::ThreadOffset | Operand::Slot(SlotKind::ThreadOffset)));
+                is_fixed && !symbols.states[relocation.symbol as usize].facts.has(Facts::EXTERNAL)
+            });
+            if let Some(relocation) = found {
+                return Some((object, number, relocation));
+            }
+        }
+    }
+    None
+}
+
+/// All variables begin as zero.
+fn is_zero(objects: &[Object<'_>]) -> bool {
+    let mut with_content = thread_locals(objects).filter(|section| !section.zero_fill);
+    with_content.all(|section| section.relocations.len() == 0 && section.bytes.iter().all(|byte| *byte == 0))
+}
+
+impl Threads {
+    /// What keeps the blocks, for as long as the image lives.
+    pub(super) fn into_module(self) -> Option<Module> {
+        self.module
+    }
+
+    /// `S - TP`.
+    pub(super) fn thread_offset(&self, state: &SymbolState) -> Result<u64, FixupProblem> {
+        if is_external(state) {
+            return Ok(state.address);
+        }
+        let offset =
+            self.offset.ok_or(FixupProblem::Unsupported("a thread-local variable at a fixed offset"))?;
+        Ok(offset.wrapping_add(self.offset_in_block(state)?))
+    }
+
+    /// `@dtpoff`: from what the module's number stands for.
+    pub(super) fn block_offset<A: Architecture>(&self, state: &SymbolState) -> Result<u64, FixupProblem> {
+        if is_external(state) {
+            return Err(FixupProblem::Unsupported(
+                "a thread-local variable of another image in this one's block",
+            ));
+        }
+        let offset = self.offset_in_block(state)?;
+        let block = if self.executes_here { self.offset.unwrap_or(0) } else { 0 };
+        Ok(block.wrapping_add(offset).wrapping_sub(A::BLOCK_BIAS))
+    }
+
+    /// Both words of a GOT entry for a thread-local variable; of one word the second is 0.
+    pub(super) fn slot<A: Architecture>(
+        &self,
+        kind: SlotKind,
+        state: &SymbolState,
+    ) -> Result<[u64; 2], FixupProblem> {
+        let own = |offset| Ok([self.module_word(), offset]);
+        match kind {
+            SlotKind::Address | SlotKind::ThreadOffset => Ok([self.thread_offset(state)?, 0]),
+            SlotKind::BlockOffset => Ok([self.block_offset::<A>(state)?, 0]),
+            SlotKind::ThreadModule => own(0),
+            SlotKind::ThreadIndex if is_external(state) => Ok([tls::IN_EVERY_THREAD, state.address]),
+            SlotKind::ThreadIndex => own(self.block_offset::<A>(state)?),
+            SlotKind::ThreadDescriptor if !self.executes_here => {
+                Err(FixupProblem::Unsupported("a thread-local descriptor without a dynamic linker"))
+            }
+            SlotKind::ThreadDescriptor => match &self.module {
+                Some(module) if !is_external(state) => Ok(module.descriptor(self.offset_in_block(state)?)),
+                _ => Ok(tls::descriptor_of(self.thread_offset(state)?)),
+            },
+        }
+    }
+
+    /// What a static linker writes for the program, or what this process's `__tls_get_addr` for objects understands.
+    fn module_word(&self) -> u64 {
+        const THE_PROGRAM: u64 = 1;
+        match &self.module {
+            Some(module) => module.word(),
+            None if self.executes_here => tls::IN_EVERY_THREAD,
+            None => THE_PROGRAM,
+        }
+    }
+
+    fn offset_in_block(&self, state: &SymbolState) -> Result<u64, FixupProblem> {
+        let offset = state.address.wrapping_sub(self.template.address);
+        match offset <= self.template.size && self.template.align != 0 {
+            true => Ok(offset),
+            false => Err(FixupProblem::Unsupported("a thread-local access to what is not thread-local")),
+        }
+    }
+}

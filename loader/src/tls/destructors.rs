@@ -1,0 +1,121 @@
+//! Destructors of thread-local C++ objects: registered with the C library for their thread, forgotten when the image goes.
+//!
+//! The C library runs them in order with all others when the thread ends (Itanium C++ ABI, 3.3.6.4), but what it would
+//! call may be gone by then. So it is given a function of our own, which looks whether the image still is there. An image
+//! that is dropped runs what the dropping thread registered; what other threads did is forgotten, since nobody can run
+//! it in their place.
+#![allow(unsafe_code)] // Calls of loaded code by address.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::process;
+
+type Destructor = unsafe extern "C" fn(*mut c_void);
+type Register = unsafe extern "C" fn(Destructor, *mut c_void, *mut c_void) -> c_int;
+
+/// What is registered, by the handle of the image that did.
+static REGISTERED: LazyLock<Mutex<HashMap<u64, Vec<Arc<Entry>>>>> = LazyLock::new(Mutex::default);
+
+struct Entry {
+    image: u64,
+    thread: Thread,
+    /// Locked while it runs. `None`: it did, or will not.
+    pending: Mutex<Option<Pending>>,
+}
+
+#[derive(Clone, Copy)]
+struct Pending {
+    destructor: Destructor,
+    object: *mut c_void,
+}
+
+// SAFETY: other threads only forget it.
+unsafe impl Send for Pending {}
+
+/// Names a thread as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Thread(usize);
+
+impl Thread {
+    fn current() -> Self {
+        thread_local!(static SOMETHING: Cell<u8> = const { Cell::new(0) });
+        SOMETHING.with(|something| Thread(something.as_ptr() as usize))
+    }
+}
+
+/// The C library's part of it.
+fn register_function() -> Option<Register> {
+    static FOUND: OnceLock<Option<u64>> = OnceLock::new();
+    let address = FOUND.get_or_init(|| process::function(c"__cxa_thread_atexit_impl"));
+    // SAFETY: that is glibc's and other C libraries' function of this type, which C++ runtimes call.
+    address.map(|address| unsafe { std::mem::transmute::<usize, Register>(address as usize) })
+}
+
+/// The address of `__cxa_thread_atexit` for objects; `None` where the C library has no part in it.
+pub(crate) fn function() -> Option<u64> {
+    register_function()?;
+    Some(thread_atexit as unsafe extern "C" fn(_, _, _) -> _ as usize as u64)
+}
+
+/// # Safety
+/// As `__cxa_thread_atexit`: the destructor may be called with the object when this thread ends. `image` is the
+/// `__dso_handle` of the image that has it.
+unsafe extern "C" fn thread_atexit(destructor: Destructor, object: *mut c_void, image: *mut c_void) -> c_int {
+    const FAILED: c_int = -1;
+    let Some(register) = register_function() else { return FAILED };
+    let pending = Mutex::new(Some(Pending { destructor, object }));
+    let entry = Arc::new(Entry { image: image as u64, thread: Thread::current(), pending });
+    let argument = Arc::into_raw(Arc::clone(&entry)).cast_mut().cast();
+    // An address of this library, which has to stay as long as there is something to call.
+    let library = (&raw const REGISTERED).cast_mut().cast();
+    REGISTERED.lock().entry(image as u64).or_default().push(entry);
+    // SAFETY: the function takes back the entry that it is called with once.
+    unsafe { register(run, argument, library) }
+}
+
+/// Called by the C library when the thread ends.
+unsafe extern "C" fn run(entry: *mut c_void) {
+    // SAFETY: `thread_atexit` gave this entry away, and the C library calls with it once.
+    let entry = unsafe { Arc::from_raw(entry.cast::<Entry>().cast_const()) };
+    // Held while it runs, so that the image stays.
+    let mut pending = entry.pending.lock();
+    if let Some(Pending { destructor, object }) = pending.take() {
+        // SAFETY: code of a live image, which waits for this lock before it goes, registered this call for now.
+        unsafe { destructor(object) };
+    }
+    drop(pending);
+    let mut registered = REGISTERED.lock();
+    if let Some(entries) = registered.get_mut(&entry.image) {
+        entries.retain(|other| !Arc::ptr_eq(other, &entry));
+        if entries.is_empty() {
+            registered.remove(&entry.image);
+        }
+    }
+}
+
+/// Runs what this thread registered for an image that goes, last first; what others did is forgotten, once those that are
+/// at it are done.
+pub(crate) fn run_and_forget(image: u64) {
+    let this = Thread::current();
+    // Destructors may register further ones.
+    let take = || REGISTERED.lock().remove(&image);
+    while let Some(entries) = take() {
+        for entry in entries.iter().rev() {
+            if entry.thread != this {
+                entry.pending.lock().take();
+                continue;
+            }
+            // One that is locked by this thread is running, and drops the image.
+            let pending = entry.pending.try_lock().and_then(|mut pending| pending.take());
+            if let Some(Pending { destructor, object }) = pending {
+                // SAFETY: the image still is there, and so is the object: this is its thread.
+                unsafe { destructor(object) };
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! A host on which thread-local variables are not served: whatever needs them is refused.
+
+use super::Template;
+
+/// None of these is ever made.
+pub(crate) enum Module {}
+
+const REFUSED: &str = "thread-local storage on this system";
+
+impl Module {
+    pub(crate) fn new(_template: Template) -> Result<Self, &'static str> {
+        Err(REFUSED)
+    }
+
+    pub(crate) fn word(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(crate) fn descriptor(&self, _offset: u64) -> [u64; 2] {
+        match *self {}
+    }
+}
+
+pub(crate) fn set_aside(_size: u64, _align: u64) -> Result<u64, &'static str> {
+    Err(REFUSED)
+}
+
+pub(crate) fn thread_offset(
+    _address: u64,
+    _again: impl FnOnce() -> Option<u64> + Send,
+) -> Result<u64, &'static str> {
+    Err(REFUSED)
+}
+
+pub(crate) fn descriptor_of(_offset: u64) -> [u64; 2] {
+    [0; 2]
+}
+
+pub(crate) fn get_addr() -> Option<u64> {
+    None
+}
+
+pub(crate) fn thread_atexit() -> Option<u64> {
+    None
+}
+
+pub(crate) fn run_and_forget(_dso_handle: u64) {}
