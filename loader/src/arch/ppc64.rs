@@ -402,6 +402,10 @@ impl Architecture for Ppc64 {
         }
     }
 
+    fn addend_leads(_kind: Kind) -> bool {
+        true
+    }
+
     fn stub_flags(stub_kind: u8) -> u8 {
         if stub_kind == TOC { EXTERNAL } else { 0 }
     }
