@@ -12,8 +12,8 @@ mod elf;
 mod relax;
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, aligned, bytes_at,
-    change_u32, either, field, insert, sign_extend, signed, unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, ThreadBlock, aligned,
+    bytes_at, change_u32, either, field, insert, sign_extend, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -168,6 +168,7 @@ impl Architecture for AArch64 {
         is_host: cfg!(all(target_arch = "aarch64", target_pointer_width = "64", target_endian = "little")),
     };
     const SLOT_SIZE: u64 = 8;
+    const THREAD_BLOCK: ThreadBlock = ThreadBlock::AfterPointer { gap: 16, bias: 0 };
     const STUB_SIZE: u64 = 12;
     const STUB_ALIGN: u64 = 4;
     const BRANCH_REACH: u64 = 1 << 27;
