@@ -97,6 +97,7 @@ mod error;
 mod events;
 mod graph;
 mod image;
+mod inputs;
 mod limits;
 mod link;
 mod loader;
@@ -112,6 +113,7 @@ pub use error::{FixupError, FixupProblem, LoadError, LookupError, UnresolvedSymb
 pub use events::{EventListener, ImageId, LoadedObject, LoadedSection};
 pub use graph::SymbolKind;
 pub use image::{LoadedImage, Symbol};
+pub use inputs::needed_members;
 pub use limits::Limits;
 pub use link::{FileMap, ImageSymbol, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
 pub use loader::{InputObject, Loader, LoaderBuilder};

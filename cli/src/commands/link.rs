@@ -73,7 +73,8 @@ const LOW_BASE: u64 = 0x40_0000;
 const PHONY_GAP: u64 = 0x1000;
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
-    let inputs = Inputs::read(&options.objects, &options.archives)?;
+    let is_defined = |name: &str| options.definitions.iter().any(|definition| definition.name == name);
+    let inputs = Inputs::read(&options.objects, &options.archives, &is_defined)?;
     let target = Target::of(&inputs.first().bytes);
     let is_free = options.base.is_none() && options.sections.is_empty();
     let linked = match link(options, &inputs, if target.is_64_bit { BASE } else { LOW_BASE }) {

@@ -102,6 +102,37 @@ fn sections_go_where_they_are_mapped() {
 }
 
 #[test]
+fn archives_give_the_members_that_are_needed() {
+    let Some(sandbox) = sandbox() else { return };
+    let Some(()) =
+        compile(&sandbox, "ext.o", "int more(void); int ext(int n) { return n + more(); }", &["-fPIC"])
+    else {
+        return;
+    };
+    let Some(()) = compile(&sandbox, "more.o", "int more(void) { return 1; }", &["-fPIC"]) else { return };
+    let Some(()) = compile(&sandbox, "idle.o", "int idle(void) { return 2; }", &["-fPIC"]) else { return };
+    let Some(ar) = tool("ar") else { return };
+    for index in ["s", "S"] {
+        let mut command = std::process::Command::new(&ar);
+        command.arg(format!("rc{index}")).arg(sandbox.path("lib.a"));
+        let members = ["idle.o", "more.o", "ext.o"].map(|name| sandbox.path(name));
+        assert_eq!(finish(command.args(members)).code, 0);
+        let layout = sandbox.json(&["link", "user.o", "caller.o", "--archive", "lib.a"]);
+        let names: Vec<_> =
+            layout["files"].as_array().unwrap().iter().map(|file| file["name"].clone()).collect();
+        assert_eq!(names, ["user.o", "caller.o", "ext.o", "more.o"]);
+        assert_eq!(layout["absolute"], json!([]));
+        // What is defined by hand needs no member.
+        let words = ["link", "caller.o", "--archive", "lib.a", "--define", "ext=0x1000"];
+        assert_eq!(sandbox.json(&words)["files"].as_array().unwrap().len(), 1);
+        std::fs::remove_file(sandbox.path("lib.a")).unwrap();
+    }
+    sandbox.write("lib.a", "!<arch>\nthis is no header of a member of an archive, which has sixty bytes");
+    let broken = sandbox.objcache(&["link", "caller.o", "--archive", "lib.a"]).fails(1);
+    assert!(broken.contains("lib.a"), "{broken}");
+}
+
+#[test]
 fn layout_and_image_go_to_files() {
     let Some(sandbox) = sandbox() else { return };
     let words = [
