@@ -137,18 +137,18 @@ impl<'a> Archive<'a> {
     fn make_index(&mut self, limits: &Limits) -> Result<(), LoadError> {
         let mut budget = NameBudget::of(limits);
         for (number, member) in self.members.iter().enumerate() {
-            let graph = match read::parse(member.bytes, limits) {
+            let symbols = match read::parse_symbols(member.bytes, limits) {
                 Err(LoadError::UnknownFormat(_) | LoadError::Unsupported(_)) => continue,
                 parsed => parsed.map_err(|error| in_member(error, member))?,
             };
-            graph.symbols.try_for_each(|_, symbol| {
+            symbols.try_for_each(|_, symbol| {
                 let defined = match symbol.place {
                     SymbolPlace::Undefined => false,
                     SymbolPlace::Section(_) | SymbolPlace::Absolute | SymbolPlace::Common => true,
                 };
                 let named = !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File);
                 if defined && named && symbol.binding != Binding::Local {
-                    let name = graph.symbols.name(&symbol)?;
+                    let name = symbols.name(&symbol)?;
                     budget.spend(name)?;
                     self.index.push((name, number as u32));
                 }

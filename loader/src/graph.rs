@@ -9,7 +9,7 @@
 use crate::arch::Machine;
 use crate::error::LoadError;
 use crate::memory::Segment;
-use crate::read::{coff, elf};
+use crate::read::{coff, elf, macho};
 
 use object::{BigEndian, LittleEndian};
 
@@ -266,6 +266,7 @@ pub(crate) enum SymbolTable<'a> {
     Elf64Big(elf::Symbols<'a, Elf64Big>),
     Coff(coff::Symbols<'a, object::pe::ImageSymbol>),
     CoffBig(coff::Symbols<'a, object::pe::ImageSymbolEx>),
+    MachO64(macho::Symbols<'a>),
 }
 
 /// Evaluates the same expression for the symbols of every format.
@@ -277,6 +278,7 @@ macro_rules! of_every_format {
             SymbolTable::Elf64Big($symbols) => $body,
             SymbolTable::Coff($symbols) => $body,
             SymbolTable::CoffBig($symbols) => $body,
+            SymbolTable::MachO64($symbols) => $body,
         }
     };
 }
@@ -320,7 +322,10 @@ impl<'a> SymbolTable<'a> {
         match self {
             SymbolTable::Coff(symbols) => symbols.weak_default(number),
             SymbolTable::CoffBig(symbols) => symbols.weak_default(number),
-            SymbolTable::Elf64(_) | SymbolTable::Elf32(_) | SymbolTable::Elf64Big(_) => None,
+            SymbolTable::Elf64(_)
+            | SymbolTable::Elf32(_)
+            | SymbolTable::Elf64Big(_)
+            | SymbolTable::MachO64(_) => None,
         }
     }
 }
@@ -335,6 +340,7 @@ pub(crate) enum RelocationTable<'a> {
     Elf32Rel(elf::Relocations<'a, object::elf::Rel32<LittleEndian>>),
     Elf64BigRela(elf::Relocations<'a, object::elf::Rela64<BigEndian>>),
     Coff(coff::Relocations<'a>),
+    MachO64(macho::Relocations<'a>),
 }
 
 /// Evaluates the same expression for the relocations of every format.
@@ -348,6 +354,7 @@ macro_rules! of_every_table {
             RelocationTable::Elf32Rel($entries) => $body,
             RelocationTable::Elf64BigRela($entries) => $body,
             RelocationTable::Coff($entries) => $body,
+            RelocationTable::MachO64($entries) => $body,
         }
     };
 }
@@ -366,6 +373,8 @@ impl RelocationTable<'_> {
             | RelocationTable::Elf64Rela(_)
             | RelocationTable::Elf32Rela(_)
             | RelocationTable::Elf64BigRela(_) => false,
+            // The reader takes them along: what they are depends on more than the kind.
+            RelocationTable::MachO64(_) => false,
         }
     }
 

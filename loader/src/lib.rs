@@ -124,5 +124,8 @@ pub use memory::{
     Placement, Segment, SegmentRequest, WorkingMemory,
 };
 pub use process::{ProcessSymbols, SharedLibrary};
-pub use resolver::{AbsoluteSymbols, Chain, FromFn, NoSymbols, PhonySymbols, SymbolResolver, chain, from_fn};
+pub use resolver::{
+    AbsoluteSymbols, Chain, FromFn, NoSymbols, PhonySymbols, StripPrefix, SymbolResolver, chain, from_fn,
+    strip_prefix,
+};
 pub use unwind::{FrameTable, LibgccFrames, NoUnwind, UnwindInfo, UnwindRegistrar, UnwindRegistration};

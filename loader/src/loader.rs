@@ -122,7 +122,8 @@ impl Loader {
     /// # Errors
     /// Whatever is wrong with the object, its symbols or the memory; see [`LoadError`]. Nothing stays behind.
     pub fn load(&self, object: &[u8], resolver: &dyn SymbolResolver) -> Result<LoadedImage, LoadError> {
-        let graph = read::parse(object, &self.limits)?;
+        let storage = read::Storage::default();
+        let graph = read::parse(object, &storage, &self.limits)?;
         let machine = graph.machine;
         let (image, _) = self.link(machine, &[object], &mut [Object::of(graph)], resolver)?;
         Ok(image)
@@ -139,9 +140,10 @@ impl Loader {
         objects: &[InputObject<'_>],
         resolver: &dyn SymbolResolver,
     ) -> Result<(LoadedImage, LinkMap), LoadError> {
+        let storage: Vec<_> = objects.iter().map(|_| read::Storage::default()).collect();
         let mut parsed = Vec::with_capacity(objects.len());
-        for InputObject { name, bytes } in objects {
-            let graph = read::parse(bytes, &self.limits).map_err(|error| error.of_object(name))?;
+        for (InputObject { name, bytes }, storage) in objects.iter().zip(&storage) {
+            let graph = read::parse(bytes, storage, &self.limits).map_err(|error| error.of_object(name))?;
             parsed.push(Object::of(LinkGraph { name, ..graph }));
         }
         let machine = common_machine(&parsed)?;

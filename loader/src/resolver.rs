@@ -132,3 +132,23 @@ impl<A: SymbolResolver, B: SymbolResolver> SymbolResolver for Chain<A, B> {
         self.0.resolve(name).or_else(|| self.1.resolve(name))
     }
 }
+
+/// Asks for names without the prefix that an object format puts before those of C, as Mach-O does with an underscore:
+/// `strip_prefix("_", ProcessSymbols)` finds `printf` for code compiled for macOS, which asks for `_printf`. Names that do
+/// not begin with the prefix are unknown.
+pub fn strip_prefix<R: SymbolResolver>(prefix: &'static str, resolver: R) -> StripPrefix<R> {
+    StripPrefix { prefix, resolver }
+}
+
+/// What [`strip_prefix`] makes.
+#[derive(Debug, Clone, Copy)]
+pub struct StripPrefix<R> {
+    prefix: &'static str,
+    resolver: R,
+}
+
+impl<R: SymbolResolver> SymbolResolver for StripPrefix<R> {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.resolver.resolve(name.strip_prefix(self.prefix)?)
+    }
+}

@@ -419,6 +419,12 @@ impl Fixup {
         self.absolute().wrapping_sub(self.place) as i64
     }
 
+    /// `target + addend - subtrahend`.
+    #[inline]
+    pub(crate) fn difference(&self) -> i64 {
+        self.absolute().wrapping_sub(self.subtrahend) as i64
+    }
+
     /// `target + addend - GOT`.
     #[inline]
     pub(crate) fn got_relative(&self) -> i64 {

@@ -60,6 +60,9 @@ pub(crate) enum Kind {
     TpOff64,
     DtpOff32,
     DtpOff64,
+    /// Mach-O `SUBTRACTOR`.
+    Difference32,
+    Difference64,
 }
 
 /// Numbers and names of the ELF relocations. Those of thread-local storage, dynamic linking and ABIs other than
@@ -179,6 +182,42 @@ fn elf_kind(raw: u32) -> Option<Kind> {
     })
 }
 
+/// Names of the Mach-O relocations (`<mach-o/x86_64/reloc.h>`), by type.
+const MACHO: [&str; 10] = [
+    "UNSIGNED",
+    "SIGNED",
+    "BRANCH",
+    "GOT_LOAD",
+    "GOT",
+    "SUBTRACTOR",
+    "SIGNED_1",
+    "SIGNED_2",
+    "SIGNED_4",
+    "TLV",
+];
+
+/// Type, length and whether it is relative to its place. `SIGNED_n` says how many bytes of the instruction are behind the
+/// field; the number in the field knows of them already.
+fn macho_kind(raw: u32) -> Result<Kind, &'static str> {
+    const RELATIVE: u32 = 1 << 16;
+    const BYTES_4: u32 = 2 << 8;
+    const BYTES_8: u32 = 3 << 8;
+    const RELATIVE_4: u32 = RELATIVE | BYTES_4;
+    Ok(match (raw & 0xff, raw & !0xff) {
+        (0, BYTES_8) => Kind::Abs64,
+        (0, BYTES_4) => Kind::Abs32,
+        (1 | 6..=8, RELATIVE_4) => Kind::Pc32,
+        (2, RELATIVE_4) => Kind::Plt32,
+        (3, RELATIVE_4) => Kind::RexGotPcRelX,
+        (4, RELATIVE_4) => Kind::GotPcRel,
+        (5, BYTES_4) => Kind::Difference32,
+        (5, BYTES_8) => Kind::Difference64,
+        (9, _) => return Err("thread-local storage"),
+        (0..=8, _) => return Err("a field of this size, or this way to count from its place,"),
+        _ => return Err("this kind of relocation"),
+    })
+}
+
 #[cold]
 fn elf_unsupported(raw: u32) -> &'static str {
     match raw {
@@ -193,7 +232,7 @@ impl Architecture for X86_64 {
     const IDENTITY: Identity = Identity {
         name: "x86_64",
         elf: Some(ElfIdentity { e_machine: 62, class: 64, big_endian: false }),
-        macho: None,
+        macho: Some(0x0100_0007),
         coff: Some(0x8664),
         is_host: cfg!(all(target_arch = "x86_64", target_pointer_width = "64")),
     };
@@ -204,10 +243,14 @@ impl Architecture for X86_64 {
     const RELAXES_EXTERNALS: bool = false;
     const TRAP: &'static [u8] = &[0xcc]; // int3
 
-    /// PC32 and PLT32.
+    /// PC32 and PLT32; SIGNED and BRANCH of 4 bytes.
     #[inline(always)]
     fn is_relative_32(format: Format, raw: u32) -> bool {
-        format == Format::Elf && matches!(raw, 2 | 4)
+        match format {
+            Format::Elf => matches!(raw, 2 | 4),
+            Format::MachO => matches!(raw, 0x1_0201 | 0x1_0202),
+            Format::Coff => false,
+        }
     }
 
     #[inline]
@@ -215,17 +258,18 @@ impl Architecture for X86_64 {
         match format {
             Format::Elf => elf_kind(raw).ok_or_else(|| elf_unsupported(raw)),
             Format::Coff => coff_kind(raw),
-            Format::MachO => Err("this object format"),
+            Format::MachO => macho_kind(raw),
         }
     }
 
     fn name(format: Format, raw: u32) -> String {
         let elf = || Some(format!("R_X86_64_{}", ELF.iter().find(|(number, _)| *number == raw)?.1));
         let coff = || Some(format!("IMAGE_REL_AMD64_{}", COFF.get(raw as usize)?));
+        let macho = || Some(format!("X86_64_RELOC_{}", MACHO.get((raw & 0xff) as usize)?));
         let name = match format {
             Format::Elf => elf(),
             Format::Coff => coff(),
-            Format::MachO => None,
+            Format::MachO => macho(),
         };
         name.unwrap_or_else(|| format!("relocation type {raw}"))
     }
@@ -235,6 +279,7 @@ impl Architecture for X86_64 {
         match kind {
             Kind::None => Operand::None,
             Kind::Abs64 | Kind::Pc64 | Kind::GotOff64 | Kind::PltOff64 => Operand::Symbol,
+            Kind::Difference32 | Kind::Difference64 => Operand::Symbol,
             Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 | Kind::Addr32 => Operand::LowSymbol,
             Kind::Pc32 | Kind::Rel32(_) => Operand::NearSymbol,
             Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
@@ -336,6 +381,12 @@ impl Architecture for X86_64 {
             // S + A: word32, in either reading.
             Kind::Addr32 => *field(section, offset)? = (either(fixup.absolute(), 32)? as u32).to_le_bytes(),
             Kind::Coff(kind) => kind.apply(section, offset, fixup)?,
+            // S + A - subtrahend: word32.
+            Kind::Difference32 => {
+                *field(section, offset)? = (signed(fixup.difference(), 32)? as i32).to_le_bytes();
+            }
+            // S + A - subtrahend: word64.
+            Kind::Difference64 => *field(section, offset)? = fixup.difference().to_le_bytes(),
         }
         Ok(())
     }

@@ -215,7 +215,7 @@ impl Elsewhere<'_, '_> {
     ) -> Result<(), LoadError> {
         let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
-        self.uses_dso_handle |= name == DSO_HANDLE;
+        self.uses_dso_handle |= matches!(name, DSO_HANDLE | MACHO_DSO_HANDLE);
         let synthesized = self.synthesized(name);
         if synthesized.is_some() {
             state.facts.add(Facts::SYNTHESIZED);
@@ -299,7 +299,7 @@ impl Elsewhere<'_, '_> {
         let Object { graph, addresses, .. } = self.object;
         match name {
             b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
-            DSO_HANDLE | b"___dso_handle" => Some(self.image.image),
+            DSO_HANDLE | MACHO_DSO_HANDLE => Some(self.image.image),
             _ if graph.format == Format::Coff && is_image_base(name) => Some(self.image.image),
             // `threads` knows where it is.
             TLS_MODULE_BASE => Some(0),
@@ -333,6 +333,9 @@ fn is_image_base(name: &[u8]) -> bool {
 
 /// What static destructors are registered under (Itanium C++ ABI, 3.3.5.3).
 const DSO_HANDLE: &[u8] = b"__dso_handle";
+
+/// The same where C names begin with an underscore.
+const MACHO_DSO_HANDLE: &[u8] = b"___dso_handle";
 
 #[cold]
 fn report(graph: &LinkGraph<'_>, unresolved: &[u32], total: usize) -> UnresolvedSymbols {

@@ -147,7 +147,7 @@ impl Plan {
         relocation: Relocation,
         symbols: &mut Symbols,
     ) -> Result<(), LoadError> {
-        self.check_subtrahend(section, relocation, symbols)?;
+        self.check_subtrahend::<A>(graph, section, relocation, symbols)?;
         let Some(state) = symbols.states.get_mut(relocation.symbol as usize) else {
             return Err(no_such_symbol(section, relocation));
         };
@@ -218,9 +218,10 @@ impl Plan {
         Ok(())
     }
 
-    /// What is subtracted is a symbol of the image.
-    fn check_subtrahend(
+    /// What is subtracted has an address.
+    fn check_subtrahend<A: Architecture>(
         &self,
+        graph: &LinkGraph<'_>,
         section: &Section<'_>,
         relocation: Relocation,
         symbols: &mut Symbols,
@@ -230,6 +231,10 @@ impl Plan {
         }
         match symbols.states.get_mut(relocation.subtrahend as usize) {
             Some(state) => {
+                if state.facts.has(Facts::NOT_LOADED) {
+                    let named = Relocation { symbol: relocation.subtrahend, ..relocation };
+                    check_target::<A>(graph, section, named, state.facts, Operand::Symbol)?;
+                }
                 state.facts.add(Facts::REFERENCED);
                 Ok(())
             }

@@ -5,16 +5,38 @@
 
 pub(crate) mod coff;
 pub(crate) mod elf;
+pub(crate) mod macho;
 
 use crate::error::LoadError;
-use crate::graph::LinkGraph;
+use crate::graph::{LinkGraph, SymbolTable};
 use crate::limits::Limits;
 
+/// What a link graph borrows that is not in the object's bytes as such. Made empty, filled by [`parse`].
+#[derive(Default)]
+pub(crate) struct Storage<'a> {
+    macho: macho::Storage<'a>,
+}
+
 /// Reads the object's tables, whichever format it has.
-pub(crate) fn parse<'a>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'a>, LoadError> {
+pub(crate) fn parse<'a>(
+    object: &'a [u8],
+    storage: &'a Storage<'a>,
+    limits: &Limits,
+) -> Result<LinkGraph<'a>, LoadError> {
     match object {
         [0x7f, b'E', b'L', b'F', ..] => elf::parse(object, limits),
+        [0xcf, 0xfa, 0xed, 0xfe, ..] => macho::parse(object, &storage.macho, limits),
         _ if coff::is_coff(object) => coff::parse(object, limits),
+        _ => Err(foreign(object)),
+    }
+}
+
+/// Reads no more than the symbols.
+pub(crate) fn parse_symbols<'a>(object: &'a [u8], limits: &Limits) -> Result<SymbolTable<'a>, LoadError> {
+    match object {
+        [0x7f, b'E', b'L', b'F', ..] => Ok(elf::parse(object, limits)?.symbols),
+        [0xcf, 0xfa, 0xed, 0xfe, ..] => Ok(SymbolTable::MachO64(macho::parse_symbols(object, limits)?)),
+        _ if coff::is_coff(object) => Ok(coff::parse(object, limits)?.symbols),
         _ => Err(foreign(object)),
     }
 }
@@ -22,12 +44,11 @@ pub(crate) fn parse<'a>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'
 /// Names what the bytes are instead, as far as their first bytes tell.
 fn foreign(object: &[u8]) -> LoadError {
     let unsupported =
-        |what: &str| LoadError::Unsupported(format!("{what}; only ELF and COFF objects are loaded"));
+        |what: &str| LoadError::Unsupported(format!("{what}; only ELF, Mach-O and COFF objects are loaded"));
     match object {
         [] => LoadError::UnknownFormat("it is empty".to_owned()),
-        [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => {
-            unsupported("this is a Mach-O file")
-        }
+        [0xce, 0xfa, 0xed, 0xfe, ..] => unsupported("this is a 32-bit Mach-O file"),
+        [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => unsupported("this is a big-endian Mach-O file"),
         [0xca, 0xfe, 0xba, 0xbe, ..] => unsupported("this is a universal (fat) Mach-O file"),
         [b'M', b'Z', ..] => unsupported("this is a PE image"),
         [b'B', b'C', 0xc0, 0xde, ..] => unsupported("this is LLVM bitcode"),

@@ -9,8 +9,40 @@ use std::ops::Range;
 
 /// Checks that the table, which is at `address`, is a sequence of well-formed records about `code`.
 pub(crate) fn check(table: &[u8], address: u64, code: &Range<u64>) -> Result<(), String> {
-    // Offsets of the common entries so far, ascending, with their pointer encodings. There are few.
-    let mut common_entries: Vec<(usize, Encoding)> = Vec::new();
+    walk(table, |at, entry, body| check_range(entry.functions, body, address.wrapping_add(at as u64), code))
+}
+
+/// Calls `each` for the pointers in FDEs that count from where they are: to the function and to what its language says of
+/// it. With the offset in the table, the bytes the pointer takes, and its value. Stops where the table is malformed.
+pub(crate) fn relative_pointers(table: &[u8], mut each: impl FnMut(usize, usize, u64)) {
+    let _ = walk(table, |at, entry, body| {
+        let mut pointer = |encoding: Encoding, offset: usize| {
+            let size = encoding.size()?;
+            let value = encoding.read(body.get(offset..)?)?;
+            if encoding.is_relative() == Some(true) {
+                each(at + offset, size, value);
+            }
+            Some(size)
+        };
+        let Some(size) = pointer(entry.functions, 0) else { return Ok(()) };
+        if let Some(encoding) = entry.language_data {
+            let augmentation = body.get(2 * size..).and_then(skip_leb128);
+            if let Some(data) = augmentation {
+                pointer(encoding, body.len() - data.len());
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Calls `each` for the FDEs with the offset of what is behind the reference to the CIE, the CIE, and the bytes from that
+/// offset on.
+fn walk(
+    table: &[u8],
+    mut each: impl FnMut(usize, CommonEntry, &[u8]) -> Result<(), &'static str>,
+) -> Result<(), String> {
+    // Offsets of the common entries so far, ascending. There are few.
+    let mut common_entries: Vec<(usize, CommonEntry)> = Vec::new();
     let mut at = 0;
     while at < table.len() {
         let length = word(table, at).ok_or_else(|| wrong(at, "it is cut short"))?;
@@ -25,14 +57,13 @@ pub(crate) fn check(table: &[u8], address: u64, code: &Range<u64>) -> Result<(),
             record.split_first_chunk().ok_or_else(|| wrong(at, "it has no room for its identifier"))?;
         match u32::from_le_bytes(*reference) {
             0 => {
-                let encoding = check_cie(body)
+                let entry = check_cie(body)
                     .ok_or_else(|| wrong(at, "a common information entry that is cut short or unknown"))?;
-                common_entries.push((at, encoding));
+                common_entries.push((at, entry));
             }
             back => {
-                let encoding = common_entry(&common_entries, at, back)?;
-                check_range(encoding, body, address.wrapping_add(at as u64 + 8), code)
-                    .map_err(|why| wrong(at, why))?;
+                let entry = common_entry(&common_entries, at, back)?;
+                each(at + 8, entry, body).map_err(|why| wrong(at, why))?;
             }
         }
         at = end;
@@ -48,7 +79,16 @@ fn word(table: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*table.get(at..)?.first_chunk()?))
 }
 
-/// How the addresses of a CIE's functions are written (`DW_EH_PE_…`).
+/// What a CIE says of its FDEs.
+#[derive(Clone, Copy)]
+struct CommonEntry {
+    /// How the addresses of functions are written.
+    functions: Encoding,
+    /// How the address of language-specific data is, if there is any.
+    language_data: Option<Encoding>,
+}
+
+/// How addresses are written (`DW_EH_PE_…`).
 #[derive(Clone, Copy)]
 struct Encoding(u8);
 
@@ -86,9 +126,8 @@ impl Encoding {
     }
 }
 
-/// Version, augmentation string, alignment factors, return register, and with `z` the augmentation data. Gives the
-/// encoding of the functions' addresses.
-fn check_cie(body: &[u8]) -> Option<Encoding> {
+/// Version, augmentation string, alignment factors, return register, and with `z` the augmentation data.
+fn check_cie(body: &[u8]) -> Option<CommonEntry> {
     let (version, rest) = body.split_first()?;
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (augmentation, rest) = (&rest[..end], &rest[end + 1..]);
@@ -96,23 +135,28 @@ fn check_cie(body: &[u8]) -> Option<Encoding> {
     let rest = skip_leb128(rest)?;
     let rest = if *version == 1 { rest.get(1..)? } else { skip_leb128(rest)? };
     match augmentation {
-        [] => Some(Encoding::ABSOLUTE),
+        [] => Some(CommonEntry { functions: Encoding::ABSOLUTE, language_data: None }),
         [b'z', letters @ ..] => check_augmentation(letters, rest),
         _ => None,
     }
 }
 
-fn check_augmentation(letters: &[u8], rest: &[u8]) -> Option<Encoding> {
+fn check_augmentation(letters: &[u8], rest: &[u8]) -> Option<CommonEntry> {
+    const OMIT: u8 = 0xff;
     let mut data = skip_leb128(rest)?;
-    let mut encoding = Encoding::ABSOLUTE;
+    let mut entry = CommonEntry { functions: Encoding::ABSOLUTE, language_data: None };
     for letter in letters {
         data = match letter {
             b'R' => {
                 let (first, rest) = data.split_first()?;
-                encoding = Encoding(*first);
+                entry.functions = Encoding(*first);
                 rest
             }
-            b'L' => data.get(1..)?,
+            b'L' => {
+                let (first, rest) = data.split_first()?;
+                entry.language_data = (*first != OMIT).then_some(Encoding(*first));
+                rest
+            }
             b'P' => {
                 let (encoding, pointer) = data.split_first()?;
                 pointer.get(Encoding(*encoding).size()?..)?
@@ -121,11 +165,15 @@ fn check_augmentation(letters: &[u8], rest: &[u8]) -> Option<Encoding> {
             _ => return None,
         };
     }
-    Some(encoding)
+    Some(entry)
 }
 
-/// The encoding in the CIE of an FDE, which names it by the distance from its own identifier field.
-fn common_entry(common_entries: &[(usize, Encoding)], at: usize, back: u32) -> Result<Encoding, String> {
+/// The CIE of an FDE, which names it by the distance from its own identifier field.
+fn common_entry(
+    common_entries: &[(usize, CommonEntry)],
+    at: usize,
+    back: u32,
+) -> Result<CommonEntry, String> {
     let entry = (at + 4).checked_sub(back as usize);
     let found = entry.and_then(|entry| common_entries.binary_search_by_key(&entry, |known| known.0).ok());
     found

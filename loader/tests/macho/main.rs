@@ -1,0 +1,6 @@
+//! Mach-O objects: called in process on Linux, held against `ld64.lld`, mutated.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod run;
