@@ -56,12 +56,12 @@ struct Search<'s, 'a> {
 impl Search<'_, '_> {
     /// Notes what an object defines and lacks.
     fn add(&mut self, object: &[u8]) -> Result<(), LoadError> {
-        let graph = read::parse(object, self.limits)?;
-        graph.symbols.try_for_each(|_, symbol| {
+        let symbols = read::parse_symbols(object, self.limits)?;
+        symbols.try_for_each(|_, symbol| {
             if symbol.binding == Binding::Local {
                 return Ok(());
             }
-            let name = graph.symbols.name(&symbol)?;
+            let name = symbols.name(&symbol)?;
             self.budget.spend(name)?;
             // No resolver and no index knows a name that is no text.
             let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
