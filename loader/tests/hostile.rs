@@ -441,7 +441,7 @@ proptest! {
         sections in proptest::collection::vec(any_section(), 1..6),
         symbols in proptest::collection::vec(any_symbol(), 0..8),
     ) {
-        let object = Object { sections, symbols }.build();
+        let object = Object { sections, symbols, ..Object::default() }.build();
         let fixed = Loader::builder().memory(Arc::new(FixedMemory::at(0x2000_0000))).limits(limits()).build();
         survives(&fixed, &object);
         survives(&Loader::builder().limits(limits()).build(), &object);

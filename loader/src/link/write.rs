@@ -420,7 +420,13 @@ impl Link<'_, '_> {
             return imports[found].1;
         }
         let state = &states[symbol as usize];
-        A::pointer_value(state.address.wrapping_add_signed(addend), state.flags)
+        let address = match addend {
+            0 => state.address,
+            // Addresses wrap round at the machine's own width.
+            _ if A::SLOT_SIZE == 4 => u64::from(state.address.wrapping_add_signed(addend) as u32),
+            _ => state.address.wrapping_add_signed(addend),
+        };
+        A::pointer_value(address, state.flags)
     }
 
     fn write_slots<A: Architecture>(&self, read_only: &mut [u8]) -> Result<(), LoadError> {

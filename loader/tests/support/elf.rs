@@ -1,11 +1,130 @@
-//! A small writer of ELF x86-64 objects, for objects that no compiler makes: one relocation a section, lies in
-//! headers.
+//! A small writer of ELF objects, for objects that no compiler makes: one relocation a section, lies in headers. Of
+//! either class and byte order, with or without explicit addends; x86-64 unless told otherwise.
 
 /// An object to be written. Section numbers count from 1, in the order of `section` calls; symbol numbers from 1.
 #[derive(Debug, Default, Clone)]
 pub struct Object {
+    pub target: Target,
     pub sections: Vec<Section>,
     pub symbols: Vec<Symbol>,
+}
+
+/// What the ELF header says of the machine, and the form of relocation tables that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    pub machine: u16,
+    /// 32 or 64.
+    pub class: u8,
+    pub big_endian: bool,
+    /// Relocations have addends of their own (`SHT_RELA`).
+    pub explicit_addends: bool,
+    /// `e_flags`.
+    pub flags: u32,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Target { machine: 62, class: 64, big_endian: false, explicit_addends: true, flags: 0 }
+    }
+}
+
+impl Target {
+    /// Bytes of a number as the target stores it.
+    pub fn number(&self, value: u64, width: usize) -> Vec<u8> {
+        let mut bytes = value.to_le_bytes()[..width].to_vec();
+        if self.big_endian {
+            bytes.reverse();
+        }
+        bytes
+    }
+
+    /// Bytes of an address.
+    pub fn word(&self) -> usize {
+        usize::from(self.class) / 8
+    }
+
+    /// Numbers of the given widths, one after the other; 0 stands for that of an address.
+    fn record(&self, fields: &[(u64, usize)]) -> Vec<u8> {
+        let width = |width| if width == 0 { self.word() } else { width };
+        fields.iter().flat_map(|(value, bytes)| self.number(*value, width(*bytes))).collect()
+    }
+
+    fn symbol(&self, name: u32, symbol: &Symbol) -> Vec<u8> {
+        let name = (u64::from(name), 4);
+        let info =
+            [(u64::from(symbol.info), 1), (u64::from(symbol.other), 1), (u64::from(symbol.section), 2)];
+        let value = [(symbol.value, 0), (symbol.size, 0)];
+        let [first, last] = if self.class == 64 { [&info[..], &value[..]] } else { [&value[..], &info[..]] };
+        self.record(&[&[name], first, last].concat())
+    }
+
+    fn relocation(&self, relocation: &Relocation) -> Vec<u8> {
+        let kind_bits = if self.class == 64 { 32 } else { 8 };
+        let info = u64::from(relocation.symbol) << kind_bits | u64::from(relocation.kind);
+        let mut record = self.record(&[(relocation.offset, 0), (info, 0)]);
+        if self.explicit_addends {
+            record.extend(self.number(relocation.addend as u64, self.word()));
+        }
+        record
+    }
+
+    fn section_header(&self, header: &Header) -> Vec<u8> {
+        let [flags, address, offset, size] = header.fields.map(|field| (field, 0));
+        self.record(&[
+            (u64::from(header.name), 4),
+            (u64::from(header.kind), 4),
+            flags,
+            address,
+            offset,
+            size,
+            (u64::from(header.link), 4),
+            (u64::from(header.info), 4),
+            (header.align, 0),
+            (header.entry, 0),
+        ])
+    }
+
+    fn file_header(&self, table: u64, count: u64) -> Vec<u8> {
+        let mut bytes = vec![0x7f, b'E', b'L', b'F', self.class / 32, 1 + u8::from(self.big_endian), 1];
+        bytes.resize(16, 0);
+        bytes.extend(self.record(&[
+            (1, 2), // ET_REL
+            (u64::from(self.machine), 2),
+            (1, 4),
+            (0, 0),
+            (0, 0),
+            (table, 0),
+            (u64::from(self.flags), 4),
+            (self.file_header_size(), 2),
+            (0, 2),
+            (0, 2),
+            (self.section_header_size(), 2),
+            (count, 2),
+            (count - 1, 2),
+        ]));
+        bytes
+    }
+
+    fn file_header_size(&self) -> u64 {
+        if self.class == 64 { 64 } else { 52 }
+    }
+
+    fn section_header_size(&self) -> u64 {
+        if self.class == 64 { 64 } else { 40 }
+    }
+}
+
+/// A section header.
+#[derive(Default)]
+struct Header {
+    name: u32,
+    kind: u32,
+    /// Flags, address, offset, size.
+    fields: [u64; 4],
+    link: u32,
+    info: u32,
+    align: u64,
+    entry: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -84,55 +203,74 @@ impl Object {
             .filter(|number| !self.sections[*number].relocations.is_empty())
             .collect();
         let symbol_table = (1 + self.sections.len() + relocated.len()) as u32;
+        let target = &self.target;
         let mut names = vec![0];
-        let mut headers = vec![[0u8; 64]];
-        let mut file = vec![0u8; 64];
+        let mut headers = vec![Header::default()];
+        let mut file = vec![0u8; target.file_header_size() as usize];
         for section in &self.sections {
             let offset = file.len() as u64;
             file.extend(&section.bytes);
             let size = section.size.unwrap_or(section.bytes.len() as u64);
-            let name = add_string(&mut names, &section.name);
-            let link = if section.kind == GROUP { symbol_table } else { section.link };
-            let fields = [section.flags, 0, offset, size];
-            let entry = if section.kind == GROUP { 4 } else { 0 };
-            headers.push(header(name, section.kind, fields, link, section.info, section.align, entry));
+            let is_group = section.kind == GROUP;
+            headers.push(Header {
+                name: add_string(&mut names, &section.name),
+                kind: section.kind,
+                fields: [section.flags, 0, offset, size],
+                link: if is_group { symbol_table } else { section.link },
+                info: section.info,
+                align: section.align,
+                entry: if is_group { 4 } else { 0 },
+            });
         }
+        let (prefix, kind) = if target.explicit_addends { (".rela", 4) } else { (".rel", 9) };
+        let word = target.word() as u64;
         for number in relocated {
             let section = &self.sections[number];
             let offset = file.len() as u64;
             for relocation in &section.relocations {
-                file.extend(relocation.offset.to_le_bytes());
-                file.extend((u64::from(relocation.symbol) << 32 | u64::from(relocation.kind)).to_le_bytes());
-                file.extend(relocation.addend.to_le_bytes());
+                file.extend(target.relocation(relocation));
             }
-            let name = add_string(&mut names, &format!(".rela{}", section.name));
-            let fields = [0x40, 0, offset, file.len() as u64 - offset];
-            headers.push(header(name, 4, fields, symbol_table, number as u32 + 1, 8, 24));
+            headers.push(Header {
+                name: add_string(&mut names, &format!("{prefix}{}", section.name)),
+                kind,
+                fields: [0x40, 0, offset, file.len() as u64 - offset],
+                link: symbol_table,
+                info: number as u32 + 1,
+                align: word,
+                entry: if target.explicit_addends { 3 * word } else { 2 * word },
+            });
         }
         let mut strings = vec![0];
         let offset = file.len() as u64;
-        file.extend([0; 24]);
+        let symbol_size = if target.class == 64 { 24 } else { 16 };
+        file.resize(file.len() + symbol_size, 0);
         for symbol in &self.symbols {
-            file.extend((add_string(&mut strings, &symbol.name)).to_le_bytes());
-            file.extend([symbol.info, symbol.other]);
-            file.extend(symbol.section.to_le_bytes());
-            file.extend(symbol.value.to_le_bytes());
-            file.extend(symbol.size.to_le_bytes());
+            let name = add_string(&mut strings, &symbol.name);
+            file.extend(target.symbol(name, symbol));
         }
         let locals = self.symbols.iter().take_while(|symbol| symbol.info >> 4 == 0).count() as u32 + 1;
-        let name = add_string(&mut names, ".symtab");
-        let fields = [0, 0, offset, file.len() as u64 - offset];
-        headers.push(header(name, 2, fields, symbol_table + 1, locals, 8, 24));
+        headers.push(Header {
+            name: add_string(&mut names, ".symtab"),
+            kind: 2,
+            fields: [0, 0, offset, file.len() as u64 - offset],
+            link: symbol_table + 1,
+            info: locals,
+            align: word,
+            entry: symbol_size as u64,
+        });
         for (name, strings) in [(".strtab", Some(strings)), (".shstrtab", None)] {
             let name = add_string(&mut names, name);
             let strings = strings.unwrap_or_else(|| names.clone());
-            let offset = file.len() as u64;
+            let fields = [0, 0, file.len() as u64, strings.len() as u64];
             file.extend(&strings);
-            headers.push(header(name, 3, [0, 0, offset, strings.len() as u64], 0, 0, 1, 0));
+            headers.push(Header { name, kind: 3, fields, align: 1, ..Header::default() });
         }
         let table = file.len() as u64;
-        file.extend(headers.concat());
-        file[..64].copy_from_slice(&file_header(table, headers.len() as u16));
+        for header in &headers {
+            file.extend(target.section_header(header));
+        }
+        let header = target.file_header(table, headers.len() as u64);
+        file[..header.len()].copy_from_slice(&header);
         file
     }
 }
@@ -149,32 +287,6 @@ fn add_string(table: &mut Vec<u8>, string: &str) -> u32 {
     table.extend(string.as_bytes());
     table.push(0);
     offset
-}
-
-fn header(name: u32, kind: u32, fields: [u64; 4], link: u32, info: u32, align: u64, entry: u64) -> [u8; 64] {
-    let mut bytes = Vec::with_capacity(64);
-    bytes.extend(name.to_le_bytes());
-    bytes.extend(kind.to_le_bytes());
-    fields.iter().for_each(|field| bytes.extend(field.to_le_bytes()));
-    bytes.extend(link.to_le_bytes());
-    bytes.extend(info.to_le_bytes());
-    bytes.extend(align.to_le_bytes());
-    bytes.extend(entry.to_le_bytes());
-    bytes.try_into().unwrap()
-}
-
-fn file_header(table: u64, count: u16) -> [u8; 64] {
-    let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    bytes.extend(1u16.to_le_bytes()); // ET_REL
-    bytes.extend(62u16.to_le_bytes()); // EM_X86_64
-    bytes.extend(1u32.to_le_bytes());
-    bytes.extend([0; 16]);
-    bytes.extend(table.to_le_bytes());
-    bytes.extend(0u32.to_le_bytes());
-    for field in [64u16, 0, 0, 64, count, count - 1] {
-        bytes.extend(field.to_le_bytes());
-    }
-    bytes.try_into().unwrap()
 }
 
 /// `mov $number, %eax; ret`, with read-only data and a variable.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate and uses its part.
 
 pub mod coff;
+pub mod coverage;
 pub mod elf;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,159 @@
+//! What whole objects are made from: compilers, their flags, and the machines they compile for.
+
+use crate::support::{CLANG, CLANGXX, compile, fixture, has};
+
+/// A compiler for a machine, with the code models it has.
+pub struct Toolchain {
+    pub machine: &'static str,
+    pub c: &'static str,
+    pub cpp: &'static str,
+    pub flags: &'static [&'static str],
+    pub models: &'static [Model],
+}
+
+pub struct Model {
+    pub flags: &'static [&'static str],
+    /// Code that expects to be in the lowest 2 GiB.
+    pub is_low: bool,
+    /// Code that expects everything within a megabyte.
+    pub is_tiny: bool,
+}
+
+const fn anywhere(flags: &'static [&'static str]) -> Model {
+    Model { flags, is_low: false, is_tiny: false }
+}
+
+const fn low(flags: &'static [&'static str]) -> Model {
+    Model { flags, is_low: true, is_tiny: false }
+}
+
+const fn clang(machine: &'static str, flags: &'static [&'static str], models: &'static [Model]) -> Toolchain {
+    Toolchain { machine, c: CLANG, cpp: CLANGXX, flags, models }
+}
+
+const SECTIONS: &[&str] = &["-fPIE", "-ffunction-sections", "-fdata-sections"];
+const PIC: Model = anywhere(&["-fPIC"]);
+const PIE: Model = anywhere(SECTIONS);
+const LOW: Model = low(&["-fno-pic"]);
+
+const X86_64: &[Model] = &[
+    PIC,
+    PIE,
+    LOW,
+    low(&["-fno-pic", "-mcmodel=medium"]),
+    anywhere(&["-fno-pic", "-mcmodel=large"]),
+    anywhere(&["-fPIC", "-mcmodel=large"]),
+    anywhere(&["-fPIC", "-fno-plt"]),
+];
+const PPC64: &[Model] =
+    &[PIC, PIE, LOW, anywhere(&["-fPIC", "-mcmodel=large"]), anywhere(&["-fPIC", "-mcmodel=small"])];
+
+pub const TOOLCHAINS: &[Toolchain] = &[
+    clang("x86_64", &["--target=x86_64-linux-gnu"], X86_64),
+    Toolchain { machine: "x86_64", c: "gcc", cpp: "g++", flags: &[], models: X86_64 },
+    clang("i386", &["--target=i686-linux-gnu"], &[PIC, PIE, LOW]),
+    Toolchain {
+        machine: "i386",
+        c: "i686-linux-gnu-gcc",
+        cpp: "i686-linux-gnu-g++",
+        flags: &[],
+        models: &[PIC, PIE, LOW],
+    },
+    clang(
+        "aarch64",
+        &["--target=aarch64-linux-gnu"],
+        &[
+            PIC,
+            PIE,
+            LOW,
+            anywhere(&["-fno-pic", "-mcmodel=large"]),
+            Model { flags: &["-fno-pic", "-mcmodel=tiny"], is_low: true, is_tiny: true },
+        ],
+    ),
+    Toolchain {
+        machine: "aarch64",
+        c: "aarch64-linux-gnu-gcc",
+        cpp: "aarch64-linux-gnu-g++",
+        flags: &[],
+        models: &[PIC, PIE, LOW],
+    },
+    clang("arm", &["--target=armv7-linux-gnueabihf", "-marm"], &[PIC, PIE, LOW]),
+    clang("arm", &["--target=armv7-linux-gnueabihf", "-mthumb"], &[PIC, PIE, LOW]),
+    Toolchain {
+        machine: "arm",
+        c: "arm-linux-gnueabihf-gcc",
+        cpp: "arm-linux-gnueabihf-g++",
+        flags: &["-marm"],
+        models: &[PIC, LOW],
+    },
+    Toolchain {
+        machine: "arm",
+        c: "arm-linux-gnueabihf-gcc",
+        cpp: "arm-linux-gnueabihf-g++",
+        flags: &["-mthumb"],
+        models: &[PIC, LOW],
+    },
+    clang(
+        "riscv64",
+        &["--target=riscv64-linux-gnu", "-mno-relax"],
+        &[PIC, PIE, low(&["-fno-pic", "-mcmodel=medlow"]), LOW],
+    ),
+    clang("riscv64", &["--target=riscv64-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC, PIE]),
+    Toolchain {
+        machine: "riscv64",
+        c: "riscv64-linux-gnu-gcc",
+        cpp: "riscv64-linux-gnu-g++",
+        flags: &[],
+        models: &[PIC, PIE, low(&["-fno-pic", "-mcmodel=medlow"])],
+    },
+    clang("riscv32", &["--target=riscv32-linux-gnu", "-mno-relax"], &[PIC, LOW]),
+    clang("riscv32", &["--target=riscv32-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC]),
+    clang("powerpc64le", &["--target=powerpc64le-linux-gnu"], PPC64),
+    clang("powerpc64le", &["--target=powerpc64le-linux-gnu", "-mcpu=pwr10"], &[PIC]),
+    Toolchain {
+        machine: "powerpc64le",
+        c: "powerpc64le-linux-gnu-gcc",
+        cpp: "powerpc64le-linux-gnu-g++",
+        flags: &[],
+        models: PPC64,
+    },
+    clang(
+        "loongarch64",
+        &["--target=loongarch64-linux-gnu", "-mno-relax"],
+        &[
+            PIC,
+            PIE,
+            LOW,
+            anywhere(&["-fPIC", "-mcmodel=medium"]),
+            anywhere(&["-fno-pic", "-mcmodel=extreme"]),
+        ],
+    ),
+    clang("loongarch64", &["--target=loongarch64-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC, PIE]),
+    clang("s390x", &["--target=s390x-linux-gnu"], &[PIC, PIE, LOW]),
+    Toolchain {
+        machine: "s390x",
+        c: "s390x-linux-gnu-gcc",
+        cpp: "s390x-linux-gnu-g++",
+        flags: &[],
+        models: &[PIC, PIE, LOW],
+    },
+];
+
+/// Every object that a toolchain makes of the sources.
+pub fn each(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
+    for (compiler, source) in [(toolchain.c, "corpus.c"), (toolchain.cpp, "kernel.cpp")] {
+        if !has(compiler) {
+            continue;
+        }
+        for model in toolchain.models {
+            for level in ["-O0", "-O2", "-Os"] {
+                let mut flags = [&["-w", "-ffreestanding", level], toolchain.flags, model.flags].concat();
+                if source.ends_with(".c") {
+                    flags.extend(["-fcommon", "-fno-asynchronous-unwind-tables"]);
+                }
+                let object = compile(compiler, &flags, &fixture(source));
+                check(&format!("{compiler} {} {source}", flags.join(" ")), model, &object);
+            }
+        }
+    }
+}

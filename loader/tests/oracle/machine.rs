@@ -1,0 +1,296 @@
+//! What the oracle knows of an architecture: how its objects look, and one line per relocation kind.
+//!
+//! To add a kind: one line in the architecture's file in `machines/`. It says what stands at the place (data, or an
+//! instruction with its registers and its field), what the value is measured from, at how many bits the limits are, and
+//! whether a branch may go through a stub. To add an architecture: a file with its table, a line in `machines/mod.rs`.
+//!
+//! A table says nothing of how a value is encoded: that is for `ld.lld` to show.
+
+use crate::case::Case;
+use crate::support::elf::{Object, Target};
+
+/// An architecture under test.
+pub struct Machine {
+    /// As the loader's link map calls it.
+    pub name: &'static str,
+    /// What names of relocations begin with.
+    pub prefix: &'static str,
+    pub target: Target,
+    pub kinds: &'static [Kind],
+    /// Where images are put.
+    pub bases: &'static [u64],
+    /// Alignment of code.
+    pub code_align: u64,
+    /// Where `_GLOBAL_OFFSET_TABLE_`, `.TOC.` and the like point: a section of lld's, and how far into it.
+    pub got: (&'static str, u64),
+    /// Words that lld keeps for itself at the start of `.got`.
+    pub got_header: u64,
+    /// Sections that the linker wants to see in an object.
+    pub adorn: fn(&mut Object),
+    /// Parts of warnings that do not mean that a relocation was refused.
+    pub harmless: &'static [&'static str],
+    /// What the bytes are to be, given those that lld makes of a branch to the stub's address.
+    pub through_stub: fn(&Case, &mut [u8]),
+    /// Whether a branch goes through a stub even where it need not for lld, to which the target is part of the program.
+    pub always_stub: fn(&Case) -> bool,
+    pub known: &'static [Known],
+    /// Number and name of kinds that only whole objects can show: alignment, hints and the like.
+    pub whole_only: &'static [(u32, &'static str)],
+    /// Blanks the parts of a section of a whole object that are meant to differ: object, name, lld's bytes and ours.
+    pub mask: fn(&[u8], &str, [&mut Vec<u8>; 2]),
+    /// lld relaxes accesses through the GOT whatever one says.
+    pub always_relaxed: bool,
+}
+
+impl Machine {
+    /// Most of them.
+    pub const DEFAULT: Machine = Machine {
+        name: "",
+        prefix: "",
+        target: Target { machine: 0, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
+        kinds: &[],
+        bases: &[0x20_0000, 0x5555_5000_0000, 0x7ffe_ffc0_0000],
+        code_align: 4,
+        got: (".got", 0),
+        got_header: 0,
+        adorn: |_| {},
+        harmless: &[],
+        through_stub: |_, _| {},
+        always_stub: |_| false,
+        known: &[],
+        whole_only: &[],
+        mask: |_, _, _| {},
+        always_relaxed: false,
+    };
+
+    /// Numbers and names of all kinds in the table.
+    pub fn numbers(&self) -> impl Iterator<Item = (u32, &'static str)> {
+        self.kinds.iter().flat_map(Kind::relocations).chain(self.whole_only.iter().copied())
+    }
+
+    /// The psABI's names for a line of the table.
+    pub fn kind_names(&self, kind: &Kind) -> impl Iterator<Item = String> {
+        kind.relocations().map(|(_, name)| format!("{}{name}", self.prefix))
+    }
+
+    pub fn kind_name(&self, kind: &Kind) -> String {
+        self.kind_names(kind).collect::<Vec<_>>().join(" with ")
+    }
+
+    /// The address as the machine has it.
+    pub fn address(&self, value: u64) -> u64 {
+        if self.target.class == 32 { value & 0xffff_ffff } else { value }
+    }
+}
+
+/// A difference from lld that is meant.
+pub struct Known {
+    /// Names of the kinds, without the prefix; all if there are none.
+    pub kinds: &'static [&'static str],
+    pub what: Difference,
+    pub when: fn(&Case) -> bool,
+    pub why: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    OnlyWeRefuse,
+    OnlyLldRefuses,
+    Bytes,
+}
+
+/// A relocation kind, and cases to make of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    pub number: u32,
+    pub name: &'static str,
+    /// What stands at the place; nothing for data of `width` bytes.
+    pub code: &'static [Word],
+    pub width: usize,
+    /// Offset of the place in `code`.
+    pub at: usize,
+    pub value: Value,
+    /// Widths at whose limits, signed and unsigned, cases are to be.
+    pub bits: &'static [u32],
+    /// What the value has to be a multiple of.
+    pub step: u64,
+    /// Limits are also tried at this distance: where a value is rounded first.
+    pub round: i64,
+    /// A branch that may go through a stub.
+    pub stub: bool,
+    /// Addend of a branch to its target, or what `code` has in its field.
+    pub addend: i64,
+    /// Only the addend 0 (or `addend`) occurs.
+    pub plain: bool,
+    /// lld keeps the GOT entry in `.got.plt`, where it does not hold the symbol's address before the program runs.
+    pub in_got_plt: bool,
+    pub second: Second,
+}
+
+/// What a value is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// `S + A`.
+    Absolute,
+    /// `S + A - P`.
+    Relative,
+    /// `Page(S + A) - Page(P)`.
+    Page,
+    /// `S + A - GOT`.
+    GotOffset,
+    /// `GOT + A - P`.
+    Got,
+    /// The symbol's GOT entry, `G + A`.
+    Slot,
+    /// `G + A - P`.
+    SlotRelative,
+    /// `Page(G + A) - Page(P)`.
+    SlotPage,
+    /// `G + A - GOT`.
+    SlotOffset,
+    /// `Z + A`.
+    Size,
+}
+
+impl Value {
+    pub fn is_slot(self) -> bool {
+        matches!(self, Value::Slot | Value::SlotRelative | Value::SlotPage | Value::SlotOffset)
+    }
+}
+
+/// A relocation that goes with the first one.
+#[derive(Debug, Clone, Copy)]
+pub enum Second {
+    None,
+    /// At the end of `code` stands an instruction with the low part, which names the place of the first by a label.
+    Low {
+        number: u32,
+        name: &'static str,
+        word: Word,
+    },
+    /// At the same place, against another symbol.
+    Same {
+        number: u32,
+        name: &'static str,
+    },
+}
+
+/// How a symbol is defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Elsewhere.
+    External,
+    /// In the object, as a number.
+    Absolute,
+    /// In the section itself.
+    Own,
+    /// Nowhere.
+    UndefinedWeak,
+}
+
+/// A part of an instruction.
+#[derive(Debug, Clone, Copy)]
+pub struct Word {
+    pub width: usize,
+    pub bits: u64,
+    /// Bits that may be anything: registers and such.
+    pub random: u64,
+    /// Bits that the relocation replaces, and that may be anything before, if that does not make an addend.
+    pub field: u64,
+}
+
+pub const fn word(bits: u64, random: u64, field: u64) -> Word {
+    Word { width: 4, bits, random, field }
+}
+
+pub const fn half(bits: u64, random: u64, field: u64) -> Word {
+    Word { width: 2, bits, random, field }
+}
+
+pub const fn byte(bits: u64) -> Word {
+    Word { width: 1, bits, random: 0, field: 0 }
+}
+
+/// A kind that has a number of so many bytes as its field.
+pub const fn data(number: u32, name: &'static str, width: usize) -> Kind {
+    Kind {
+        number,
+        name,
+        code: &[],
+        width,
+        at: 0,
+        value: Value::Absolute,
+        bits: &[64],
+        step: 1,
+        round: 0,
+        stub: false,
+        addend: 0,
+        plain: false,
+        in_got_plt: false,
+        second: Second::None,
+    }
+}
+
+/// A kind whose field is in an instruction.
+pub const fn code(number: u32, name: &'static str, code: &'static [Word]) -> Kind {
+    Kind { code, ..data(number, name, 0) }
+}
+
+impl Kind {
+    pub const fn of(self, value: Value, bits: &'static [u32]) -> Self {
+        Kind { value, bits, ..self }
+    }
+
+    pub const fn absolute(self, bits: &'static [u32]) -> Self {
+        self.of(Value::Absolute, bits)
+    }
+
+    pub const fn relative(self, bits: &'static [u32]) -> Self {
+        self.of(Value::Relative, bits)
+    }
+
+    pub const fn step(self, step: u64) -> Self {
+        Kind { step, ..self }
+    }
+
+    pub const fn round(self, round: i64) -> Self {
+        Kind { round, ..self }
+    }
+
+    pub const fn stub(self) -> Self {
+        Kind { stub: true, ..self }
+    }
+
+    pub const fn addend(self, addend: i64) -> Self {
+        Kind { addend, ..self }
+    }
+
+    pub const fn plain(self) -> Self {
+        Kind { plain: true, ..self }
+    }
+
+    pub const fn at(self, at: usize) -> Self {
+        Kind { at, ..self }
+    }
+
+    pub const fn in_got_plt(self) -> Self {
+        Kind { in_got_plt: true, ..self }
+    }
+
+    pub const fn low(self, number: u32, name: &'static str, word: Word) -> Self {
+        Kind { second: Second::Low { number, name, word }, ..self }
+    }
+
+    pub const fn same(self, number: u32, name: &'static str) -> Self {
+        Kind { second: Second::Same { number, name }, ..self }
+    }
+
+    /// Numbers and names of its relocations.
+    pub fn relocations(&self) -> impl Iterator<Item = (u32, &'static str)> {
+        let second = match self.second {
+            Second::None => None,
+            Second::Low { number, name, .. } | Second::Same { number, name } => Some((number, name)),
+        };
+        std::iter::once((self.number, self.name)).chain(second)
+    }
+}

@@ -1,0 +1,38 @@
+//! i386: addends are in the fields, and values wrap round. lld does not know SIZE32.
+
+use crate::machine::{Machine, Kind, Value, Word, byte, code, data};
+use crate::support::elf::Target;
+
+const FIELD: Word = Word { width: 4, bits: 0xffff_fffc, random: 0, field: 0xffff_ffff };
+const NO_ADDEND: Word = Word { width: 4, bits: 0, random: 0, field: 0xffff_ffff };
+const CALL: &[Word] = &[byte(0xe8), FIELD];
+/// `mov slot(%ebx), %eax`, and `mov slot, %ecx`.
+const LOAD: &[Word] = &[byte(0x8b), byte(0x83), NO_ADDEND];
+const LOAD_ABSOLUTE: &[Word] = &[byte(0x8b), byte(0x0d), NO_ADDEND];
+
+const KINDS: &[Kind] = &[
+    data(1, "32", 4).absolute(&[32]),
+    data(2, "PC32", 4).relative(&[32]),
+    code(2, "PC32", CALL).at(1).relative(&[32]).addend(-4),
+    code(3, "GOT32", LOAD).at(2).of(Value::SlotOffset, &[32]),
+    code(4, "PLT32", CALL).at(1).relative(&[32]).addend(-4),
+    data(9, "GOTOFF", 4).of(Value::GotOffset, &[32]),
+    data(10, "GOTPC", 4).of(Value::Got, &[32]),
+    data(20, "16", 2).absolute(&[16]),
+    data(21, "PC16", 2).relative(&[16, 17]),
+    data(22, "8", 1).absolute(&[8]),
+    data(23, "PC8", 1).relative(&[8]),
+    code(43, "GOT32X", LOAD).at(2).of(Value::SlotOffset, &[32]),
+    code(43, "GOT32X", LOAD_ABSOLUTE).at(2).of(Value::Slot, &[32]),
+];
+
+pub static MACHINE: Machine = Machine {
+    name: "i386",
+    prefix: "R_386_",
+    target: Target { machine: 3, class: 32, big_endian: false, explicit_addends: false, flags: 0 },
+    kinds: KINDS,
+    bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
+    code_align: 1,
+    got: (".got.plt", 0),
+    ..Machine::DEFAULT
+};

@@ -1,0 +1,33 @@
+//! The architectures under test. One line here and one file each.
+
+use crate::machine::Machine;
+use crate::{generated, whole};
+
+/// Lists the modules and their machines, and makes a test of each.
+macro_rules! machines {
+    ($($module:ident: $($machine:ident $name:ident),+;)*) => {
+        $(mod $module;)*
+
+        pub static MACHINES: &[&Machine] = &[$($(&$module::$machine,)+)*];
+
+        $($(mod $name {
+            #[test]
+            fn generated_cases_are_done_as_lld_does() {
+                super::generated::compare(&super::$module::$machine);
+            }
+
+            #[test]
+            fn whole_objects_are_linked_as_lld_does() {
+                super::whole::compare(&super::$module::$machine);
+            }
+        })+)*
+    };
+}
+
+machines! {
+    x86_64: MACHINE of_x86_64;
+    i386: MACHINE of_i386;
+    riscv: RISCV64 of_riscv64, RISCV32 of_riscv32;
+    loongarch64: MACHINE of_loongarch64;
+    s390x: MACHINE of_s390x;
+}

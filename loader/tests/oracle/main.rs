@@ -1,0 +1,19 @@
+//! A linker we did not write must agree: what this loader links is compared, byte for byte, with what `ld.lld` makes
+//! of the same object at the same addresses, for every ELF machine.
+//!
+//! [`whole`]: real compilers' objects. [`generated`]: every relocation kind with values at and around its limits, by the
+//! tables in [`machines`]; [`machine`] says how to add to them. `OBJCACHE_ORACLE_CASES=100000` generates more than the
+//! usual number, `OBJCACHE_ORACLE_SEED=2` others, `OBJCACHE_ORACLE_KINDS=1` prints the counts by kind.
+
+#![allow(unreachable_pub)] // A test crate has no other users.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod case;
+mod corpus;
+mod generated;
+mod lld;
+mod machine;
+mod machines;
+mod whole;

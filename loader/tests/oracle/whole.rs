@@ -1,0 +1,216 @@
+//! Whole objects of real compilers. The linker goes first, with a script that puts every section at a random address with
+//! random gaps; the loader then places sections, GOT and external symbols where the linker had them. Then every section's
+//! bytes are the same, and so is the GOT.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadedImage, Loader, Segment, from_fn};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, SymbolIndex};
+
+use crate::corpus::{self, Model, TOOLCHAINS};
+use crate::lld::{self, LinkedFile};
+use crate::machine::Machine;
+use crate::support::{LLD, Random, has};
+
+/// Names that linkers define.
+const OF_LINKERS: [&str; 2] = ["_GLOBAL_OFFSET_TABLE_", ".TOC."];
+
+#[derive(Default)]
+struct Counts {
+    objects: usize,
+    links: usize,
+    sections: usize,
+    /// By number.
+    relocations: BTreeMap<u32, usize>,
+}
+
+/// Links every object of a machine's compilers both ways.
+pub fn compare(machine: &'static Machine) {
+    if !has(LLD) {
+        return;
+    }
+    let mut random = Random(machine.name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte)));
+    let mut counts = Counts::default();
+    let toolchains = TOOLCHAINS.iter().filter(|toolchain| toolchain.machine == machine.name);
+    for toolchain in toolchains {
+        corpus::each(toolchain, |what, model, object| {
+            counts.objects += 1;
+            count_relocations(object, &mut counts);
+            for _ in 0..2 {
+                counts.links += 1;
+                counts.sections += compare_object(machine, what, model, object, &mut random);
+            }
+        });
+    }
+    counts.check(machine);
+}
+
+impl Counts {
+    /// Every kind that compilers emit has its generated cases.
+    fn check(&self, machine: &Machine) {
+        let Counts { objects, links, sections, relocations } = self;
+        let total: usize = relocations.values().sum();
+        eprintln!(
+            "{}: {objects} objects, {links} links, {sections} sections compared, {total} relocations of {} kinds",
+            machine.name,
+            relocations.len()
+        );
+        let known: BTreeSet<u32> = machine.numbers().map(|(number, _)| number).collect();
+        let missing: Vec<_> = relocations.keys().filter(|number| !known.contains(number)).collect();
+        assert!(
+            missing.is_empty(),
+            "{}: compilers emit relocation kinds that the table lacks: {missing:?}",
+            machine.name
+        );
+        for (number, name) in machine.whole_only {
+            let seen = *objects == 0 || relocations.contains_key(number);
+            assert!(seen, "{}: no object has {name}", machine.name);
+        }
+        assert!(*objects == 0 || *sections >= links * 3);
+    }
+}
+
+fn count_relocations(object: &[u8], counts: &mut Counts) {
+    let file = object::File::parse(object).unwrap();
+    for section in file.sections().filter(lld::is_allocated) {
+        for (_, relocation) in section.relocations() {
+            if let RelocationFlags::Elf { r_type } = relocation.flags() {
+                *counts.relocations.entry(r_type.0).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Returns how many sections were compared.
+fn compare_object(machine: &Machine, what: &str, model: &Model, object: &[u8], random: &mut Random) -> usize {
+    let base = if model.is_low || machine.target.class == 32 {
+        0x20_0000
+    } else {
+        0x10_0000_0000 + (random.below(1 << 40) & !0xfff)
+    };
+    let plan = Plan::new(object, base, model.is_tiny, random);
+    let linked = lld::link(object, &plan.script, false, &format!("whole-{}", machine.name));
+    assert_eq!(linked.messages, "", "{what}");
+    let (image, map) = load_like(machine, &linked, object, base, &plan.externals, what);
+    let ours = bytes_by_section(&image, &map);
+    let mut compared = 0;
+    for (name, bytes) in &ours {
+        let is_rewritten = name == ".eh_frame" || name.starts_with(".ARM.exidx");
+        if bytes.is_empty() || is_rewritten {
+            continue;
+        }
+        let mut theirs = linked.sections[name].1.clone();
+        let mut bytes = bytes.clone();
+        (machine.mask)(object, name, [&mut theirs, &mut bytes]);
+        if let Some(at) = (0..bytes.len()).find(|at| theirs.get(*at) != bytes.get(*at)) {
+            let start = at & !7;
+            let window = |bytes: &[u8]| bytes[start.min(bytes.len())..(start + 16).min(bytes.len())].to_vec();
+            panic!(
+                "{what}: {name} of {} (lld: {}) bytes differs at {at:#x}: lld {:02x?}, we {:02x?}",
+                bytes.len(),
+                theirs.len(),
+                window(&theirs),
+                window(&bytes)
+            );
+        }
+        assert_eq!(theirs.len(), bytes.len(), "{what}: {name}");
+        compared += 1;
+    }
+    if let Some((_, got)) = linked.sections.get(".got") {
+        let got = &got[(machine.got_header as usize * machine.target.word()).min(got.len())..];
+        let read_only = image.linked_bytes(Segment::ReadOnly).unwrap();
+        let found = got.is_empty() || read_only.windows(got.len()).any(|window| window == got);
+        assert!(found, "{what}: the GOT differs: lld {got:02x?}");
+    }
+    compared
+}
+
+/// Where the linker is told to put things.
+struct Plan {
+    script: String,
+    externals: BTreeMap<String, u64>,
+}
+
+impl Plan {
+    /// Every section of the object at an address of its own, in random order.
+    fn new(object: &[u8], base: u64, is_tiny: bool, random: &mut Random) -> Self {
+        let (gap, reach) = if is_tiny { (500, 0x4_0000) } else { (40_000, 0x80_0000) };
+        let file = object::File::parse(object).unwrap();
+        let mut sections: Vec<(String, u64, u64)> = file
+            .sections()
+            .filter(lld::is_allocated)
+            .map(|section| (section.name().unwrap().to_owned(), section.align().max(1), section.size()))
+            .filter(|(name, ..)| !name.starts_with(".note"))
+            .collect();
+        let unique: HashSet<_> = sections.iter().map(|(name, ..)| name).collect();
+        assert_eq!(unique.len(), sections.len(), "section names must be unique for this");
+        for special in ["COMMON", ".got", ".got.plt"] {
+            sections.push((special.to_owned(), 64, 8192));
+        }
+        for last in (1..sections.len()).rev() {
+            sections.swap(last, random.below(last as u64 + 1) as usize);
+        }
+        let mut script = String::from("SECTIONS {\n");
+        let mut next = base;
+        for (name, align, size) in &sections {
+            next = (next + random.below(gap)).next_multiple_of(*align);
+            writeln!(script, "\"{name}\" {next:#x} : {{ *({name}) }}").unwrap();
+            next += size;
+        }
+        script += "/DISCARD/ : { *(.comment) *(.note*) }\n";
+        let names = file
+            .symbols()
+            .filter(|symbol| symbol.is_undefined() && symbol.index() != SymbolIndex(0))
+            // From where zero is in reach, weak symbols may stay undefined.
+            .filter(|symbol| !symbol.is_weak() || base >> 32 != 0)
+            .map(|symbol| symbol.name().unwrap().to_owned())
+            .filter(|name| !name.is_empty() && !OF_LINKERS.contains(&name.as_str()));
+        let externals: BTreeMap<String, u64> = names
+            .map(|name| match name.as_str() {
+                "__dso_handle" => (name, base), // the loader's own: the image's first byte
+                _ => (name, (base + random.below(reach)) & !0xf),
+            })
+            .collect();
+        for (name, address) in &externals {
+            writeln!(script, "\"{name}\" = {address:#x};").unwrap();
+        }
+        Plan { script: script + "}\n", externals }
+    }
+}
+
+/// Loads an object where the linker put it.
+fn load_like(
+    machine: &Machine,
+    linked: &LinkedFile,
+    object: &[u8],
+    base: u64,
+    externals: &BTreeMap<String, u64>,
+    what: &str,
+) -> (LoadedImage, LinkMap) {
+    let mut addresses: HashMap<Vec<u8>, u64> =
+        linked.sections.iter().map(|(name, (address, _))| (name.clone().into_bytes(), *address)).collect();
+    if let Some((got, _)) = linked.sections.get(".got") {
+        let header = machine.got_header * machine.target.word() as u64;
+        addresses.insert(b".got".to_vec(), got + header);
+    }
+    let (table, bias) = machine.got;
+    if let Some((table, _)) = linked.sections.get(table) {
+        addresses.insert(b".got.plt".to_vec(), table + bias);
+    }
+    let memory = FixedMemory::placed(base, move |name: &[u8], _| addresses.get(name).copied());
+    let loader = Loader::builder().memory(Arc::new(memory)).relax(machine.always_relaxed).build();
+    let resolver = from_fn(|name: &str| externals.get(name).copied());
+    let loaded = loader.load_all(&[InputObject { name: "object", bytes: object }], &resolver);
+    loaded.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+fn bytes_by_section(image: &LoadedImage, map: &LinkMap) -> Vec<(String, Vec<u8>)> {
+    let sections = map.files[0].sections.iter().filter(|section| section.number.is_some());
+    let bytes = sections.map(|section| {
+        let segment = image.linked_bytes(section.segment).unwrap();
+        (section.name.clone(), segment[section.offset..][..section.size as usize].to_vec())
+    });
+    bytes.collect()
+}
