@@ -236,7 +236,7 @@ impl Job<'_> {
     fn with_record(&self, object: Vec<u8>, record: &Record) -> Result<Vec<u8>, CompileError> {
         match embed(&object, record) {
             Ok(object) => Ok(object),
-            // A format whose objects carry no record yet is cached all the same.
+            // What has no place for a record is cached all the same.
             Err(RecordError::UnsupportedFormat(_)) => Ok(object),
             Err(error) => Err(CompileError::new(Stage::Emit, self.source.name(), error)),
         }

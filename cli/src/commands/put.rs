@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let object = files::read(&options.file)?;
     let record = match read_record(&object) {
         Ok(record) => Some(record),
-        // No record can be expected in other formats.
+        // No record can be expected in what is no relocatable object.
         Err(RecordError::Absent | RecordError::UnsupportedFormat(_)) if options.signature.is_some() => None,
         Err(error) => return Err(no_record(options, &error)),
     };

@@ -2,10 +2,15 @@
 //! must be rebuilt.
 //!
 //! In ELF it is one more string of `.comment`, which is where compilers leave their name, and which linkers
-//! merge and keep (System V gABI, "Special Sections"). A string may hold no NUL, so the record is base64. Behind
-//! it stands a seal, by which one can see whether the object is still the one that was compiled.
+//! merge and keep (System V gABI, "Special Sections"). Mach-O and COFF objects get a section of their own for
+//! such strings, which linkers leave out. A string may hold no NUL, so the record is base64. Behind it stands a
+//! seal, by which one can see whether the object is still the one that was compiled.
 
+mod coff;
 mod elf;
+mod macho;
+mod numbers;
+mod splice;
 
 use std::ops::Range;
 
@@ -69,7 +74,7 @@ pub enum RecordError {
     #[error("the objcache record has another version: `{0}`")]
     Version(String),
     /// Not a format that a record can be embedded in.
-    #[error("records can be kept in ELF relocatable objects only; this is {0}")]
+    #[error("records can be kept in relocatable ELF, Mach-O and COFF objects only; this is {0}")]
     UnsupportedFormat(&'static str),
     /// The object does not read.
     #[error("not a well-formed object: {0}")]
@@ -83,9 +88,9 @@ pub enum RecordError {
 /// their bytes and their places.
 ///
 /// # Errors
-/// When `object` is no ELF relocatable object, or a malformed one.
+/// When `object` is no relocatable ELF, Mach-O or COFF object, or a malformed one.
 pub fn embed(object: &[u8], record: &Record) -> Result<Vec<u8>, RecordError> {
-    let mut object = elf::with_comment(object, |comment| {
+    let replace = |comment: &[u8]| {
         let mut strings = Vec::with_capacity(comment.len() + 1024);
         for string in comment.split_inclusive(|&byte| byte == 0) {
             if !string.starts_with(b"objcache-record:") {
@@ -99,7 +104,12 @@ pub fn embed(object: &[u8], record: &Record) -> Result<Vec<u8>, RecordError> {
         strings.extend(UNSEALED);
         strings.push(0);
         strings
-    })?;
+    };
+    let mut object = match Format::of(object)? {
+        Format::Elf => elf::with_comment(object, replace),
+        Format::MachO => macho::with_comment(object, replace),
+        Format::Coff => coff::with_comment(object, replace),
+    }?;
     let place = seal_place(&object)?;
     let seal = seal_of(&object, &place);
     object[place].copy_from_slice(seal.as_bytes());
@@ -143,9 +153,42 @@ pub fn verdict(object: &[u8], inputs: &CompileInputs) -> Result<Verdict, RecordE
     }
 }
 
+/// The formats that have a place for records. In each it is a section of strings that end with NUL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Elf,
+    MachO,
+    Coff,
+}
+
+impl Format {
+    fn of(object: &[u8]) -> Result<Self, RecordError> {
+        let other = match object {
+            [0x7f, b'E', b'L', b'F', ..] => return Ok(Self::Elf),
+            _ if macho::is_mach_o(object) => return Ok(Self::MachO),
+            _ if coff::is_coff(object) => return Ok(Self::Coff),
+            [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => "a big-endian Mach-O file",
+            [0xca, 0xfe, 0xba, 0xbe | 0xbf, ..] => "a Mach-O file for several architectures",
+            [b'M', b'Z', ..] => "a linked PE file",
+            [0, 0, 0xff, 0xff, ..] => "a member of an import library, or of a form of COFF that is not known",
+            _ => "not an object file",
+        };
+        Err(RecordError::UnsupportedFormat(other))
+    }
+}
+
+/// The contents of every section for records.
+fn comments(object: &[u8]) -> Result<Vec<&[u8]>, RecordError> {
+    match Format::of(object)? {
+        Format::Elf => elf::comments(object),
+        Format::MachO => macho::comments(object),
+        Format::Coff => coff::comments(object),
+    }
+}
+
 /// The text of the one record of an object.
 fn record_text(object: &[u8]) -> Result<&[u8], RecordError> {
-    let mut texts: Vec<&[u8]> = elf::comments(object)?
+    let mut texts: Vec<&[u8]> = comments(object)?
         .into_iter()
         .flat_map(|comment| comment.split(|&byte| byte == 0))
         .filter(|string| string.starts_with(b"objcache-record:"))
