@@ -7,6 +7,8 @@
 //! - Other damage passes without a word, and all that was written is gone: what is kept here must be derived.
 //! - After an I/O error it panics in `Drop`: such a database is forgotten instead, and moved aside as well,
 //!   because what is forgotten keeps its lock while this process lives.
+//! - After a failed write `flush` may wait for ever for that write to become stable: it is given so long and no
+//!   longer, on a thread that is left behind then, and the database is not used again.
 //! - `flush` is `sync_file_range`, not a sync: it is followed by `fdatasync`.
 //! - Many small batches stall for seconds: writes are gathered into large ones.
 //! - Its lock is released a moment after `Drop` returns: opening tries again for a while.
@@ -22,10 +24,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long to wait for sled's own lock.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// A flush that takes longer will never end.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// Writes go in batches of so many.
 const BATCH: usize = 1024;
 /// Bytes of pages sled keeps in memory.
@@ -54,6 +60,8 @@ pub(crate) struct Database {
     // `None` only while dropping.
     open: Option<Opened>,
     broken: AtomicBool,
+    // There may be something to flush, which sled would do while it is dropped.
+    dirty: AtomicBool,
 }
 
 struct Opened {
@@ -81,7 +89,12 @@ impl Database {
     }
 
     fn of(path: &Path, opened: Opened) -> Self {
-        Self { path: path.to_owned(), open: Some(opened), broken: AtomicBool::new(false) }
+        Self {
+            path: path.to_owned(),
+            open: Some(opened),
+            broken: AtomicBool::new(false),
+            dirty: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, DatabaseError> {
@@ -111,6 +124,7 @@ impl Database {
     ) -> Result<(), DatabaseError> {
         let mut writes = writes.into_iter().peekable();
         while writes.peek().is_some() {
+            self.dirty.store(true, Ordering::Relaxed);
             let mut batch = sled::Batch::default();
             for (key, value) in writes.by_ref().take(BATCH) {
                 match value {
@@ -125,12 +139,22 @@ impl Database {
 
     /// Empties a keyspace.
     pub(crate) fn clear(&self, keyspace: Keyspace) -> Result<(), DatabaseError> {
+        self.dirty.store(true, Ordering::Relaxed);
         self.run(keyspace, |tree| tree.clear())
     }
 
     /// What was written before survives a power cut after this.
     pub(crate) fn flush(&self) -> Result<(), DatabaseError> {
-        self.run(Keyspace(0), |tree| tree.flush())?;
+        self.dirty.store(false, Ordering::Relaxed);
+        let tree = self.run(Keyspace(0), |tree| Ok(tree.clone()))?;
+        // The clone goes first: it would keep the database open.
+        let flushed = within(FLUSH_WAIT, move || catch_unwind(AssertUnwindSafe(|| tree.flush().map(drop))));
+        match flushed {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return Err(self.fail(error.to_string())),
+            Some(Err(panic)) => return Err(self.fail(panic_text(&*panic))),
+            None => return Err(self.fail("a flush does not end".to_owned())),
+        }
         let synced = File::open(self.path.join("db")).and_then(|file| file.sync_data());
         synced.map_err(|error| self.fail(error.to_string()))
     }
@@ -160,6 +184,10 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if self.dirty.load(Ordering::Relaxed) {
+            // Here, where it is bounded. What comes of it is seen below.
+            let _ = self.flush();
+        }
         let open = self.open.take();
         if self.broken.load(Ordering::Relaxed) {
             mem::forget(open);
@@ -167,6 +195,23 @@ impl Drop for Database {
             return;
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
+    }
+}
+
+/// What `work` gives, done on a thread of its own. `None`: it took too long, and the thread goes on.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (tell, told) = mpsc::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let taken = Arc::clone(&work);
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let spawned = thread::Builder::new().name("objcache-flush".to_owned()).spawn(move || {
+        let work = take(&taken)?;
+        tell.send(work()).ok()
+    });
+    match spawned {
+        Ok(_) => told.recv_timeout(limit).ok(),
+        // No thread to be had: better without a bound than not at all.
+        Err(_) => Some(take(&work)?()),
     }
 }
 
@@ -191,7 +236,7 @@ fn open_guarded(path: &Path, keyspaces: &[&str]) -> Result<Opened, DatabaseError
         if Instant::now() >= deadline {
             return Err(DatabaseError::Busy);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -239,4 +284,33 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panic: {}", text.unwrap_or("of unknown cause"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_does_not_end_is_left() {
+        assert_eq!(within(Duration::from_secs(60), || 7), Some(7));
+        let (_never, wait) = mpsc::channel::<()>();
+        let begun = Instant::now();
+        assert_eq!(within(Duration::from_millis(20), move || wait.recv().is_ok()), None);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_database_can_be_opened_again_right_after_it_was_flushed_and_closed() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        for round in 0..20_u8 {
+            let (database, rebuilt) = Database::open(&place.path().join("db"), &["one"]).expect("opens");
+            assert!(!rebuilt);
+            let before = database.get(Keyspace(0), b"round").expect("reads");
+            assert_eq!(before, round.checked_sub(1).map(|before| vec![before]));
+            database.write(Keyspace(0), [(b"round".to_vec(), Some(vec![round]))]).expect("writes");
+            if round % 2 == 0 {
+                database.flush().expect("flushes");
+            }
+        }
+    }
 }

@@ -323,7 +323,10 @@ fn as_nobody(mode: u32) -> Option<String> {
     chown(&root, Some(65534), Some(65534)).ok()?;
     // Where the tests were built may be closed to others.
     let binary = directory.path().join("test");
-    fs::copy(std::env::current_exe().expect("known"), &binary).expect("copied");
+    // Another process writes it: a file that this one had open for writing is `busy` while any child that
+    // another test forked meanwhile still holds it.
+    let copied = Command::new("cp").arg(std::env::current_exe().expect("known")).arg(&binary).status();
+    assert!(copied.expect("runs").success());
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
     let role = child::command(&[], &[&"work", &root]);

@@ -31,8 +31,12 @@ fn inputs(compiler: &CommandCompiler, request: &CompileRequest) -> CompileInputs
 }
 
 fn script(path: &Path, text: &str) -> PathBuf {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    // Another process writes it: a file that this one had open for writing is `busy` while any child that
+    // another test forked meanwhile still holds it.
+    let draft = path.with_extension("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(Command::new("cp").arg("--").arg(&draft).arg(path).status().unwrap().success());
     path.to_owned()
 }
 

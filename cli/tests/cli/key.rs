@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::{Sandbox, finish, tool};
+use crate::support::{Sandbox, copy_program, finish, tool};
 
 /// The outcome of `compile` with these words.
 fn outcome(sandbox: &Sandbox, words: &[&str]) -> String {
@@ -103,8 +103,10 @@ fn logging_compiler(sandbox: &Sandbox) -> Option<PathBuf> {
         log.display(),
         gcc.display()
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let draft = sandbox.path("logging-gcc.draft");
+    fs::write(&draft, script).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&draft, &path);
     Some(path)
 }
 

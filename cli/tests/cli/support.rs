@@ -38,7 +38,7 @@ impl Sandbox {
 
     /// Makes another user the owner of everything, who from now on runs a copy of the program. For root only.
     pub(crate) fn give_to(&self, user: u32) {
-        std::fs::copy(PROGRAM, self.folder.path().join("objcache")).unwrap();
+        copy_program(Path::new(PROGRAM), &self.folder.path().join("objcache"));
         let inside = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let deeper = std::fs::read_dir(self.path("")).unwrap().map(|entry| entry.unwrap().path());
         for path in inside.chain(deeper).chain([self.folder.path().to_owned()]) {
@@ -142,6 +142,12 @@ impl Finished {
         assert!(value.is_object());
         value
     }
+}
+
+/// Copies an executable file. Another process writes it: a file that this one had open for writing is `busy`
+/// while any child that another test forked meanwhile still holds it.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("--").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Runs a command to its end.
