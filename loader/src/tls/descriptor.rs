@@ -91,11 +91,14 @@ fn prepare() {
 #[cfg(not(target_arch = "x86_64"))]
 fn prepare() {}
 
-// The descriptor's address is in rax, and so is the result. All other registers are kept; flags are not.
+// Global, since the compiler may refer to it from another of its objects. The descriptor's address is in rax, and so is the result. All other registers are kept; flags are not.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".text",
     ".p2align 4",
+    ".globl {offset}",
+    ".hidden {offset}",
+    ".type {offset}, @function",
     "{offset}:",
     ".cfi_startproc",
     "endbr64",
@@ -103,6 +106,9 @@ global_asm!(
     "ret",
     ".cfi_endproc",
     ".p2align 4",
+    ".globl {address}",
+    ".hidden {address}",
+    ".type {address}, @function",
     "{address}:",
     ".cfi_startproc",
     "endbr64",
@@ -180,11 +186,17 @@ global_asm!(
 global_asm!(
     ".text",
     ".p2align 2",
+    ".globl {offset}",
+    ".hidden {offset}",
+    ".type {offset}, @function",
     "{offset}:",
     ".cfi_startproc",
     "ldr x0, [x0, #8]",
     "ret",
     ".cfi_endproc",
+    ".globl {address}",
+    ".hidden {address}",
+    ".type {address}, @function",
     "{address}:",
     ".cfi_startproc",
     "stp x29, x30, [sp, #-672]!",
