@@ -31,6 +31,27 @@ fn the_object_alone_tells_whether_it_must_be_rebuilt() {
 }
 
 #[test]
+fn so_do_objects_of_other_formats() {
+    let engine = Engine::builder(MemoryCache::new(1 << 20), CraneliftCompiler::new().unwrap()).build();
+    let mut request = CompileRequest::new(Source::read(KERNEL).unwrap());
+    for (target, magic) in
+        [("x86_64-apple-darwin", &b"\xcf\xfa\xed\xfe"[..]), ("x86_64-pc-windows-msvc", b"\x64\x86")]
+    {
+        request.target = Some(target.to_owned());
+        let obtained = match engine.obtain(&request) {
+            Ok(obtained) => obtained,
+            Err(error) if !cfg!(target_arch = "x86_64") => {
+                eprintln!("skipped: Cranelift is built for this machine only: {error}");
+                return;
+            }
+            Err(error) => panic!("{target}: {error}"),
+        };
+        assert!(obtained.object.starts_with(magic), "{target}");
+        assert_eq!(verdict(&obtained.object, &obtained.inputs), Ok(Verdict::Fresh), "{target}");
+    }
+}
+
+#[test]
 fn a_cached_object_that_does_not_load_is_compiled_afresh() {
     let cache = std::sync::Arc::new(MemoryCache::new(1 << 20));
     let engine = Engine::builder(cache.clone(), CraneliftCompiler::new().unwrap()).build();
