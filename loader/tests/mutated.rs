@@ -83,6 +83,7 @@ const TARGETS: &[&[&str]] = &[
     &["--target=x86_64-pc-windows-msvc"],
     &["--target=x86_64-pc-windows-gnu", "-ffunction-sections"],
     &["--target=i686-pc-windows-msvc"],
+    &["--target=aarch64-pc-windows-msvc"],
 ];
 
 fn corpus() -> Vec<(String, Vec<u8>)> {

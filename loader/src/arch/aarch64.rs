@@ -1,4 +1,4 @@
-//! AArch64, by the ELF for the Arm 64-bit Architecture (aaelf64, "Relocation types").
+//! AArch64, by the ELF for the Arm 64-bit Architecture (aaelf64, "Relocation types"), and by the PE format.
 //!
 //! The ABI's relocations are an operation and a field: what is computed, and which immediate of which instruction it goes
 //! into, after which check. So is [`Kind`] here, and so are the relocations of other formats, whose numbers are mapped
@@ -9,11 +9,12 @@
 //! that fits in either reading, signed or unsigned, which is what "-2^31 <= X < 2^32" says.
 
 mod elf;
+mod pe;
 mod relax;
 
 use super::{
     Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, ThreadBlock, aligned,
-    bytes_at, change_u32, either, field, insert, sign_extend, signed, unsigned,
+    bytes_at, change_u32, coff, either, field, insert, sign_extend, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -60,6 +61,12 @@ enum Value {
     ThreadOffset,
     /// `DTPREL(S + A)`.
     BlockOffset,
+    /// `S + A - P`, where A counts from the end of the field.
+    RelativeToEnd,
+    /// `S + A - section`.
+    SectionOffset,
+    /// What COFF has on every machine, with fields of its own.
+    Coff(coff::Common),
 }
 
 /// Fields, with the check that precedes.
@@ -178,14 +185,16 @@ impl Architecture for AArch64 {
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
         match format {
             Format::Elf => elf::kind(raw),
-            Format::MachO | Format::Coff => Err("this object format"),
+            Format::Coff => pe::kind(raw),
+            Format::MachO => Err("this object format"),
         }
     }
 
     fn name(format: Format, raw: u32) -> String {
         match format {
             Format::Elf => elf::name(raw),
-            Format::MachO | Format::Coff => format!("relocation type {raw}"),
+            Format::Coff => pe::name(raw),
+            Format::MachO => format!("relocation type {raw}"),
         }
     }
 
@@ -200,7 +209,9 @@ impl Architecture for AArch64 {
             }
             (Value::Symbol | Value::FromGot | Value::ShortBranch, _) => Operand::Symbol,
             (Value::Relative, Field::Data64) => Operand::Symbol,
-            (Value::Relative | Value::Page, _) => Operand::NearSymbol,
+            (Value::Relative | Value::RelativeToEnd | Value::Page, _) => Operand::NearSymbol,
+            (Value::SectionOffset, _) => Operand::SectionOffset,
+            (Value::Coff(kind), _) => kind.operand(),
             (Value::Branch | Value::Function, _) => Operand::Branch,
             (Value::SlotFromGotPage, _) => Operand::Slot(SlotKind::Address),
             (
@@ -216,7 +227,11 @@ impl Architecture for AArch64 {
     }
 
     fn implicit_addend(kind: Kind, section: &[u8], offset: u64) -> Result<i64, FixupProblem> {
-        kind.field.addend(section, offset)
+        match (kind.value, kind.field) {
+            (Value::Coff(kind), _) => kind.implicit_addend(section, offset),
+            (Value::RelativeToEnd, field) => Ok(field.addend(section, offset)? - 4),
+            (_, field) => field.addend(section, offset),
+        }
     }
 
     /// aaelf64 has no L: a veneer is not to be seen. Data is another matter: the addend there says what it counts from.
@@ -227,7 +242,10 @@ impl Architecture for AArch64 {
 
     #[inline]
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
-        kind.field.write(section, offset, kind.value.of(&fixup))
+        match kind.value {
+            Value::Coff(kind) => kind.apply(section, offset, fixup),
+            value => kind.field.write(section, offset, value.of(&fixup)),
+        }
     }
 
     /// ADRP and LDR of GOT entries come in pairs throughout: nothing else uses what an ADRP leaves in its register, and no
@@ -288,9 +306,11 @@ impl Value {
         }
         let value = fixup.absolute();
         match self {
-            Value::None => 0,
+            Value::None | Value::Coff(_) => 0,
+            Value::SectionOffset => value as i64,
             Value::Symbol | Value::Slot(_) | Value::ThreadOffset | Value::BlockOffset => value as i64,
             Value::Relative
+            | Value::RelativeToEnd
             | Value::Function
             | Value::Branch
             | Value::ShortBranch

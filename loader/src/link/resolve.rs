@@ -286,6 +286,8 @@ impl Elsewhere<'_, '_> {
             self.unresolved[known..].fill(number as u32);
         }
         (state.address, state.flags) = (meant.address, meant.flags);
+        // Even if that is zero, as an absolute address: it is defined.
+        state.facts.remove(Facts::WEAK);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::coff::{self, Object};
 use crate::support::*;
@@ -18,14 +19,13 @@ pub(crate) struct Linked {
     pub(crate) messages: String,
 }
 
-pub(crate) fn link(machine: u16, base: u64, objects: &[&[u8]], extra: &[&str], what: &str) -> Linked {
-    let directory = scratch(what);
+pub(crate) fn link(machine: u16, base: u64, objects: &[&[u8]], extra: &[&str]) -> Linked {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let directory = scratch(&format!("lld{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir_all(&directory).unwrap();
     for (number, object) in objects.iter().enumerate() {
         std::fs::write(directory.join(format!("{number}.o")), object).unwrap();
     }
-    // Only the output counts: one that is there from before must not be taken for it.
-    let _ = std::fs::remove_file(directory.join("a.dll"));
     let mut command = Command::new(LLD_LINK);
     command.current_dir(&directory).arg(format!("/base:{base:#x}"));
     command.args("/dll /noentry /nodefaultlib /opt:noref /opt:noicf /opt:nolldtailmerge".split(' '));

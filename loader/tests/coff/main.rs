@@ -4,4 +4,5 @@
 mod support;
 
 mod lld;
+mod single;
 mod whole;

@@ -36,7 +36,7 @@ const TARGETS: [Target; 7] = [
 ];
 
 /// The machines that the loader has.
-const MACHINES: [u16; 2] = [coff::X86_64, coff::I386];
+const MACHINES: [u16; 3] = [coff::X86_64, coff::I386, coff::ARM64];
 
 /// Flags that make a difference to the object.
 const VARIANTS: [&[&str]; 4] =
@@ -256,7 +256,7 @@ fn compare_with(
     totals: &mut Totals,
 ) {
     let others = lld::externals(machine, externals);
-    let linked = lld::link(machine, BASE, &[object, &others], parsed.flags(), "whole");
+    let linked = lld::link(machine, BASE, &[object, &others], parsed.flags());
     assert!(!linked.image.is_empty(), "{what}: {}", linked.messages);
     let follow = Follow::of(&linked, parsed);
     let log = Arc::new(Sections::default());
