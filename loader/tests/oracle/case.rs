@@ -136,6 +136,23 @@ impl Case {
         self.bytes.extend(self.machine.target.number(number, word.width));
     }
 
+    /// Sets the addend to that of a branch to its target.
+    pub fn reset_addend(&mut self) {
+        self.addend = self.kind.addend;
+        if self.machine.target.explicit_addends {
+            return;
+        }
+        let mut at = self.offset - self.kind.at;
+        for word in self.kind.code {
+            let target = &self.machine.target;
+            let [bits, field] = [word.bits, word.field].map(|number| target.number(number, word.width));
+            for ((byte, bits), field) in self.bytes[at..].iter_mut().zip(bits).zip(field) {
+                *byte = *byte & !field | bits & field;
+            }
+            at += word.width;
+        }
+    }
+
     /// Bytes that are no opcode of a branch.
     fn push_filler(&mut self, count: usize, random: &mut Random) {
         self.bytes.extend((0..count).map(|_| 0x41 + random.below(0x1e) as u8));
@@ -147,6 +164,7 @@ impl Case {
             0..7 => Form::External,
             7..13 => Form::Absolute,
             13..15 => Form::Own,
+            _ if self.kind.defined => Form::Own,
             _ => Form::UndefinedWeak,
         };
         Target { form, function: random.below(2) == 0, ..Target::external(0) }

@@ -59,7 +59,7 @@ pub fn compare(machine: &'static Machine) {
     }
     assert!(report.problems.is_empty(), "{} differs from lld:\n{}", machine.name, report.problems());
     let all = machine.numbers().map(|(_, name)| format!("{}{name}", machine.prefix)).collect();
-    coverage::keep("compared", "elf", machine.name, &all);
+    coverage::keep("compared", "elf", machine.architecture(), &all);
 }
 
 impl Report {
@@ -283,7 +283,7 @@ impl Batch {
             let stub = &ours.map.files[0].stubs[0];
             let thumb = u64::from(stub.kind == "thumb");
             if case.symbol.form == Form::Own {
-                case.addend = case.kind.addend;
+                case.reset_addend();
             }
             case.symbol =
                 Target { form: Form::Absolute, value: stub.address | thumb, size: 0, function: true };

@@ -11,7 +11,7 @@ use crate::support::elf::{Object, Target};
 
 /// An architecture under test.
 pub struct Machine {
-    /// As the loader's link map calls it.
+    /// As the loader's link map calls it, with `-rela` for a second table of an architecture, whose addends are in the tables.
     pub name: &'static str,
     /// What names of relocations begin with.
     pub prefix: &'static str,
@@ -73,6 +73,10 @@ impl Machine {
         kind.relocations().map(|(_, name)| format!("{}{name}", self.prefix))
     }
 
+    pub fn architecture(&self) -> &'static str {
+        self.name.strip_suffix("-rela").unwrap_or(self.name)
+    }
+
     pub fn kind_name(&self, kind: &Kind) -> String {
         self.kind_names(kind).collect::<Vec<_>>().join(" with ")
     }
@@ -122,6 +126,8 @@ pub struct Kind {
     pub addend: i64,
     /// Only the addend 0 (or `addend`) occurs.
     pub plain: bool,
+    /// Not against weak symbols that nobody defines: lld has no rule for it.
+    pub defined: bool,
     /// lld keeps the GOT entry in `.got.plt`, where it does not hold the symbol's address before the program runs.
     pub in_got_plt: bool,
     pub second: Second,
@@ -226,6 +232,7 @@ pub const fn data(number: u32, name: &'static str, width: usize) -> Kind {
         stub: false,
         addend: 0,
         plain: false,
+        defined: false,
         in_got_plt: false,
         second: Second::None,
     }
@@ -267,6 +274,10 @@ impl Kind {
 
     pub const fn plain(self) -> Self {
         Kind { plain: true, ..self }
+    }
+
+    pub const fn defined(self) -> Self {
+        Kind { defined: true, ..self }
     }
 
     pub const fn at(self, at: usize) -> Self {

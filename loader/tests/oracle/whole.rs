@@ -92,7 +92,9 @@ fn compare_object(machine: &Machine, what: &str, model: &Model, object: &[u8], r
     };
     let plan = Plan::new(object, base, model.is_tiny, random);
     let linked = lld::link(object, &plan.script, false, &format!("whole-{}", machine.name));
-    assert_eq!(linked.messages, "", "{what}");
+    let is_harmless = |line: &str| machine.harmless.iter().any(|harmless| line.contains(harmless));
+    let complaints: Vec<_> = linked.messages.lines().filter(|line| !is_harmless(line)).collect();
+    assert!(complaints.is_empty(), "{what}: {complaints:#?}");
     let (image, map) = load_like(machine, &linked, object, base, &plan.externals, what);
     let ours = bytes_by_section(&image, &map);
     let mut compared = 0;

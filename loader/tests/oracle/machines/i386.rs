@@ -36,3 +36,10 @@ pub static MACHINE: Machine = Machine {
     got: (".got.plt", 0),
     ..Machine::DEFAULT
 };
+
+/// As objects of other toolchains have them.
+pub static EXPLICIT: Machine = Machine {
+    name: "i386-rela",
+    target: Target { explicit_addends: true, ..MACHINE.target },
+    ..MACHINE
+};
