@@ -120,8 +120,8 @@ pub use loader::{InputObject, Loader, LoaderBuilder};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use memory::SlabMemory;
 pub use memory::{
-    FinalizedMemory, FixedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, PageMemory,
-    Placement, Segment, SegmentRequest, WorkingMemory,
+    FinalizedMemory, FixedMemory, HostCache, InFlightMemory, InstructionCache, MemoryError, MemoryManager,
+    MemoryRequest, PageMemory, Placement, Segment, SegmentRequest, WorkingMemory,
 };
 pub use process::{ProcessSymbols, SharedLibrary};
 pub use resolver::{

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use objcache_loader::{
-    FinalizedMemory, FixedMemory, InFlightMemory, Loader, MemoryError, MemoryManager, MemoryRequest,
-    NoSymbols, PageMemory, Segment, SegmentRequest, SlabMemory, WorkingMemory,
+    FinalizedMemory, FixedMemory, InFlightMemory, InstructionCache, Loader, MemoryError, MemoryManager,
+    MemoryRequest, NoSymbols, PageMemory, Segment, SegmentRequest, SlabMemory, WorkingMemory,
 };
 use support::elf::{self, Object, tiny};
 use support::*;
@@ -204,6 +204,46 @@ fn a_guard_page_follows_an_image_of_pages() {
     let data = memory.target(Segment::Data);
     let _finalized = memory.finalize().unwrap();
     assert_eq!(permissions(data + 4096)[..3], *"---");
+}
+
+/// A cache that counts, and notes whether what it is told of can be run yet.
+#[derive(Debug, Default)]
+struct CountingCache {
+    told: parking_lot::Mutex<Vec<(Vec<u8>, String)>>,
+    fails: bool,
+}
+
+impl InstructionCache for CountingCache {
+    fn synchronize(&self, code: &[u8]) -> Result<(), MemoryError> {
+        let address = code.as_ptr() as u64;
+        self.told.lock().push((code.to_vec(), permissions(address)[..3].to_owned()));
+        if self.fails { Err(MemoryError::new("telling the cache", "it does not listen")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn the_instruction_cache_is_told_of_all_code_before_it_can_run() {
+    for low_2gib in [false, true] {
+        let cache = Arc::new(CountingCache::default());
+        let memory = PageMemory::with_cache(cache.clone());
+        let mut memory = memory.allocate(&request([5000, 10, 10], 16, low_2gib)).unwrap();
+        let [code, ..] = memory.working().unwrap();
+        code.bytes.fill(0xcc);
+        assert!(cache.told.lock().is_empty());
+        let code = memory.target(Segment::Code);
+        let _finalized = memory.finalize().unwrap();
+        let told = cache.told.lock();
+        assert!(matches!(&**told, [(bytes, permissions)] if *bytes == [0xcc; 5000] && permissions == "rw-"));
+        assert_eq!(permissions(code)[..3], *"r-x");
+    }
+}
+
+#[test]
+fn code_that_the_cores_cannot_be_told_of_is_not_loaded() {
+    let cache = CountingCache { fails: true, ..CountingCache::default() };
+    let loader = Loader::builder().memory(Arc::new(PageMemory::with_cache(Arc::new(cache)))).build();
+    let error = loader.load(&tiny(1), &NoSymbols).unwrap_err();
+    assert_eq!(error.to_string(), "memory: telling the cache: it does not listen");
 }
 
 fn executing() -> impl Iterator<Item = (&'static str, Arc<dyn MemoryManager>)> {

@@ -13,6 +13,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("engine", &["objcache-signature", "objcache-cache", "objcache-loader"]),
     ("cli", &["objcache"]),
     ("tests", &["objcache"]),
+    ("tests/cross", &["objcache-loader"]),
     ("benches", &["objcache"]),
 ];
 
@@ -24,6 +25,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("engine/src/call.rs", "calls of an address by its prototype"),
     ("loader/src/image.rs", "addresses as function pointers, initialisers"),
     ("loader/src/loader.rs", "unwind tables given as addresses"),
+    ("loader/src/memory/coherence.rs", "instructions and system calls about instruction caches"),
     ("loader/src/memory/fixed.rs", "the promise of the memory manager trait"),
     ("loader/src/memory/mod.rs", "the memory manager trait, whose implementors owe a promise"),
     ("loader/src/memory/page.rs", "pages of an image"),
@@ -38,6 +40,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/tls/pointer.rs", "one instruction: the thread pointer"),
     ("loader/src/unwind/libgcc.rs", "__register_frame"),
     ("loader/src/unwind/mod.rs", "unwind tables given as addresses"),
+    ("tests/cross/src/main.rs", "calls of loaded code"),
     ("tests/src/bin/kernel-process.rs", "calls of loaded code"),
 ];
 

@@ -7,12 +7,14 @@
 //! [`InFlightMemory::finalize`] (protected, ready to run) → [`FinalizedMemory`]. Dropping an in-flight allocation
 //! abandons it; dropping a finalized one frees it. No mapping is ever writable and executable at once.
 
+mod coherence;
 mod fixed;
 mod page;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod slab;
 mod sys;
 
+pub use coherence::{HostCache, InstructionCache};
 pub use fixed::FixedMemory;
 pub use page::PageMemory;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -1,30 +1,45 @@
 //! One mapping per image, its segments on pages of their own: `r-x`, `r--`, `rw-`, and behind them a page that nobody
-//! may touch. Portable over Unix systems, at a price of four system calls per image; it is written first and protected
-//! then, so no page is ever writable and executable.
+//! may touch. Portable over Unix systems, at a price of four system calls per image, and one or two more where
+//! instruction caches are to be told; it is written first and protected then, so no page is ever writable and
+//! executable.
 
 #![allow(unsafe_code)] // Mappings are protected by address.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use memmap2::MmapMut;
 
 use super::sys::{self, Mapping, Protection, Reach};
 use super::{
-    FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Segment, WorkingMemory,
-    check_reach,
+    FinalizedMemory, HostCache, InFlightMemory, InstructionCache, MemoryError, MemoryManager, MemoryRequest,
+    Segment, WorkingMemory, check_reach,
 };
 
 /// A memory manager that maps pages for each image.
 ///
 /// Where the system forbids that memory which was writable becomes executable (`PR_SET_MDWE`), loading is an error;
 /// `SlabMemory` works there.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct PageMemory;
+#[derive(Debug, Clone)]
+pub struct PageMemory {
+    cache: Arc<dyn InstructionCache>,
+}
 
 impl PageMemory {
-    /// The manager; it holds nothing itself.
+    /// The manager; it holds no memory itself.
     pub fn new() -> Self {
-        PageMemory
+        Self::with_cache(Arc::new(HostCache))
+    }
+
+    /// A manager that leaves it to someone else to make code visible to the cores.
+    pub fn with_cache(cache: Arc<dyn InstructionCache>) -> Self {
+        PageMemory { cache }
+    }
+}
+
+impl Default for PageMemory {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -35,6 +50,7 @@ struct Pages {
     segments: [Range<usize>; 3],
     /// Where the guard page begins.
     guard: usize,
+    cache: Arc<dyn InstructionCache>,
 }
 
 /// `memmap2` cannot ask for low addresses.
@@ -90,7 +106,7 @@ unsafe impl MemoryManager for PageMemory {
         let base = mapping.address() as usize;
         let skip = base.next_multiple_of(align.max(page)) - base;
         let segments = segments.map(|range| range.start + skip..range.end + skip);
-        Ok(Box::new(Pages { mapping, segments, guard: end + skip }))
+        Ok(Box::new(Pages { mapping, segments, guard: end + skip, cache: Arc::clone(&self.cache) }))
     }
 }
 
@@ -116,7 +132,10 @@ impl InFlightMemory for Pages {
         ])
     }
 
-    fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+    fn finalize(mut self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+        let cache = Arc::clone(&self.cache);
+        let [written, ..] = self.working()?;
+        cache.synchronize(written.bytes)?;
         let [code, read_only, data] = &self.segments;
         self.protect(code.start..read_only.start, Protection::ReadExecute)?;
         self.protect(read_only.start..data.start, Protection::Read)?;

@@ -45,13 +45,13 @@ impl Mapping {
     }
 
     /// Zeroed memory that can be mapped a second time, readable and executable.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     pub(super) fn shared(len: usize) -> io::Result<Self> {
         map(len, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED, Reach::Anywhere)
     }
 
     /// Address space without access.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     pub(super) fn reserve(len: usize, reach: Reach) -> io::Result<Self> {
         map(len, ProtFlags::empty(), MapFlags::PRIVATE, reach)
     }
@@ -61,7 +61,7 @@ impl Mapping {
     ///
     /// # Safety
     /// The range must be inside of this mapping, and nobody may use it.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     pub(super) unsafe fn alias(&self, offset: usize, shared: &Mapping) -> io::Result<()> {
         let (start, len) = (self.base.wrapping_add(offset), shared.len);
         let flags = mm::MremapFlags::MAYMOVE;
@@ -98,24 +98,46 @@ impl Drop for Mapping {
 }
 
 fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::Result<Mapping> {
-    let flags = flags | MapFlags::NORESERVE | reach_flags(reach)?;
+    let flags = flags | MapFlags::NORESERVE;
+    match reach {
+        Reach::Anywhere => map_at(ptr::null_mut(), len, protection, flags),
+        Reach::Low2GiB => map_low(len, protection, flags),
+    }
+}
+
+/// `hint` is null, or where to map if nothing is there.
+fn map_at(hint: *mut u8, len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
     // SAFETY: the kernel chooses the address, so nothing that exists is touched.
-    let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, protection, flags)? };
+    let base = unsafe { mm::mmap_anonymous(hint.cast(), len, protection, flags)? };
     Ok(Mapping { base: base.cast(), len })
 }
 
 /// x86-64 Linux has a flag for the lowest 2 GiB (`mmap(2)`, MAP_32BIT).
-fn reach_flags(reach: Reach) -> io::Result<MapFlags> {
-    match reach {
-        Reach::Anywhere => Ok(MapFlags::empty()),
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        Reach::Low2GiB => Ok(MapFlags::from_bits_retain(libc::MAP_32BIT as u32)),
-        #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-        Reach::Low2GiB => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "memory in the lowest 2 GiB is only to be had on x86-64 Linux",
-        )),
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
+    let flag = MapFlags::from_bits_retain(libc::MAP_32BIT as u32);
+    map_at(ptr::null_mut(), len, protection, flags | flag)
+}
+
+/// All addresses of a small machine are low.
+#[cfg(target_pointer_width = "32")]
+fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
+    map_at(ptr::null_mut(), len, protection, flags)
+}
+
+/// Elsewhere one place after the other is asked for; what the kernel chooses instead is not taken.
+#[cfg(not(any(target_pointer_width = "32", all(target_os = "linux", target_arch = "x86_64"))))]
+fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
+    const STEP: usize = 1 << 24;
+    const END: usize = 1 << 31;
+    let starts = (STEP..END).step_by(STEP).filter(|start| *start <= END.saturating_sub(len));
+    for start in starts {
+        let mapping = map_at(start as *mut u8, len, protection, flags)?;
+        if mapping.base as usize + len <= END {
+            return Ok(mapping);
+        }
     }
+    Err(io::Error::new(io::ErrorKind::OutOfMemory, "the lowest 2 GiB are taken"))
 }
 
 /// Changes what may be done with whole pages.
@@ -139,7 +161,7 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
 
 /// Makes every core of this process forget instructions it fetched or decoded before now. Returns whether the kernel
 /// did so.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn serialize_all_cores() -> bool {
     // `linux/membarrier.h`
     const SYNC_CORE: libc::c_int = 1 << 5;
@@ -147,7 +169,7 @@ pub(super) fn serialize_all_cores() -> bool {
     membarrier(SYNC_CORE) || (membarrier(REGISTER_SYNC_CORE) && membarrier(SYNC_CORE))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn membarrier(command: libc::c_int) -> bool {
     // SAFETY: membarrier takes three integers and touches no memory of the caller.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };

@@ -1,6 +1,6 @@
 //! Section groups (gABI, "Section Groups"): the first word holds flags, the others are section numbers.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 
 use object::elf;
 use object::endian::Endian as _;
@@ -45,7 +45,7 @@ pub(super) fn read<'a, F: Shape>(
         if header.sh_type(order::<F>()) != elf::SHT_GROUP {
             continue;
         }
-        let what = format_args!("section group {number}");
+        let what = GroupNumber(number);
         let (flags, members) = words::<F>(object, header, &what)?;
         if flags & elf::GRP_COMDAT.0 == 0 {
             continue;
@@ -66,6 +66,15 @@ pub(super) fn read<'a, F: Shape>(
         groups.push(Group { name, members: AnyMembers::Elf(members), selection: Selection::Any });
     }
     Ok(groups)
+}
+
+/// A group in messages.
+struct GroupNumber(usize);
+
+impl Display for GroupNumber {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "section group {}", self.0)
+    }
 }
 
 /// The flag word of a group, and the others.
