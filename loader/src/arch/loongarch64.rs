@@ -365,6 +365,14 @@ impl Architecture for LoongArch64 {
         }
     }
 
+    /// A general-dynamic access has a high part of its own, but shares the others with the GOT.
+    fn thread_local_operand(kind: Kind) -> Operand {
+        match Self::operand(kind) {
+            Operand::Slot(SlotKind::Address) => GD.operand(Operand::None),
+            operand => operand,
+        }
+    }
+
     fn is_paired_high(kind: Kind) -> bool {
         matches!(kind, Kind::PcaddHi20(_))
     }

@@ -162,6 +162,12 @@ pub(crate) trait Architecture {
     /// What the relocation's value is made from.
     fn operand(kind: Self::Kind) -> Operand;
 
+    /// The same against a thread-local symbol, where a kind serves others as well.
+    #[inline]
+    fn thread_local_operand(kind: Self::Kind) -> Operand {
+        Self::operand(kind)
+    }
+
     /// The addend that is kept in the field itself: of tables that have none of their own (ELF `SHT_REL`, COFF, Mach-O).
     fn implicit_addend(_kind: Self::Kind, _section: &[u8], _offset: u64) -> Result<i64, FixupProblem> {
         Ok(0)

@@ -158,7 +158,7 @@ impl Plan {
                 return Err(refuse::<A>(graph, section, relocation, FixupProblem::Unsupported(what)));
             }
         };
-        let operand = A::operand(kind);
+        let operand = operand::<A>(kind, *facts);
         if facts.has(Facts::IMPORT) && !facts.has(Facts::DEFINED_ELSEWHERE) {
             // A pointer that is to be in this image, so in reach of all of it.
             facts.add(Facts::SLOT.and(Facts::REFERENCED));
@@ -325,6 +325,12 @@ fn addend<A: Architecture>(section: &Section<'_>, kind: A::Kind, relocation: Rel
 /// distance.
 pub(super) fn leads_with_addend<A: Architecture>(kind: A::Kind, facts: Facts) -> bool {
     !facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE)) || A::addend_leads(kind)
+}
+
+/// What a relocation against such a symbol is made from.
+#[inline]
+pub(super) fn operand<A: Architecture>(kind: A::Kind, facts: Facts) -> Operand {
+    if facts.has(Facts::THREAD_LOCAL) { A::thread_local_operand(kind) } else { A::operand(kind) }
 }
 
 /// Has no symbol.

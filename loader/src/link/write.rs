@@ -6,7 +6,9 @@
 use super::Object;
 use super::layout::ImageAddresses;
 use super::symbols::{Facts, SymbolState, Symbols};
-use super::tables::{SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, refuse, stub_key};
+use super::tables::{
+    SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, operand, refuse, stub_key,
+};
 use super::threads::Threads;
 use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
@@ -231,7 +233,7 @@ impl Link<'_, '_> {
         let Relocation { offset, symbol, addend, .. } = relocation;
         let Object { symbols, addresses, .. } = self.object;
         let state = &symbols.states[symbol as usize];
-        let target = match A::operand(kind) {
+        let target = match operand::<A>(kind, state.facts) {
             Operand::None | Operand::Alignment => 0,
             Operand::Got => addresses.got,
             Operand::Slot(slot) => self.slot::<A>(SlotKey::of(slot, symbol))?,

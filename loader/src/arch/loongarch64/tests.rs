@@ -441,6 +441,12 @@ fn what_each_kind_refers_to() {
     for name in ["TLS_LE_HI20", "TLS_LE64_HI12", "TLS_LE_HI20_R", "TLS_LE_LO12_R"] {
         assert_eq!(operand(name), Operand::ThreadOffset);
     }
+    for name in ["GOT_PC_LO12", "GOT64_PC_LO20", "GOT64_PC_HI12"] {
+        let operand = LoongArch64::thread_local_operand(kind(name));
+        assert_eq!(operand, Operand::Slot(SlotKind::ThreadIndex), "{name}");
+    }
+    let low = LoongArch64::thread_local_operand(kind("TLS_IE_PC_LO12"));
+    assert_eq!(low, Operand::Slot(SlotKind::ThreadOffset));
     assert_eq!(operand("TLS_DTPREL64"), Operand::BlockOffset);
     assert_eq!(operand("PCADD_LO12"), Operand::PairedLow);
     assert_eq!(operand("ALIGN"), Operand::Alignment);
