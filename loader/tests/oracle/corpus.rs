@@ -98,7 +98,11 @@ pub const TOOLCHAINS: &[Toolchain] = &[
         &["--target=riscv64-linux-gnu", "-mno-relax"],
         &[PIC, PIE, low(&["-fno-pic", "-mcmodel=medlow"]), LOW],
     ),
-    clang("riscv64", &["--target=riscv64-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC, PIE]),
+    clang(
+        "riscv64",
+        &["--target=riscv64-linux-gnu", "-mrelax", "-falign-functions=16"],
+        &[PIC, PIE, anywhere(&["-march=rv64g", "-fno-pic", "-mcmodel=medany"])],
+    ),
     Toolchain {
         machine: "riscv64",
         c: "riscv64-linux-gnu-gcc",
@@ -107,7 +111,11 @@ pub const TOOLCHAINS: &[Toolchain] = &[
         models: &[PIC, PIE, low(&["-fno-pic", "-mcmodel=medlow"])],
     },
     clang("riscv32", &["--target=riscv32-linux-gnu", "-mno-relax"], &[PIC, LOW]),
-    clang("riscv32", &["--target=riscv32-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC]),
+    clang(
+        "riscv32",
+        &["--target=riscv32-linux-gnu", "-mrelax", "-falign-functions=16"],
+        &[PIC, low(&["-march=rv32g", "-fno-pic", "-mcmodel=medlow"])],
+    ),
     clang("powerpc64le", &["--target=powerpc64le-linux-gnu"], PPC64),
     clang("powerpc64le", &["--target=powerpc64le-linux-gnu", "-mcpu=pwr10"], &[PIC]),
     Toolchain {
@@ -128,7 +136,11 @@ pub const TOOLCHAINS: &[Toolchain] = &[
             anywhere(&["-fno-pic", "-mcmodel=extreme"]),
         ],
     ),
-    clang("loongarch64", &["--target=loongarch64-linux-gnu", "-mrelax", "-falign-functions=16"], &[PIC, PIE]),
+    clang(
+        "loongarch64",
+        &["--target=loongarch64-linux-gnu", "-mrelax", "-falign-functions=16"],
+        &[PIC, PIE, anywhere(&["-fPIC", "-mcmodel=extreme"])],
+    ),
     clang("s390x", &["--target=s390x-linux-gnu"], &[PIC, PIE, LOW]),
     Toolchain {
         machine: "s390x",

@@ -389,3 +389,42 @@ fn what_each_kind_refers_to() {
     let high = (0..66).filter(|raw| Riscv64::kind(Format::Elf, *raw).is_ok_and(Riscv64::is_paired_high));
     assert_eq!(high.collect::<Vec<_>>(), [20, 21, 22, 23, 62]);
 }
+
+/// Where the ISA manual puts the bits of an immediate: instruction bits from the highest named down.
+#[test]
+fn each_bit_of_an_immediate_has_its_place() {
+    fn check(spread: Spread, manual: &[(u32, &[u32])]) {
+        let all =
+            manual.iter().flat_map(|(top, bits)| (0..).zip(*bits).map(move |(down, bit)| (top - down, *bit)));
+        let mut field = 0;
+        for (place, bit) in all {
+            assert_eq!(encode(spread, 0, 1 << bit), 1 << place, "bit {bit}");
+            assert_eq!(encode(spread, u32::MAX, !(1 << bit)), !(1 << place), "bit {bit}");
+            field |= 1 << place;
+        }
+        assert_eq!(encode(spread, u32::MAX, 0), !field, "what was there goes");
+        assert_eq!(encode(spread, 0, -1), field, "nothing beside the field changes");
+    }
+    let down = |from: u32, to: u32| (to..=from).rev().collect::<Vec<_>>();
+    check(I_TYPE, &[(31, &down(11, 0))]);
+    check(S_TYPE, &[(31, &down(11, 5)), (11, &down(4, 0))]);
+    check(B_TYPE, &[(31, &[12, 10, 9, 8, 7, 6, 5]), (11, &[4, 3, 2, 1, 11])]);
+    check(U_TYPE, &[(31, &down(31, 12))]);
+    check(J_TYPE, &[(31, &[20, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 11, 19, 18, 17, 16, 15, 14, 13, 12])]);
+    check(CB_TYPE, &[(12, &[8, 4, 3]), (6, &[7, 6, 2, 1, 5])]);
+    check(CJ_TYPE, &[(12, &[11, 4, 9, 8, 10, 6, 7, 3, 2, 1, 5])]);
+}
+
+#[test]
+fn numbers_have_the_widths_of_their_names() {
+    for raw in [33, 34, 35, 36, 37, 38, 39, 40, 52, 53, 54, 55, 56] {
+        let kind = Riscv64::kind(Format::Elf, raw).unwrap();
+        let name = match kind {
+            Add(width) => format!("R_RISCV_ADD{width}"),
+            Sub(width) => format!("R_RISCV_SUB{width}"),
+            Set(width) => format!("R_RISCV_SET{width}"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(Riscv64::name(Format::Elf, raw), name);
+    }
+}
