@@ -381,8 +381,9 @@ impl Architecture for Ppc64 {
         (address, if address == 0 { 0 } else { EXTERNAL })
     }
 
+    /// A function that does not use r2 keeps the caller's.
     fn foreign_flags(symbol_flags: u8) -> u8 {
-        symbol_flags | EXTERNAL
+        if local_entry_code(symbol_flags) == 0 { symbol_flags } else { symbol_flags | EXTERNAL }
     }
 
     /// One that changes the TOC pointer; without a TOC pointer, one that makes its own.

@@ -224,7 +224,7 @@ impl Elsewhere<'_, '_> {
             (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
             return Ok(());
         }
-        state.address = 0;
+        (state.address, state.flags) = A::external_value(0, self.addresses_are_pointers);
         if state.facts.has(Facts::IMPORT) && self.import::<A>(number, name, state, own)? {
             state.facts.add(Facts::SYNTHESIZED);
             return Ok(());

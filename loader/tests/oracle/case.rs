@@ -34,6 +34,7 @@ pub struct Target {
     pub value: u64,
     pub size: u64,
     pub function: bool,
+    pub other: u8,
 }
 
 /// What the linker's addresses are.
@@ -167,7 +168,11 @@ impl Case {
             _ if self.kind.defined => Form::Own,
             _ => Form::UndefinedWeak,
         };
-        Target { form, function: random.below(2) == 0, ..Target::external(0) }
+        let other = match form {
+            Form::Absolute | Form::Own => random.one_of(self.kind.others),
+            Form::External | Form::UndefinedWeak => 0,
+        };
+        Target { form, function: random.below(2) == 0, other, ..Target::external(0) }
     }
 
     /// Chooses the symbol's address, or the addend if there is nothing to choose about that, for the value.
@@ -282,7 +287,7 @@ impl Case {
 
 impl Target {
     pub fn external(value: u64) -> Self {
-        Target { form: Form::External, value, size: 0, function: false }
+        Target { form: Form::External, value, size: 0, function: false, other: 0 }
     }
 
     fn add_to(&self, object: &mut Object, name: &str, section: u16) -> u32 {
@@ -294,7 +299,8 @@ impl Target {
             Form::Own => (elf::GLOBAL | kind, section, self.value),
         };
         let symbol = object.symbol(name, info, place, value);
-        object.symbols.last_mut().unwrap().size = self.size;
+        let added = object.symbols.last_mut().unwrap();
+        (added.size, added.other) = (self.size, self.other);
         symbol
     }
 }

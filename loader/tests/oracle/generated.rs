@@ -285,8 +285,13 @@ impl Batch {
             if case.symbol.form == Form::Own {
                 case.reset_addend();
             }
-            case.symbol =
-                Target { form: Form::Absolute, value: stub.address | thumb, size: 0, function: true };
+            case.symbol = Target {
+                form: Form::Absolute,
+                value: stub.address | thumb,
+                size: 0,
+                function: true,
+                other: 0,
+            };
             batch.cases.push(case);
         }
         let linked = batch.link(&batch.name);

@@ -16,8 +16,8 @@ pub struct LinkedFile {
     pub messages: String,
 }
 
-const FLAGS: &str =
-    "-static -O0 --no-gc-sections --build-id=none -z norelro --noinhibit-exec -e 0 --error-limit=0";
+const FLAGS: &str = "-static -O0 --no-gc-sections --build-id=none -z norelro --noinhibit-exec -e 0 --error-limit=0 \
+     --no-toc-optimize --no-pcrel-optimize";
 
 /// Links an object by a script.
 pub fn link(object: &[u8], script: &str, relax: bool, what: &str) -> LinkedFile {

@@ -131,6 +131,8 @@ pub struct Kind {
     /// lld keeps the GOT entry in `.got.plt`, where it does not hold the symbol's address before the program runs.
     pub in_got_plt: bool,
     pub second: Second,
+    /// What `st_other` may be of the symbol.
+    pub others: &'static [u8],
 }
 
 /// What a value is made of.
@@ -235,6 +237,7 @@ pub const fn data(number: u32, name: &'static str, width: usize) -> Kind {
         defined: false,
         in_got_plt: false,
         second: Second::None,
+        others: &[0],
     }
 }
 
@@ -278,6 +281,10 @@ impl Kind {
 
     pub const fn defined(self) -> Self {
         Kind { defined: true, ..self }
+    }
+
+    pub const fn others(self, others: &'static [u8]) -> Self {
+        Kind { others, ..self }
     }
 
     pub const fn at(self, at: usize) -> Self {

@@ -30,5 +30,6 @@ machines! {
     arm: MACHINE of_arm, EXPLICIT of_arm_with_explicit_addends;
     riscv: RISCV64 of_riscv64, RISCV32 of_riscv32;
     loongarch64: MACHINE of_loongarch64;
+    ppc64: MACHINE of_powerpc64le;
     s390x: MACHINE of_s390x;
 }
