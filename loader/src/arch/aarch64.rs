@@ -9,6 +9,7 @@
 //! that fits in either reading, signed or unsigned, which is what "-2^31 <= X < 2^32" says.
 
 mod elf;
+mod macho;
 mod pe;
 mod relax;
 
@@ -45,6 +46,8 @@ enum Value {
     ShortBranch,
     /// `Page(S + A) - Page(P)`.
     Page,
+    /// `S + A` less another symbol's address.
+    Difference,
     /// `S + A - GOT`.
     FromGot,
     /// `G(GDAT(S)) + A`: the address of a GOT entry. Likewise for the other kinds of entry.
@@ -185,16 +188,16 @@ impl Architecture for AArch64 {
     fn kind(format: Format, raw: u32) -> Result<Kind, &'static str> {
         match format {
             Format::Elf => elf::kind(raw),
+            Format::MachO => macho::kind(raw),
             Format::Coff => pe::kind(raw),
-            Format::MachO => Err("this object format"),
         }
     }
 
     fn name(format: Format, raw: u32) -> String {
         match format {
             Format::Elf => elf::name(raw),
+            Format::MachO => macho::name(raw),
             Format::Coff => pe::name(raw),
-            Format::MachO => format!("relocation type {raw}"),
         }
     }
 
@@ -203,11 +206,11 @@ impl Architecture for AArch64 {
         match (kind.value, kind.field) {
             (Value::None, _) => Operand::None,
             // Of an address, these hold 32 bits or less.
-            (Value::Symbol, Field::Data32 | Field::Data16) => Operand::LowSymbol,
+            (Value::Symbol, Field::Data32 | Field::Signed32 | Field::Data16) => Operand::LowSymbol,
             (Value::Symbol, Field::MovUnsigned { group: 0 | 1 } | Field::MovSigned { group: 0 | 1 }) => {
                 Operand::LowSymbol
             }
-            (Value::Symbol | Value::FromGot | Value::ShortBranch, _) => Operand::Symbol,
+            (Value::Symbol | Value::Difference | Value::FromGot | Value::ShortBranch, _) => Operand::Symbol,
             (Value::Relative, Field::Data64) => Operand::Symbol,
             (Value::Relative | Value::RelativeToEnd | Value::Page, _) => Operand::NearSymbol,
             (Value::SectionOffset, _) => Operand::SectionOffset,
@@ -249,11 +252,17 @@ impl Architecture for AArch64 {
     }
 
     /// ADRP and LDR of GOT entries come in pairs throughout: nothing else uses what an ADRP leaves in its register, and no
-    /// LDR is reached from two.
-    fn may_relax(mut kinds: impl Iterator<Item = Kind>) -> bool {
+    /// LDR is reached from two. Mach-O has its relocations from the section's end to its start.
+    fn may_relax(kinds: impl Iterator<Item = Kind>) -> bool {
+        let mut kinds = kinds.peekable();
+        let mut order = None;
         while let Some(kind) = kinds.next() {
-            let is_pair = kind.is_got_page() && kinds.next().is_some_and(Kind::is_got_load);
-            if (kind.is_got_page() || kind.is_got_load()) && !is_pair {
+            if !kind.is_got_page() && !kind.is_got_load() {
+                continue;
+            }
+            let page_first = *order.get_or_insert(kind.is_got_page());
+            let is_other = |other: &Kind| if page_first { other.is_got_load() } else { other.is_got_page() };
+            if kind.is_got_page() != page_first || kinds.next_if(is_other).is_none() {
                 return false;
             }
         }
@@ -270,13 +279,24 @@ impl Architecture for AArch64 {
         fixup: Fixup,
     ) -> Relaxed {
         let Some((next_kind, next)) = next else { return Relaxed::No };
-        let is_pair = kind.is_got_page()
+        let is_pair = current.symbol == next.symbol && fixup.addend == 0 && next.addend == 0;
+        let relaxed = if !is_pair {
+            None
+        } else if kind.is_got_page()
             && next_kind.is_got_load()
             && current.offset.checked_add(4) == Some(next.offset)
-            && current.symbol == next.symbol
-            && fixup.addend == 0
-            && next.addend == 0;
-        match is_pair.then(|| relax::got_access(section, current.offset, &fixup)).flatten() {
+        {
+            relax::got_access(section, current.offset, &fixup)
+        } else if kind.is_got_load()
+            && next_kind.is_got_page()
+            && next.offset.checked_add(4) == Some(current.offset)
+        {
+            let of_page = Fixup { place: fixup.place.wrapping_sub(4), ..fixup };
+            relax::got_access(section, next.offset, &of_page)
+        } else {
+            None
+        };
+        match relaxed {
             Some(()) => Relaxed::Both,
             None => Relaxed::No,
         }
@@ -316,6 +336,7 @@ impl Value {
             | Value::ShortBranch
             | Value::SlotRelative(_) => fixup.relative(),
             Value::Page | Value::SlotPage(_) => page(value).wrapping_sub(page(fixup.place)) as i64,
+            Value::Difference => fixup.difference(),
             Value::FromGot | Value::SlotFromGot(_) => fixup.got_relative(),
             Value::SlotFromGotPage => value.wrapping_sub(page(fixup.got)) as i64,
         }

@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     TpOff64,
     DtpOff32,
     DtpOff64,
+    /// Mach-O `UNSIGNED` of a byte.
+    Unsigned8,
     /// Mach-O `SUBTRACTOR`.
     Difference32,
     Difference64,
@@ -206,8 +208,11 @@ fn macho_kind(raw: u32) -> Result<Kind, &'static str> {
     Ok(match (raw & 0xff, raw & !0xff) {
         (0, BYTES_8) => Kind::Abs64,
         (0, BYTES_4) => Kind::Abs32,
+        (0, 0) => Kind::Unsigned8,
         (1 | 6..=8, RELATIVE_4) => Kind::Pc32,
         (2, RELATIVE_4) => Kind::Plt32,
+        // LOOP and JRCXZ.
+        (2, RELATIVE) => Kind::Pc8,
         (3, RELATIVE_4) => Kind::RexGotPcRelX,
         (4, RELATIVE_4) => Kind::GotPcRel,
         (5, BYTES_4) => Kind::Difference32,
@@ -280,7 +285,9 @@ impl Architecture for X86_64 {
             Kind::None => Operand::None,
             Kind::Abs64 | Kind::Pc64 | Kind::GotOff64 | Kind::PltOff64 => Operand::Symbol,
             Kind::Difference32 | Kind::Difference64 => Operand::Symbol,
-            Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 | Kind::Addr32 => Operand::LowSymbol,
+            Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 | Kind::Addr32 | Kind::Unsigned8 => {
+                Operand::LowSymbol
+            }
             Kind::Pc32 | Kind::Rel32(_) => Operand::NearSymbol,
             Kind::Pc16 | Kind::Pc8 => Operand::Symbol,
             Kind::Plt32 => Operand::Branch,
@@ -381,6 +388,8 @@ impl Architecture for X86_64 {
             // S + A: word32, in either reading.
             Kind::Addr32 => *field(section, offset)? = (either(fixup.absolute(), 32)? as u32).to_le_bytes(),
             Kind::Coff(kind) => kind.apply(section, offset, fixup)?,
+            // S + A: word8, unsigned.
+            Kind::Unsigned8 => *field(section, offset)? = [unsigned(fixup.absolute(), 8)? as u8],
             // S + A - subtrahend: word32.
             Kind::Difference32 => {
                 *field(section, offset)? = (signed(fixup.difference(), 32)? as i32).to_le_bytes();

@@ -5,6 +5,7 @@
 pub mod coff;
 pub mod coverage;
 pub mod elf;
+pub mod macho;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

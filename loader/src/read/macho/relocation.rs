@@ -106,12 +106,25 @@ impl RelocationInput<'_> {
         let limit = self.headers.len();
         if self.is_addend(entry) {
             Ok(())
+        } else if !entry.r_extern && self.needs_symbol(entry) {
+            Err("the relocation names a section, where its type needs a symbol".to_owned())
         } else if entry.r_extern && number >= self.symbol_count {
             Err(format!("the relocation is against symbol {number}, which is not there"))
         } else if !entry.r_extern && (number == 0 || number as usize > limit) {
             Err(format!("the relocation is against section {number}, which is not there"))
         } else {
             Ok(())
+        }
+    }
+
+    /// GOT entries are those of symbols; and fields of arm64's instructions do not say how far into a section to go.
+    fn needs_symbol(&self, entry: &RelocationInfo) -> bool {
+        match self.is_x86_64() {
+            true => matches!(
+                entry.r_type,
+                macho::X86_64_RELOC_GOT_LOAD | macho::X86_64_RELOC_GOT | macho::X86_64_RELOC_TLV
+            ),
+            false => entry.r_type.0 != UNSIGNED && !self.is_subtractor(entry),
         }
     }
 
@@ -194,9 +207,9 @@ impl RelocationInput<'_> {
         let addend = in_field.wrapping_sub_unsigned(address);
         match (self.is_x86_64() && entry.r_pcrel, entry.r_extern) {
             (false, _) => addend,
-            // S + field - (P + 4).
-            (true, true) => addend.wrapping_sub(4),
-            // The field is what it would be if all stayed where the object has it: target - (P + 4).
+            // S + field - (P + length).
+            (true, true) => addend.wrapping_sub(1 << entry.r_length),
+            // The field is what it would be if all stayed where the object has it: target - (P + length).
             (true, false) => {
                 let own = self.headers[self.section as usize - 1].addr.get(LE);
                 addend.wrapping_add_unsigned(own).wrapping_add(i64::from(entry.r_address))
@@ -210,6 +223,7 @@ impl RelocationInput<'_> {
         match entry.r_length {
             3 => field.first_chunk().map_or(0, |field| i64::from_le_bytes(*field)),
             2 => field.first_chunk().map_or(0, |field| i64::from(i32::from_le_bytes(*field))),
+            0 => field.first().map_or(0, |field| i64::from(*field as i8)),
             _ => 0,
         }
     }
