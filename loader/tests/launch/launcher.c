@@ -65,6 +65,62 @@ static void *map_fixed(word address, word size) {
 #endif
 }
 
+/* ---- The thread-local block of the only thread, where the machine's ABI wants it (ELF Handling For Thread-Local Storage). */
+
+#if defined(__x86_64__)
+#define THREADS
+enum { BEFORE = 1, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) {
+    enum { ARCH_PRCTL = 158, SET_FS = 0x1002 };
+    *(char **)pointer = pointer;
+    system_call(ARCH_PRCTL, SET_FS, (word)pointer, 0, 0, 0, 0);
+}
+#elif defined(__s390x__)
+#define THREADS
+enum { BEFORE = 1, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) {
+    __asm__ volatile("sar %%a1, %0; srlg %0, %0, 32; sar %%a0, %0" : "+r"(pointer));
+}
+#elif defined(__aarch64__)
+#define THREADS
+enum { BEFORE = 0, GAP = 16, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) { __asm__ volatile("msr tpidr_el0, %0" : : "r"(pointer)); }
+#elif defined(__riscv)
+#define THREADS
+enum { BEFORE = 0, GAP = 0, BIAS = 0, INDEX_BIAS = 0x800 };
+static void set_thread_pointer(char *pointer) { __asm__ volatile("mv tp, %0" : : "r"(pointer)); }
+#elif defined(__loongarch__)
+#define THREADS
+enum { BEFORE = 0, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) { __asm__ volatile("move $tp, %0" : : "r"(pointer)); }
+#elif defined(__powerpc64__)
+#define THREADS
+enum { BEFORE = 0, GAP = 0, BIAS = 0x7000, INDEX_BIAS = 0x8000 };
+static void set_thread_pointer(char *pointer) { __asm__ volatile("mr 13, %0" : : "r"(pointer)); }
+#endif
+
+void *memcpy(void *to, const void *from, word size);
+
+#ifdef THREADS
+static _Alignas(4096) char thread[8192];
+static char *block;
+
+/* Gives this thread its block, a copy of what stands at `start`. */
+static void start_thread(word start, word content, word size, word align) {
+    char *middle = thread + 4096;
+    if (align == 0) { return; }
+    block = BEFORE ? middle - size - (-(start + size) & (align - 1)) : middle + GAP + ((start - GAP) & (align - 1));
+    memcpy(block, (const void *)start, content);
+    set_thread_pointer(middle + BIAS);
+}
+
+void *__tls_get_addr(const word *index) { return block + index[1] + INDEX_BIAS; }
+#else
+static void start_thread(word start, word content, word size, word align) {
+    (void)start, (void)content, (void)size, (void)align;
+}
+#endif
+
 /* ---- What images may call and read. ---- */
 
 static char line[64];
@@ -116,8 +172,28 @@ static void initialise(void (**initialisers)(void), word count) {
 extern void program(void);
 extern void (*__init_array_start[])(void), (*__init_array_end[])(void);
 
+struct header { unsigned char identity[16]; unsigned short type, machine; unsigned version; word entry, segments, sections; };
+struct segment {
+    unsigned type;
+#if __SIZEOF_LONG__ == 8
+    unsigned flags;
+#endif
+    word offset, address, physical, content, size;
+#if __SIZEOF_LONG__ == 4
+    unsigned flags;
+#endif
+    word align;
+};
+extern const struct header __ehdr_start;
+
 _Noreturn void launch(word *stack) {
     (void)stack;
+    enum { THREAD_LOCAL = 7, NONE = 0 };
+    const struct segment *segment = (const void *)((const char *)&__ehdr_start + __ehdr_start.segments);
+    while (segment->type != THREAD_LOCAL && segment->type != NONE && segment->align) { segment++; }
+    if (segment->type == THREAD_LOCAL) {
+        start_thread(segment->address, segment->content, segment->size, segment->align);
+    }
     initialise(__init_array_start, (word)(__init_array_end - __init_array_start));
     program();
     leave("", 0);
@@ -126,8 +202,8 @@ _Noreturn void launch(word *stack) {
 #else
 
 /* An image file is a header of little-endian 64-bit numbers and the bytes of the segments: address of the program, number
-   of segments, number of arrays of pointers to initialisers; for each segment address, size and protection; for each array
-   address and length. */
+   of segments, number of arrays of pointers to initialisers, address, content, size and alignment of the thread-local block;
+   for each segment address, size and protection; for each array address and length. */
 
 static int file;
 
@@ -156,6 +232,7 @@ _Noreturn void launch(word *stack) {
     if (opened < 0) { leave("open", 103); }
     file = (int)opened;
     word program = number(), segments = number(), array_count = number();
+    word start = number(), content = number(), block_size = number(), align = number();
     if (segments > MOST || array_count > MOST) { leave("header", 104); }
     for (word segment = 0; segment < segments; segment++) {
         addresses[segment] = number();
@@ -173,6 +250,7 @@ _Noreturn void launch(word *stack) {
         /* qemu sees what is written to code by itself; real processors would want their caches told. */
         if (system_call(MPROTECT, addresses[segment], size, protections[segment], 0, 0, 0)) { leave("mprotect", 106); }
     }
+    start_thread(start, content, block_size, align);
     for (word array = 0; array < array_count; array++) { initialise((void (**)(void))arrays[array], lengths[array]); }
     ((void (*)(void))program)();
     leave("", 0);

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadedImage, Loader, Segment, from_fn};
-use object::{Object as _, ObjectSymbol as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use support::*;
 
 /// A machine and how its code is made and run.
@@ -110,7 +110,8 @@ const MACHINES: &[Machine] = &[
         models: &[
             (&["-fPIC"], &[NEAR, LOW, FAR]),
             (&["-fno-pic"], &[NEAR, LOW]),
-            (&["-fno-pic", "-mcmodel=large"], &[FAR]),
+            // Clang does not compile thread-local variables for this model.
+            (&["-fno-pic", "-mcmodel=large", "-DNO_THREADS"], &[FAR]),
         ],
     },
     Machine {
@@ -200,7 +201,7 @@ fn link(objects: &Objects, base: u64, launcher: &[u8]) -> (LoadedImage, LinkMap)
 }
 
 /// The file that the launcher reads.
-fn image_file(image: &LoadedImage, map: &LinkMap) -> Vec<u8> {
+fn image_file(objects: &Objects, image: &LoadedImage, map: &LinkMap) -> Vec<u8> {
     let sections = || map.files.iter().flat_map(|file| &file.sections);
     let segments: Vec<(u64, &[u8], u64)> = Segment::ALL
         .into_iter()
@@ -218,12 +219,34 @@ fn image_file(image: &LoadedImage, map: &LinkMap) -> Vec<u8> {
     let arrays: Vec<_> = sections().filter(|section| section.name.starts_with(".init_array")).collect();
     let program = image.address("program").unwrap();
     let mut numbers = vec![program, segments.len() as u64, arrays.len() as u64];
+    numbers.extend(thread_block(objects, map));
     for (address, bytes, protection) in &segments {
         numbers.extend([*address, bytes.len() as u64, *protection]);
     }
     numbers.extend(arrays.iter().flat_map(|array| [array.address, array.size / map.address_size]));
     let header = numbers.iter().flat_map(|number| number.to_le_bytes());
     header.chain(segments.iter().flat_map(|(_, bytes, _)| bytes.iter().copied())).collect()
+}
+
+fn is_thread_local(section: &str) -> bool {
+    matches!(section, ".tdata" | ".tbss")
+}
+
+/// Address, content, size and alignment of the thread-local block.
+fn thread_block(objects: &Objects, map: &LinkMap) -> [u64; 4] {
+    let sections = map.files.iter().flat_map(|file| &file.sections);
+    let parts: Vec<_> = sections.filter(|section| is_thread_local(&section.name)).collect();
+    let Some(start) = parts.iter().map(|part| part.address).min() else { return [0; 4] };
+    let end = |zero_fill| {
+        let parts = parts.iter().filter(|part| zero_fill || !part.zero_fill);
+        parts.map(|part| part.address + part.size).max().unwrap_or(start)
+    };
+    let aligns = objects.files.iter().flat_map(|(_, bytes)| {
+        let file = object::File::parse(&bytes[..]).unwrap();
+        let parts = file.sections().filter(|section| section.name().is_ok_and(is_thread_local));
+        parts.map(|section| section.align()).collect::<Vec<_>>()
+    });
+    [start, end(false) - start, end(true) - start, aligns.max().unwrap_or(1)]
 }
 
 /// The names of the relocations of an object, as LLVM calls them. All that has any is loaded: there is no debug information.
@@ -257,7 +280,7 @@ fn launch(machine: &Machine) {
             for base in *bases {
                 let (image, map) = link(&objects, *base, &launcher_bytes);
                 let file = scratch(&format!("{what}.image"));
-                std::fs::write(&file, image_file(&image, &map)).unwrap();
+                std::fs::write(&file, image_file(&objects, &image, &map)).unwrap();
                 let output = machine.run(&launcher, &[&file]);
                 assert_eq!(output, expected, "{} {:?} at {base:#x}", machine.name, objects.model);
                 images += 1;

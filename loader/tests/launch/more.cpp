@@ -45,6 +45,14 @@ Square square(host_add(2, 3)); // made by an initialiser
 Circle circle(counter);
 const Shape *shapes[] = {&square, &circle};
 
+#if defined(__i386__) || defined(__arm__) || defined(NO_THREADS)
+extern "C" int more_thread;
+int more_thread = 7;
+#else
+extern "C" __thread int more_thread;
+__thread int more_thread = 7;
+#endif
+
 extern "C" int more_data[4] = {1, 2, 3, 4};
 
 extern "C" __attribute__((noinline)) int more(int n) { return more_data[n & 3] + Table<4>::sum() + n; }

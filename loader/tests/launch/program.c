@@ -109,6 +109,30 @@ NOINLINE int structs(const struct pair *from) {
 static int constructed = 1;
 __attribute__((constructor)) static void construct(void) { constructed = constructed * 10 + hidden_data; }
 
+/* Thread-local variables, where the launcher gives its thread a block. */
+#if defined(__i386__) || defined(__arm__) || defined(NO_THREADS)
+#define THREAD
+#elif defined(__aarch64__) || defined(__s390x__)
+/* Others need descriptors, or a function of a convention of its own, which are the dynamic linker's. */
+#define THREAD __attribute__((tls_model("initial-exec"))) __thread
+#else
+#define THREAD __thread
+#endif
+static THREAD int thread_counter = 40;
+THREAD long thread_zeros[5];
+HIDDEN THREAD short thread_short = 3;
+extern THREAD int more_thread;
+THREAD int *thread_pointer = &counter;
+
+NOINLINE int threads(int n) {
+    thread_counter += n;
+    thread_zeros[n] += thread_counter;
+    thread_short *= 2;
+    int *pointer = &more_thread;
+    *pointer += n;
+    return thread_counter * 1000 + (int)thread_zeros[n] + more_thread + thread_short + *thread_pointer;
+}
+
 /* Relocations that compilers rarely make, or leave to the assembler. `asm_sizes` are distances of 5, in fields of all
    widths; `asm_far` are distances to a function and to an entry of the GOT. */
 #if defined(__riscv)
@@ -202,5 +226,7 @@ void program(void) {
     host_counter += 5;
     host_report("host", host_counter > 1000 && host_add(1, 2) == 3);
     assembler();
+    host_report("threads", threads(2));
+    host_report("threads", threads(3) + threads(2));
     more_reports();
 }
