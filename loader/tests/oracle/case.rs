@@ -164,9 +164,8 @@ impl Case {
             _ if self.kind.value == Value::Size => Form::Absolute,
             0..7 => Form::External,
             7..13 => Form::Absolute,
-            13..15 => Form::Own,
-            _ if self.kind.defined => Form::Own,
-            _ => Form::UndefinedWeak,
+            15 if !self.kind.defined => Form::UndefinedWeak,
+            _ => Form::Own,
         };
         let other = match form {
             Form::Absolute | Form::Own => random.one_of(self.kind.others),
@@ -231,9 +230,25 @@ impl Case {
                 }
             },
         }
+        if machine.has_thumb && self.symbol.function && random.below(2) == 0 {
+            self.symbol.value |= 1;
+        }
         if machine.target.class == 32 {
             self.addend = i64::from(self.addend as i32);
         }
+    }
+
+    /// The way to the target leads round the end of the address space.
+    pub fn wraps(&self) -> bool {
+        let place = self.section + self.offset as u64;
+        place.checked_add_signed(self.distance()).is_none()
+    }
+
+    /// `S + A - P`.
+    pub fn distance(&self) -> i64 {
+        let own = if self.symbol.form == Form::Own { self.section } else { 0 };
+        let target = own.wrapping_add(self.symbol.value).wrapping_add_signed(self.addend);
+        target.wrapping_sub(self.section + self.offset as u64) as i64
     }
 
     /// Puts the case's section and symbols into an object whose local symbols, if any, are there already.

@@ -128,7 +128,7 @@ impl Batch {
         for number in 0..CASES_OF_A_LINK {
             next = (next + random.below(3500)).next_multiple_of(machine.code_align);
             let kind = &machine.kinds[(done + number) % machine.kinds.len()];
-            if kind.code.is_empty() {
+            if kind.code.is_empty() && !machine.has_thumb {
                 next += random.below(machine.code_align);
             }
             let case = Case::new(machine, kind, next, places, random);
@@ -221,14 +221,12 @@ impl Batch {
         }
         let file = lld::link(&object, &(script + "}\n"), false, what);
         let mut refused = HashMap::new();
-        for line in file.messages.lines() {
-            let is_harmless = self.machine.harmless.iter().any(|harmless| line.contains(harmless));
-            if is_harmless || line.is_empty() || line.starts_with(">>>") {
-                continue;
-            }
-            let (_, place) = line.split_once("(.t.").unwrap_or_else(|| panic!("{what}: {line}"));
-            let number = place.split('+').next().unwrap().parse().unwrap();
-            refused.insert(number, place.to_owned());
+        for line in file.complaints(self.machine) {
+            // Every message names the place, or at least the symbol.
+            let place = line.split_once("(.t.").or_else(|| line.split_once("references 's"));
+            let (_, place) = place.unwrap_or_else(|| panic!("{what}: {line}"));
+            let number = place.split(['+', '\'']).next().unwrap().parse().unwrap();
+            refused.insert(number, line.to_owned());
         }
         Linked { file, refused }
     }
@@ -282,7 +280,7 @@ impl Batch {
             let mut case = self.cases[*number].clone();
             let stub = &ours.map.files[0].stubs[0];
             let thumb = u64::from(stub.kind == "thumb");
-            if case.symbol.form == Form::Own {
+            if case.symbol.form == Form::Own || case.kind.leads {
                 case.reset_addend();
             }
             case.symbol = Target {

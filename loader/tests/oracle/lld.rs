@@ -6,6 +6,7 @@ use std::process::Command;
 
 use object::{Object as _, ObjectSection as _, SectionFlags};
 
+use crate::machine::Machine;
 use crate::support::{LLD, elf, scratch};
 
 /// What the linker made.
@@ -45,6 +46,16 @@ pub fn link(object: &[u8], script: &str, relax: bool, what: &str) -> LinkedFile 
         .filter(is_allocated)
         .map(|section| (section.name().unwrap().to_owned(), (section.address(), data_or_zeros(&section))));
     LinkedFile { sections: sections.collect(), messages }
+}
+
+impl LinkedFile {
+    /// The warnings that mean something.
+    pub fn complaints<'l>(&'l self, machine: &'l Machine) -> impl Iterator<Item = &'l str> {
+        self.messages.lines().filter(|line| {
+            let is_harmless = machine.harmless.iter().any(|harmless| line.contains(harmless));
+            !is_harmless && !line.is_empty() && !line.starts_with(">>>")
+        })
+    }
 }
 
 pub fn is_allocated<'a>(section: &impl object::ObjectSection<'a>) -> bool {

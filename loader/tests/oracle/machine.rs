@@ -25,6 +25,8 @@ pub struct Machine {
     pub got: (&'static str, u64),
     /// Words that lld keeps for itself at the start of `.got`.
     pub got_header: u64,
+    /// The lowest bit of a function's address says which instruction set it is in.
+    pub has_thumb: bool,
     /// Sections that the linker wants to see in an object.
     pub adorn: fn(&mut Object),
     /// Parts of warnings that do not mean that a relocation was refused.
@@ -53,6 +55,7 @@ impl Machine {
         code_align: 4,
         got: (".got", 0),
         got_header: 0,
+        has_thumb: false,
         adorn: |_| {},
         harmless: &[],
         through_stub: |_, _| {},
@@ -122,6 +125,8 @@ pub struct Kind {
     pub round: i64,
     /// A branch that may go through a stub.
     pub stub: bool,
+    /// A stub leads to where the addend points, so that the branch to the stub has the usual one.
+    pub leads: bool,
     /// Addend of a branch to its target, or what `code` has in its field.
     pub addend: i64,
     /// Only the addend 0 (or `addend`) occurs.
@@ -232,6 +237,7 @@ pub const fn data(number: u32, name: &'static str, width: usize) -> Kind {
         step: 1,
         round: 0,
         stub: false,
+        leads: false,
         addend: 0,
         plain: false,
         defined: false,
@@ -269,6 +275,10 @@ impl Kind {
 
     pub const fn stub(self) -> Self {
         Kind { stub: true, ..self }
+    }
+
+    pub const fn leads(self) -> Self {
+        Kind { leads: true, ..self }
     }
 
     pub const fn addend(self, addend: i64) -> Self {

@@ -127,6 +127,7 @@ pub static MACHINE: Machine = Machine {
     target: Target { machine: 40, class: 32, big_endian: false, explicit_addends: false, flags: 0x500_0000 },
     kinds: KINDS,
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
+    has_thumb: true,
     adorn: add_attributes,
     harmless: &["interworking not performed"],
     known: KNOWN,

@@ -28,6 +28,7 @@ machines! {
     x86_64: MACHINE of_x86_64;
     i386: MACHINE of_i386, EXPLICIT of_i386_with_explicit_addends;
     arm: MACHINE of_arm, EXPLICIT of_arm_with_explicit_addends;
+    aarch64: MACHINE of_aarch64;
     riscv: RISCV64 of_riscv64, RISCV32 of_riscv32;
     loongarch64: MACHINE of_loongarch64;
     ppc64: MACHINE of_powerpc64le;

@@ -1,0 +1,141 @@
+//! AArch64. lld does not know the kinds of MOVW_GOTOFF, GOTREL and LD64_GOTOFF_LO15.
+
+use crate::machine::{Difference, Form, Kind, Known, Machine, Value, Word, code, data, word};
+use crate::support::elf::Target;
+
+const RD: u64 = 0x1f;
+const RN: u64 = 0x3e0;
+const IMM12: u64 = 0x3f_fc00;
+const IMM19: u64 = 0xff_ffe0;
+
+const ADR: &[Word] = &[word(0x1000_0000, RD, 0x60ff_ffe0)];
+const ADRP: &[Word] = &[word(0x9000_0000, RD, 0x60ff_ffe0)];
+const ADD: &[Word] = &[word(0x9100_0000, RD | RN, IMM12)];
+const LDRB: &[Word] = &[word(0x3940_0000, RD | RN, IMM12)];
+const STRH: &[Word] = &[word(0x7900_0000, RD | RN, IMM12)];
+const LDRSW: &[Word] = &[word(0xb980_0000, RD | RN, IMM12)];
+const LDRX: &[Word] = &[word(0xf940_0000, RD | RN, IMM12)];
+const LDRQ: &[Word] = &[word(0x3dc0_0000, RD | RN, IMM12)];
+const LDR_LITERAL: &[Word] = &[word(0x5800_0000, RD, IMM19)];
+const CBZ: &[Word] = &[word(0xb400_0000, RD | 0x0100_0000, IMM19)];
+const B_COND: &[Word] = &[word(0x5400_0000, 0xf, IMM19)];
+const TBZ: &[Word] = &[word(0x3600_0000, RD | 0x81f8_0000 & !0x7_ffe0, 0x7_ffe0)];
+const B: &[Word] = &[word(0x1400_0000, 0, 0x3ff_ffff)];
+const BL: &[Word] = &[word(0x9400_0000, 0, 0x3ff_ffff)];
+/// MOVZ, MOVN, MOVK of the four groups. Their fields are empty: lld adds to what is there.
+const MOVZ: [&[Word]; 4] = [
+    &[word(0xd280_0000, RD, 0)],
+    &[word(0xd2a0_0000, RD, 0)],
+    &[word(0xd2c0_0000, RD, 0)],
+    &[word(0xd2e0_0000, RD, 0)],
+];
+const MOVN: [&[Word]; 3] = [
+    &[word(0x9280_0000, RD, 0)],
+    &[word(0x92a0_0000, RD, 0)],
+    &[word(0x92c0_0000, RD, 0)],
+];
+const MOVK: [&[Word]; 4] = [
+    &[word(0xf280_0000, RD, 0)],
+    &[word(0xf2a0_0000, RD, 0)],
+    &[word(0xf2c0_0000, RD, 0)],
+    &[word(0xf2e0_0000, RD, 0)],
+];
+
+const KINDS: &[Kind] = &[
+    data(257, "ABS64", 8),
+    data(258, "ABS32", 4).absolute(&[32]),
+    data(259, "ABS16", 2).absolute(&[16]),
+    data(260, "PREL64", 8).relative(&[64]),
+    data(261, "PREL32", 4).relative(&[32]),
+    data(262, "PREL16", 2).relative(&[16]),
+    code(263, "MOVW_UABS_G0", MOVZ[0]).absolute(&[16]),
+    code(264, "MOVW_UABS_G0_NC", MOVK[0]).absolute(&[16, 32]),
+    code(265, "MOVW_UABS_G1", MOVZ[1]).absolute(&[32]),
+    code(266, "MOVW_UABS_G1_NC", MOVK[1]).absolute(&[32, 48]),
+    code(267, "MOVW_UABS_G2", MOVZ[2]).absolute(&[48]),
+    code(268, "MOVW_UABS_G2_NC", MOVK[2]).absolute(&[48, 64]),
+    code(269, "MOVW_UABS_G3", MOVZ[3]).absolute(&[64]),
+    code(270, "MOVW_SABS_G0", MOVZ[0]).absolute(&[16, 17]),
+    code(270, "MOVW_SABS_G0", MOVN[0]).absolute(&[16, 17]),
+    code(271, "MOVW_SABS_G1", MOVZ[1]).absolute(&[32, 33]),
+    code(271, "MOVW_SABS_G1", MOVN[1]).absolute(&[32, 33]),
+    code(272, "MOVW_SABS_G2", MOVZ[2]).absolute(&[48, 49]),
+    code(273, "LD_PREL_LO19", LDR_LITERAL).relative(&[21]).step(4),
+    code(274, "ADR_PREL_LO21", ADR).relative(&[21]),
+    code(275, "ADR_PREL_PG_HI21", ADRP).of(Value::Page, &[33]).round(0x1000),
+    code(276, "ADR_PREL_PG_HI21_NC", ADRP).of(Value::Page, &[33, 48]).round(0x1000),
+    code(277, "ADD_ABS_LO12_NC", ADD).absolute(&[12, 32]),
+    code(278, "LDST8_ABS_LO12_NC", LDRB).absolute(&[12, 32]),
+    code(279, "TSTBR14", TBZ).relative(&[16]).step(4),
+    code(280, "CONDBR19", CBZ).relative(&[21]).step(4),
+    code(280, "CONDBR19", B_COND).relative(&[21]).step(4),
+    code(282, "JUMP26", B).relative(&[28]).step(4).stub().leads(),
+    code(283, "CALL26", BL).relative(&[28]).step(4).stub().leads(),
+    code(284, "LDST16_ABS_LO12_NC", STRH).absolute(&[12, 32]).step(2),
+    code(285, "LDST32_ABS_LO12_NC", LDRSW).absolute(&[12, 32]).step(4),
+    code(286, "LDST64_ABS_LO12_NC", LDRX).absolute(&[12, 32]).step(8),
+    code(287, "MOVW_PREL_G0", MOVZ[0]).relative(&[16, 17]),
+    code(288, "MOVW_PREL_G0_NC", MOVK[0]).relative(&[16, 32]),
+    code(289, "MOVW_PREL_G1", MOVZ[1]).relative(&[32, 33]),
+    code(289, "MOVW_PREL_G1", MOVN[1]).relative(&[32, 33]),
+    code(290, "MOVW_PREL_G1_NC", MOVK[1]).relative(&[32, 48]),
+    code(291, "MOVW_PREL_G2", MOVZ[2]).relative(&[48, 49]),
+    code(292, "MOVW_PREL_G2_NC", MOVK[2]).relative(&[48, 64]),
+    code(293, "MOVW_PREL_G3", MOVK[3]).relative(&[64]),
+    code(293, "MOVW_PREL_G3", MOVZ[3]).relative(&[64]),
+    code(299, "LDST128_ABS_LO12_NC", LDRQ).absolute(&[12, 32]).step(16),
+    code(309, "GOT_LD_PREL19", LDR_LITERAL).of(Value::SlotRelative, &[21]).step(4),
+    code(311, "ADR_GOT_PAGE", ADRP).of(Value::SlotPage, &[33]).round(0x1000),
+    code(312, "LD64_GOT_LO12_NC", LDRX).of(Value::Slot, &[12, 32]).step(8),
+    code(313, "LD64_GOTPAGE_LO15", LDRX).of(Value::SlotOffset, &[15, 16]).step(8),
+    data(314, "PLT32", 4).relative(&[32]).stub(),
+    data(315, "GOTPCREL32", 4).of(Value::SlotRelative, &[32]),
+];
+
+pub static MACHINE: Machine = Machine {
+    name: "aarch64",
+    prefix: "R_AARCH64_",
+    target: Target { machine: 183, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
+    kinds: KINDS,
+    known: KNOWN,
+    ..Machine::DEFAULT
+};
+
+const KNOWN: &[Known] = &[
+    Known {
+        kinds: &["CALL26", "JUMP26"],
+        what: Difference::Bytes,
+        when: |case| case.wraps(),
+        why: "lld does not know that branches wrap round, and makes a thunk",
+    },
+    Known {
+        kinds: &["CALL26", "JUMP26"],
+        what: Difference::Bytes,
+        when: |case| case.symbol.form == Form::UndefinedWeak && case.addend != 0,
+        why: "a branch to a weak symbol that is not there does nothing, whatever its addend",
+    },
+    Known {
+        kinds: &["MOVW_PREL_G0", "MOVW_PREL_G0_NC", "MOVW_PREL_G1", "MOVW_PREL_G1_NC", "MOVW_PREL_G2"],
+        what: Difference::Bytes,
+        when: |case| case.symbol.form == Form::UndefinedWeak,
+        why: "aaelf64 says that the place stands for a weak symbol that is not there; lld takes this for a branch",
+    },
+    Known {
+        kinds: &["LD64_GOTPAGE_LO15"],
+        what: Difference::OnlyWeRefuse,
+        when: |_| true,
+        why: "aaelf64 has 0 <= X < 2^15; lld cuts off",
+    },
+    Known {
+        kinds: &["CALL26", "JUMP26", "CONDBR19", "TSTBR14", "LD_PREL_LO19"],
+        what: Difference::OnlyWeRefuse,
+        when: |case| case.distance() % 4 != 0,
+        why: "lld does not see that a target is between instructions",
+    },
+    Known {
+        kinds: &["CALL26", "JUMP26"],
+        what: Difference::Bytes,
+        when: |case| case.distance() % 4 != 0,
+        why: "lld does not see that a target is between instructions",
+    },
+];
