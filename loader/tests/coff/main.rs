@@ -3,6 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hostile;
 mod lld;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod run;
 mod single;
+mod symbols;
 mod whole;
