@@ -4,6 +4,7 @@
 mod support;
 
 mod hostile;
+mod kinds;
 mod lld;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod run;

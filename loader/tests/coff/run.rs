@@ -1,6 +1,7 @@
 //! Code for Windows, run in this process by its own calling convention, calls back into the program. The same source,
 //! compiled for this system, must give the same results.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use objcache_loader::{
@@ -8,7 +9,9 @@ use objcache_loader::{
 };
 use parking_lot::Mutex;
 
+use crate::kinds;
 use crate::support::*;
+use crate::whole;
 
 /// The compilers, with flags that make no difference to the results.
 const VARIANTS: [(&str, &str, &[&str]); 8] = [
@@ -76,15 +79,15 @@ macro_rules! host {
 
             pub(super) fn resolve(name: &str) -> Option<u64> {
                 Some(match name {
-                    "host_add" | "?host_add@@YAHHH@Z" => host_add as usize as u64,
-                    "host_note" => host_note as usize as u64,
-                    "imported" => imported as usize as u64,
-                    "imported_too" => imported_too as usize as u64,
-                    "memcpy" => memcpy as usize as u64,
-                    "memset" => memset as usize as u64,
+                    "host_add" | "?host_add@@YAHHH@Z" => host_add as *const () as u64,
+                    "host_note" => host_note as *const () as u64,
+                    "imported" => imported as *const () as u64,
+                    "imported_too" => imported_too as *const () as u64,
+                    "memcpy" => memcpy as *const () as u64,
+                    "memset" => memset as *const () as u64,
                     "host_variable" => &raw const super::HOST_VARIABLE as u64,
                     "imported_variable" => &raw const super::IMPORTED_VARIABLE as u64,
-                    "__chkstk" | "___chkstk_ms" => super::coff_test_chkstk as usize as u64,
+                    "__chkstk" | "___chkstk_ms" => super::coff_test_chkstk as *const () as u64,
                     "weak_elsewhere" => return None,
                     // gcc forgets that this is weak.
                     "weak_variable" => 0,
@@ -131,9 +134,9 @@ macro_rules! results {
                 // SAFETY: as above.
                 let by_value = unsafe { c.get::<extern $convention fn(Wide, i32) -> Wide>("by_value") }.unwrap();
                 results.extend(by_value(Wide([x as u64; 8]), x).0);
+                type Vectors = extern $convention fn(*mut f32, *const f32, i32);
                 // SAFETY: as above.
-                let vectors =
-                    unsafe { c.get::<extern $convention fn(*mut f32, *const f32, i32)>("vectors") }.unwrap();
+                let vectors = unsafe { c.get::<Vectors>("vectors") }.unwrap();
                 let (mut a, b) = ([1.5f32; 21], [0.25f32 * x as f32; 21]);
                 vectors(a.as_mut_ptr(), b.as_ptr(), 21);
                 results.extend(a.map(|number| u64::from(number.to_bits())));
@@ -175,7 +178,7 @@ fn code_for_windows_computes_what_code_for_this_system_does() {
     let (images, noted) = start(&slab, &native, here::resolve);
     assert_eq!(noted, [11, 22]);
     let expected = results_here(&images[0], &images[1]);
-    let mut runs = 0;
+    let (mut runs, mut executed) = (0, BTreeSet::new());
     for (c, cpp, flags) in VARIANTS {
         if !has(c) || !has(cpp) {
             continue;
@@ -193,7 +196,11 @@ fn code_for_windows_computes_what_code_for_this_system_does() {
             );
             runs += 1;
         }
+        objects.iter().for_each(|object| executed.extend(whole::used_kinds(object)));
     }
+    let executed: Vec<_> = executed.into_iter().map(|kind| (coff::X86_64, kind)).collect();
+    let executed = kinds::of_machine(coff::X86_64, executed.iter());
+    coverage::keep_at_least("executed", "coff", "x86_64", &executed);
     eprintln!("{runs} runs of {} results each, all the same", expected.len());
     assert!(runs >= 10);
 }
@@ -218,6 +225,11 @@ const ARRAYS: &str = r#"
     __attribute__((section("mine$a"), used)) const int start = 1;
     __attribute__((section("mine$m2"), used)) const int second = 20;
     int between(void) { int sum = 0; for (const int *at = &start; at <= &last; at++) sum = sum * 3 + *at; return sum; }
+    /* A distance from the start of the image, as tables have them. */
+    extern char __ImageBase;
+    extern const unsigned distance;
+    __asm__(".section .rdata,\"dr\"\n.globl distance\ndistance: .long second@IMGREL");
+    int by_distance(void) { return *(const int *)(&__ImageBase + distance); }
 "#;
 
 #[test]
@@ -236,6 +248,9 @@ fn arrays_of_the_runtime_run_in_the_order_of_their_names() {
         // SAFETY: `int between(void)`, of the text above.
         let between = unsafe { image.get::<extern "win64" fn() -> i32>("between") }.unwrap();
         assert_eq!(between(), ((3 + 10) * 3 + 20) * 3 + 99);
+        // SAFETY: `int by_distance(void)`, of the text above.
+        let by_distance = unsafe { image.get::<extern "win64" fn() -> i32>("by_distance") }.unwrap();
+        assert_eq!(by_distance(), 20);
         drop(image);
         assert_eq!(NOTES.take(), [7, 8]);
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use objcache_loader::{FixedMemory, LoadError, Loader, Placement, Segment, from_fn};
 
+use crate::kinds;
 use crate::lld::{self, Linked};
 use crate::support::coff::{self, Object};
 use crate::support::*;
@@ -311,14 +312,14 @@ fn single_relocations_are_done_as_lld_does() {
     }
     let mut random = Random(0x00c0_ff00_c0ff_00c0);
     let mut counts: BTreeMap<(u16, u16), usize> = BTreeMap::new();
-    for (machine, kinds, batches) in
+    for (machine, table, batches) in
         [(coff::X86_64, X86_64, 6), (coff::I386, I386, 4), (coff::ARM64, ARM64, 8)]
     {
         for batch in 0..batches {
             let base = [0x1000_0000, 0x9000_0000][batch % 2];
             let rows = probe(machine, base, CASES);
             let cases: Vec<_> = (0..CASES)
-                .map(|number| Case::new(kinds, rows[&format!(".t{number}")], base, &mut random))
+                .map(|number| Case::new(table, rows[&format!(".t{number}")], base, &mut random))
                 .collect();
             let object = object_of(machine, &cases);
             let (externals, others) = externals_of(machine, &cases);
@@ -338,6 +339,10 @@ fn single_relocations_are_done_as_lld_does() {
         }
     }
     let total: usize = counts.values().sum();
+    for machine in [coff::X86_64, coff::I386, coff::ARM64] {
+        let seen = kinds::of_machine(machine, counts.keys());
+        coverage::keep("compared", "coff", kinds::machine_name(machine), &seen);
+    }
     eprintln!("{total} cases, all equal; by machine and kind: {counts:?}");
     assert_eq!(counts.len(), X86_64.len() + I386.len() + ARM64.len());
     assert!(total >= 4000 && counts.values().all(|count| *count > 50));

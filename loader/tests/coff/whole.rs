@@ -193,6 +193,14 @@ fn parse(object: &[u8]) -> Parsed {
     parsed
 }
 
+/// The kinds of relocations in the code and data of an object, without what only unwinders and debuggers look at.
+pub(crate) fn used_kinds(object: &[u8]) -> Vec<u16> {
+    const UNUSED: [&str; 4] = [".debug", ".llvm", ".pdata", ".xdata"];
+    let sections = parse(object).sections;
+    let used = sections.into_iter().filter(|(name, _)| !UNUSED.iter().any(|unused| name.starts_with(unused)));
+    used.flat_map(|(_, kinds)| kinds).collect()
+}
+
 /// The linker takes in COMDAT sections when it comes to their second symbol, and those that are associated with others in
 /// the end. It writes sections of one name in that order.
 fn order(sections: &[pe::ImageSectionHeader], symbols: &[pe::ImageSymbol]) -> Vec<usize> {
