@@ -4,6 +4,15 @@ extern "C" void host_report(const char *name, int value);
 extern "C" int host_add(int a, int b);
 extern "C" int counter;
 
+// As in the other file.
+#if defined(__thumb__)
+#define OTHER_STATE __attribute__((target("arm")))
+#elif defined(__arm__)
+#define OTHER_STATE __attribute__((target("thumb")))
+#else
+#define OTHER_STATE
+#endif
+
 namespace {
 
 struct Shape {
@@ -55,7 +64,7 @@ __thread int more_thread = 7;
 
 extern "C" int more_data[4] = {1, 2, 3, 4};
 
-extern "C" __attribute__((noinline)) int more(int n) { return more_data[n & 3] + Table<4>::sum() + n; }
+extern "C" OTHER_STATE __attribute__((noinline)) int more(int n) { return more_data[n & 3] + Table<4>::sum() + n; }
 
 extern "C" void more_reports() {
     for (const Shape *shape : shapes) { host_report("shape", shape->area() * 10 + shape->sides()); }

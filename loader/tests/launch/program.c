@@ -17,6 +17,15 @@ extern void more_reports(void);
 #define HIDDEN __attribute__((visibility("hidden")))
 #define NOINLINE __attribute__((noinline))
 
+/* Arm has two instruction sets; this is code of the other one than the rest of the file is. */
+#if defined(__thumb__)
+#define OTHER_STATE __attribute__((target("arm")))
+#elif defined(__arm__)
+#define OTHER_STATE __attribute__((target("thumb")))
+#else
+#define OTHER_STATE
+#endif
+
 /* Static data with addresses; .data, .bss, common. */
 static NOINLINE int one(void) { return 1; }
 static NOINLINE int two(void) { return 2; }
@@ -98,6 +107,17 @@ NOINLINE int tail(int a) { return host_add(a, a + 1); }
 NOINLINE int recursive(int n) { return n < 2 ? n : recursive(n - 1) + recursive(n - 2); }
 NOINLINE int (*address_of(int n))(int, int) { extern int host_add(int, int); return n ? host_add : 0; }
 
+/* Jumps, calls and pointers from either instruction set to either. */
+NOINLINE int same_state(int n);
+OTHER_STATE NOINLINE int other_state(int n) { return n == 0 ? 5 : same_state(n - 1); }
+NOINLINE int same_state(int n) { return n == 0 ? 7 : other_state(n - 1); }
+static int (*const states[])(int) = {same_state, other_state};
+OTHER_STATE NOINLINE int into_both(int n) {
+    int sum = same_state(n) * 100 + other_state(n) * 10 + states[n & 1](n) + more(n);
+    return sum + (n > 2 ? hidden_data : counter);
+}
+OTHER_STATE NOINLINE int to_the_other_object(int n) { return n < 0 ? 0 : more(n); }
+
 struct pair { int a; short b; char c; int rest[20]; };
 struct pair pair = {1, -2, 3, {4, 5, 6}};
 NOINLINE int structs(const struct pair *from) {
@@ -174,15 +194,67 @@ __asm__(".text\n.globl asm_one\nasm_one: beqz $a0, asm_two; blt $zero, $a0, asm_
         ".reloc ., R_LARCH_64_PCREL, asm_start; .word 0, 0\n"
         ".data\n.p2align 2\nasm_stored: .word 0\n.text\n");
 enum { SIZES = 6 };
+#elif defined(__arm__)
+/* The code is that of both instruction sets; whatever is reached in two ways makes a difference of zero. */
+#define R(kind, symbol) ".reloc ., R_ARM_" kind ", " symbol "; "
+__asm__(".syntax unified\n.section .text.asm, \"ax\", %progbits\n.p2align 2\n"
+        ".thumb\n.globl asm_one\n.type asm_one, %function\nasm_one: cmp r0, #0\n"
+        R("THM_JUMP19", "asm_two") ".inst.w 0xf43faffe\n" /* beq.w, to the other instruction set */
+        R("THM_JUMP8", "asm_more") ".inst.n 0xd1fe\n" /* bne */
+        "asm_link: adds r0, #1; bx lr\n"
+        "asm_more: adds r0, #10\n" R("THM_JUMP11", "asm_link") ".inst.n 0xe7fe\n" /* b */
+        ".arm\n.p2align 2\n.globl asm_two\n.type asm_two, %function\n"
+        "asm_two: " R("LDR_PC_G0", "asm_address") ".inst 0xe51f1008\nldr r0, [r1]; bx lr\n"
+        ".globl asm_three\n.type asm_three, %function\nasm_three: push {r4, lr}\n"
+        R("LDR_PC_G0", "asm_address") ".inst 0xe51f3008\n" /* ldr r3 */
+        R("ALU_PC_G0", "asm_address") ".inst 0xe24f1008\nldr r1, [r1]; sub r1, r1, r3; add r0, r0, r1\n"
+        R("ALU_PC_G0_NC", "asm_distant") ".inst 0xe24f1008\n" /* add or sub r1, pc */
+        R("LDR_PC_G1", "asm_distant") ".inst 0xe5111004\nsub r1, r1, #77; add r0, r0, r1\n"
+        R("LDRS_PC_G0", "asm_half") ".inst 0xe15f10b8\nsub r1, r1, #33; add r0, r0, r1\n"
+        "movw r1, #:lower16:(counter - asm_here - 8); movt r1, #:upper16:(counter - asm_here - 8)\n"
+        "asm_here: add r1, pc, r1; sub r1, r1, r3; add r0, r0, r1\n"
+        R("CALL", "asm_thumb") ".inst 0xebfffffe\npop {r4, pc}\n" /* bl, to the other instruction set */
+        "asm_address: .word counter\nasm_half: .short 33, 0\n"
+        ".thumb\n.p2align 2\n.type asm_thumb, %function\nasm_thumb: nop\n"
+        R("THM_PC8", "asm_near") ".inst.n 0x49ff\nsubs r1, r1, r3; adds r0, r0, r1\n"
+        R("THM_PC12", "asm_near") ".inst.w 0xf85f1004\nsubs r1, r1, r3; adds r0, r0, r1\n"
+        R("THM_ALU_PREL_11_0", "asm_near") ".inst.w 0xf2af0104\nldr r1, [r1]; subs r1, r1, r3; adds r0, r0, r1\n"
+        "movw r1, #:lower16:(counter - asm_there - 4); movt r1, #:upper16:(counter - asm_there - 4)\n"
+        "asm_there: add r1, pc; subs r1, r1, r3; adds r0, r0, r1\n"
+        R("THM_ALU_ABS_G3", "counter") ".inst.n 0x2100; lsls r1, r1, #8\n"
+        R("THM_ALU_ABS_G2_NC", "counter") ".inst.n 0x3100; lsls r1, r1, #8\n"
+        R("THM_ALU_ABS_G1_NC", "counter") ".inst.n 0x3100; lsls r1, r1, #8\n"
+        R("THM_ALU_ABS_G0_NC", "counter") ".inst.n 0x3100; subs r1, r1, r3; adds r0, r0, r1; bx lr\n"
+        ".p2align 2\nasm_near: .word counter\n.space 5000\nasm_distant: .word 77\n"
+        ".section .rodata.asm, \"a\"\nasm_start: .byte 1, 2, 3, 4, 5\n.globl asm_sizes\nasm_sizes: .byte 5\n"
+        ".p2align 2\n.globl asm_far\nasm_far: .word host_add - ., counter(GOT_PREL), asm_start - .\n"
+        ".globl asm_got\nasm_got: " R("BASE_PREL", "_GLOBAL_OFFSET_TABLE_") ".word 0\n"
+        R("GOTOFF32", "counter") ".word 0\n" R("GOT_BREL", "counter") ".word 0\n"
+        R("TARGET2", "counter") ".word 0\n" R("PREL31", "counter") ".word 0\n.text\n");
+enum { SIZES = 1 };
+extern const int asm_got[];
 #endif
 
-#if defined(__riscv) || defined(__loongarch__)
+/* Pointers made of distances that Arm's linkers know. Returns how many are wrong. */
+static int distances(void) {
+    int wrong = 0;
+#if defined(__arm__)
+    const char *got = (const char *)asm_got + asm_got[0];
+    wrong += got + asm_got[1] != (const char *)&counter;
+    wrong += *(int *const *)(got + asm_got[2]) != &counter;
+    wrong += *(int *const *)((const char *)&asm_got[3] + asm_got[3]) != &counter;
+    wrong += (const char *)&asm_got[4] + (asm_got[4] << 1 >> 1) != (const char *)&counter;
+#endif
+    return wrong;
+}
+
+#if defined(__riscv) || defined(__loongarch__) || defined(__arm__)
 extern int asm_one(int), asm_two(void), asm_three(int);
 extern const unsigned char asm_sizes[];
 extern const int asm_far[];
 
 static void assembler(void) {
-    int sum = 0, wrong = 0;
+    int sum = 0, wrong = distances();
     for (const unsigned char *byte = asm_sizes; byte < (const unsigned char *)asm_far; byte++) {
         sum += *byte & 127; /* the mark of a long number aside */
     }
@@ -216,6 +288,9 @@ void program(void) {
     host_report("recursive", recursive(15));
     host_report("address", address_of(1)(30, 4));
     host_report("structs", structs(&pair));
+    host_report("states", states[0](5) * 10 + states[1](5));
+    host_report("both states", into_both(3) + into_both(2));
+    host_report("other object", to_the_other_object(2) + into_both(1));
     host_report("constructed", constructed);
     *into_zeros = 5;
     host_report("pointers", zeros[4999] + *pointer_to_counter + (int)(into_zeros - zeros));
