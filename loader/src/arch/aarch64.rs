@@ -247,6 +247,10 @@ impl Architecture for AArch64 {
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         match kind.value {
             Value::Coff(kind) => kind.apply(section, offset, fixup),
+            // One that cannot even reach the next instruction has an addend that means nothing.
+            Value::Branch if fixup.undefined_weak && fixup.through_stub => Err(FixupProblem::Unsupported(
+                "a branch to a distance from a weak symbol that nobody defines",
+            )),
             value => kind.field.write(section, offset, value.of(&fixup)),
         }
     }

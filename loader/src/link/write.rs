@@ -380,7 +380,8 @@ impl Link<'_, '_> {
     ) -> Result<(), FixupProblem> {
         let Place { section, relocation, .. } = place;
         let state = &self.object.symbols.states[relocation.symbol as usize];
-        if !may_use_stub::<A>(section, kind, *relocation) {
+        let is_misaligned = matches!(problem, FixupProblem::Misaligned { .. });
+        if is_misaligned || !may_use_stub::<A>(section, kind, *relocation) {
             return Err(problem);
         }
         let key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);

@@ -45,6 +45,14 @@ const X86_64: &[Model] = &[
     anywhere(&["-fPIC", "-mcmodel=large"]),
     anywhere(&["-fPIC", "-fno-plt"]),
 ];
+const AARCH64: &[Model] = &[
+    PIC,
+    PIE,
+    anywhere(&["-fno-pic"]),
+    anywhere(&["-fno-pic", "-mcmodel=large"]),
+    Model { flags: &["-fno-pic", "-mcmodel=tiny"], is_low: false, is_tiny: true },
+    Model { flags: &["-fPIC", "-mcmodel=tiny"], is_low: false, is_tiny: true },
+];
 const PPC64: &[Model] =
     &[PIC, PIE, LOW, anywhere(&["-fPIC", "-mcmodel=large"]), anywhere(&["-fPIC", "-mcmodel=small"])];
 
@@ -59,23 +67,13 @@ pub const TOOLCHAINS: &[Toolchain] = &[
         flags: &[],
         models: &[PIC, PIE, LOW],
     },
-    clang(
-        "aarch64",
-        &["--target=aarch64-linux-gnu"],
-        &[
-            PIC,
-            PIE,
-            LOW,
-            anywhere(&["-fno-pic", "-mcmodel=large"]),
-            Model { flags: &["-fno-pic", "-mcmodel=tiny"], is_low: true, is_tiny: true },
-        ],
-    ),
+    clang("aarch64", &["--target=aarch64-linux-gnu"], AARCH64),
     Toolchain {
         machine: "aarch64",
         c: "aarch64-linux-gnu-gcc",
         cpp: "aarch64-linux-gnu-g++",
         flags: &[],
-        models: &[PIC, PIE, LOW],
+        models: AARCH64,
     },
     clang("arm", &["--target=armv7-linux-gnueabihf", "-marm"], &[PIC, PIE, LOW]),
     clang("arm", &["--target=armv7-linux-gnueabihf", "-mthumb"], &[PIC, PIE, LOW]),

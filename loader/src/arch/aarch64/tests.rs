@@ -298,6 +298,17 @@ fn a_branch_to_an_undefined_weak_symbol_goes_on() {
 }
 
 #[test]
+fn no_stub_leads_to_a_distance_from_nothing() {
+    let through_stub = |name, word| {
+        let fixup = Fixup { target: 0x2000, through_stub: true, ..weak(0) };
+        let why = "a branch to a distance from a weak symbol that nobody defines";
+        code(name, word, fixup, Err(FixupProblem::Unsupported(why)));
+    };
+    through_stub("CALL26", 0x9400_0000);
+    through_stub("JUMP26", 0x1400_0000);
+}
+
+#[test]
 fn a_load_tells_its_unit() {
     for (word, scale) in [
         (0x3940_0000, 0), // ldrb

@@ -109,12 +109,6 @@ const KNOWN: &[Known] = &[
         why: "lld does not know that branches wrap round, and makes a thunk",
     },
     Known {
-        kinds: &["CALL26", "JUMP26"],
-        what: Difference::Bytes,
-        when: |case| case.symbol.form == Form::UndefinedWeak && case.addend != 0,
-        why: "a branch to a weak symbol that is not there does nothing, whatever its addend",
-    },
-    Known {
         kinds: &["MOVW_PREL_G0", "MOVW_PREL_G0_NC", "MOVW_PREL_G1", "MOVW_PREL_G1_NC", "MOVW_PREL_G2"],
         what: Difference::Bytes,
         when: |case| case.symbol.form == Form::UndefinedWeak,
@@ -129,12 +123,6 @@ const KNOWN: &[Known] = &[
     Known {
         kinds: &["CALL26", "JUMP26", "CONDBR19", "TSTBR14", "LD_PREL_LO19"],
         what: Difference::OnlyWeRefuse,
-        when: |case| case.distance() % 4 != 0,
-        why: "lld does not see that a target is between instructions",
-    },
-    Known {
-        kinds: &["CALL26", "JUMP26"],
-        what: Difference::Bytes,
         when: |case| case.distance() % 4 != 0,
         why: "lld does not see that a target is between instructions",
     },
