@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::LookupError;
 use crate::events::{EventListener, ImageId};
-use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, Linked};
+use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, IndirectFunction, Linked};
 use crate::memory::{FinalizedMemory, Segment};
 use crate::process;
 use crate::tls::{self, Module};
@@ -102,14 +102,15 @@ impl LoadedImage {
         self.exports.iter()
     }
 
-    /// Whether the object has initialisers (`.init_array`, `.ctors`, `.CRT$XCU`) that did not run yet.
+    /// Whether the object has initialisers (`.init_array`, `.ctors`, `.CRT$XCU`) that did not run yet, or indirect
+    /// functions, which are bound before them.
     pub fn needs_initializers(&self) -> bool {
-        self.hooks.as_ref().is_some_and(|hooks| !hooks.initializers.is_empty())
-            && !self.initialized.load(Ordering::Acquire)
+        let has_some = |hooks: &Hooks| !hooks.initializers.is_empty() || !hooks.indirect.is_empty();
+        self.hooks.as_ref().is_some_and(|hooks| has_some(hooks)) && !self.initialized.load(Ordering::Acquire)
     }
 
-    /// Runs the image's initialisers in order of priority, on this thread, the first time it is called; later calls
-    /// do nothing. When the image is dropped, its finalisers run, and the static destructors it registered.
+    /// Binds the image's indirect functions (`STT_GNU_IFUNC`) to what their resolvers choose and runs its initialisers in
+    /// order of priority, on this thread, the first time it is called; later calls do nothing. When the image is dropped, its finalisers run, and the static destructors it registered.
     ///
     /// # Safety
     /// The object's code must be trusted; an initialiser must not unwind. Nobody may use the image until this
@@ -119,6 +120,10 @@ impl LoadedImage {
         let Some(hooks) = self.hooks.as_ref().filter(|_| self.executes_here) else { return };
         if self.initialized.swap(true, Ordering::AcqRel) {
             return;
+        }
+        for function in &hooks.indirect {
+            // SAFETY: the addresses are those of this live image; that its code may run is what the caller vouches for.
+            unsafe { bind(function) };
         }
         for array in &hooks.initializers {
             // SAFETY: the array is a section of this live image, its entries relocated by the loader; that the code
@@ -163,6 +168,46 @@ impl Drop for LoadedImage {
         self.unwind = None;
         self.threads = None;
     }
+}
+
+/// What an indirect function does that nobody bound.
+pub(crate) fn unbound_function() -> u64 {
+    extern "C" fn unbound() {
+        eprintln!(
+            "objcache: an indirect function (STT_GNU_IFUNC) is called before the image's initialisers were run"
+        );
+        std::process::abort();
+    }
+    unbound as extern "C" fn() as usize as u64
+}
+
+/// Asks a resolver and writes down what it chose. On AArch64 it is told of the processor ("System V ABI for AArch64",
+/// `__ifunc_arg_t`); elsewhere it finds out for itself.
+///
+/// # Safety
+/// The addresses must be those of a live image that nobody else uses yet, the resolver's code trusted.
+#[allow(unsafe_code)] // Runs loaded code, and writes to the image.
+unsafe fn bind(function: &IndirectFunction) {
+    #[repr(C)]
+    struct Argument {
+        size: u64,
+        hwcap: u64,
+        hwcap2: u64,
+    }
+    type Resolver = unsafe extern "C" fn(u64, *const Argument) -> usize;
+    const HAS_ARGUMENT: u64 = 1 << 62;
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    // SAFETY: takes a number and gives one.
+    let [hwcap, hwcap2] = [libc::AT_HWCAP, libc::AT_HWCAP2].map(|kind| unsafe { libc::getauxval(kind) });
+    #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+    let [hwcap, hwcap2] = [0; 2];
+    let argument = Argument { size: size_of::<Argument>() as u64, hwcap, hwcap2 };
+    // SAFETY: the symbol says that it is such a function; arguments it does not take are in registers.
+    let resolver = unsafe { mem::transmute::<usize, Resolver>(function.resolver as usize) };
+    // SAFETY: it may be called, as the caller vouches.
+    let chosen = unsafe { resolver(hwcap | HAS_ARGUMENT, &argument) };
+    // SAFETY: the word is in the image's data, which is writable, and aligned.
+    unsafe { (function.slot as usize as *mut usize).write(chosen) };
 }
 
 /// Thread-local objects of this thread first ([basic.start.term] of C++), then the order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run

@@ -63,7 +63,10 @@
 //! each thread that asks, with the destructors of C++ objects; initial- and local-exec ones as far as they begin as zero,
 //! and 4 KiB of them in all. Linked for elsewhere, an image's variables are where a static linker has a program's.
 //!
-//! Refused with an error that says so: indirect functions, compressed sections, other machines and formats.
+//! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
+//! an object. Linked for elsewhere they are refused.
+//!
+//! Refused with an error that says so: compressed sections, other machines and formats.
 //!
 //! Code may be anywhere in the address space, so references to things outside of the image must be able to reach
 //! anywhere: calls always do (through a stub), and so does data accessed through the GOT, as in PIC. Code compiled to be

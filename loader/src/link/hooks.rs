@@ -1,11 +1,13 @@
 //! Initialisers and finalisers: arrays of function pointers in the image, in the order in which they run.
 
-use super::Object;
+use super::{IndirectFunction, Object};
 use crate::graph::{Format, Role};
 
 /// What is to be run before the image is used and before it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
+    /// What is to be bound first of all.
+    pub(crate) indirect: Vec<IndirectFunction>,
     pub(crate) initializers: Vec<FunctionArray>,
     pub(crate) finalizers: Vec<FunctionArray>,
     /// `__dso_handle`, what the image's static destructors are registered under, if it registers any: also a static
@@ -33,7 +35,10 @@ impl FunctionArray {
 
 impl Hooks {
     pub(crate) fn is_empty(&self) -> bool {
-        self.initializers.is_empty() && self.finalizers.is_empty() && self.dso_handle.is_none()
+        self.indirect.is_empty()
+            && self.initializers.is_empty()
+            && self.finalizers.is_empty()
+            && self.dso_handle.is_none()
     }
 
     pub(super) fn of(objects: &[Object<'_>], dso_handle: Option<u64>) -> Self {

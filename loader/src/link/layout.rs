@@ -23,10 +23,15 @@ pub(crate) struct Addresses {
     pub(crate) got: u64,
     pub(crate) stubs: u64,
     pub(crate) commons: u64,
+    /// Those of indirect functions: stubs, and the words that they jump through.
+    pub(crate) indirect_stubs: u64,
+    pub(crate) indirect_slots: u64,
     /// Offsets in their segments.
     pub(crate) slots_offset: u64,
     pub(crate) stubs_offset: u64,
     pub(crate) commons_offset: u64,
+    pub(crate) indirect_stubs_offset: u64,
+    pub(crate) indirect_slots_offset: u64,
 }
 
 /// What is known of the image as a whole once it has addresses.
@@ -59,11 +64,16 @@ pub(super) fn arrange<A: Architecture>(
             }
         }
     }
-    for Object { symbols, tables, addresses, .. } in &mut *objects {
+    for Object { symbols, tables, indirect, addresses, .. } in &mut *objects {
         let stubs = tables.stubs().len() as u64 * A::STUB_SIZE;
         let slots = tables.slot_words * A::SLOT_SIZE;
         addresses.stubs_offset = cursor.place_table(Segment::Code, stubs, A::STUB_ALIGN)?;
         addresses.slots_offset = cursor.place_table(Segment::ReadOnly, slots, A::SLOT_SIZE)?;
+        let indirect = indirect.len() as u64;
+        addresses.indirect_stubs_offset =
+            cursor.place_table(Segment::Code, indirect * A::STUB_SIZE, A::STUB_ALIGN)?;
+        addresses.indirect_slots_offset =
+            cursor.place_table(Segment::Data, indirect * A::SLOT_SIZE, A::SLOT_SIZE)?;
         addresses.commons_offset =
             cursor.place_table(Segment::Data, symbols.common_size, symbols.common_align)?;
     }
@@ -177,6 +187,8 @@ pub(super) fn assign<A: Architecture>(
         addresses.slots = place(b".got", 0, read_only + addresses.slots_offset);
         addresses.got = place(b".got.plt", 0, addresses.slots.wrapping_add(A::GOT_BIAS));
         addresses.stubs = place(b".plt", 0, code + addresses.stubs_offset);
+        addresses.indirect_stubs = code + addresses.indirect_stubs_offset;
+        addresses.indirect_slots = data + addresses.indirect_slots_offset;
         addresses.commons = place(b"COMMON", 0, data + addresses.commons_offset);
     }
     let used = Segment::ALL.into_iter().filter(|segment| request.segments[segment.index()].size != 0);

@@ -6,6 +6,7 @@ mod align;
 mod bounds;
 mod exports;
 mod hooks;
+mod indirect;
 mod layout;
 mod map;
 mod prune;
@@ -19,6 +20,7 @@ mod write;
 pub(crate) use exports::Exports;
 pub use exports::ImageSymbol;
 pub(crate) use hooks::{FunctionArray, Hooks};
+pub(crate) use indirect::IndirectFunction;
 pub use map::{FileMap, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
 
 use std::ops::Range;
@@ -52,6 +54,8 @@ pub(crate) struct Object<'a> {
     pub(crate) graph: LinkGraph<'a>,
     symbols: Symbols,
     tables: Tables,
+    /// Numbers of the symbols that are indirect functions and get a stub.
+    indirect: Vec<u32>,
     addresses: Addresses,
 }
 
@@ -61,6 +65,7 @@ impl<'a> Object<'a> {
             graph,
             symbols: Symbols::default(),
             tables: Tables::default(),
+            indirect: Vec::new(),
             addresses: Addresses::default(),
         }
     }
@@ -95,6 +100,10 @@ pub(crate) fn link<A: Architecture>(
         let symbols = symbols::classify::<A>(&object.graph);
         object.symbols = symbols.map_err(|error| error.of_object(object.graph.name))?;
     }
+    let binds_here = manager.executes_here() && A::STUB_USES_SLOT;
+    if binds_here {
+        indirect::plan(objects)?;
+    }
     let imports = objects.iter().any(|object| object.symbols.import_count != 0);
     let several = objects.len() > 1 || anything_discarded || imports;
     let scope = if several { Scope::of(objects, limits)? } else { Scope::default() };
@@ -104,7 +113,8 @@ pub(crate) fn link<A: Architecture>(
     let mut bounds = Bounds::wanted(objects, limits)?;
     let near = manager.placement().is_none() && image_bytes(objects) < A::BRANCH_REACH;
     for Object { graph, symbols, tables, .. } in &mut *objects {
-        *tables = tables::plan::<A>(graph, symbols, near).map_err(|error| error.of_object(graph.name))?;
+        *tables = tables::plan::<A>(graph, symbols, near, binds_here)
+            .map_err(|error| error.of_object(graph.name))?;
     }
 
     let request = layout::arrange::<A>(objects, &bounds, limits)?;
@@ -112,6 +122,7 @@ pub(crate) fn link<A: Architecture>(
     let image = layout::assign::<A>(objects, &request, &*memory, manager.placement());
     bounds.measure(objects);
     resolve::resolve::<A>(objects, &scope, &bounds, &image, environment)?;
+    let indirect = indirect::redirect::<A>(objects);
     let exports = resolve::exports::<A>(objects)?;
     let threads = threads::serve::<A>(objects, environment)?;
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
@@ -121,7 +132,7 @@ pub(crate) fn link<A: Architecture>(
     Ok(Linked {
         memory,
         exports,
-        hooks: Hooks::of(objects, uses_dso_handle.then_some(image.image)),
+        hooks: Hooks { indirect, ..Hooks::of(objects, uses_dso_handle.then_some(image.image)) },
         unwind: unwind_info(objects, image.code.clone()),
         threads: threads.into_module(),
         sizes: request.segments.map(|segment| segment.size),

@@ -10,7 +10,7 @@ use super::threads::TLS_MODULE_BASE;
 use super::{Environment, Object};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
-use crate::graph::{Format, LinkGraph, Symbol, SymbolPlace};
+use crate::graph::{Format, LinkGraph, Symbol, SymbolKind, SymbolPlace};
 use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 use crate::tls;
@@ -176,6 +176,14 @@ impl Elsewhere<'_, '_> {
         let name = graph.symbols.name(&graph.symbols.get(number)?)?;
         let Some(meant) = self.scope.definition(name) else { return Ok(()) };
         (state.address, state.flags) = self.definition::<A>(meant, own)?;
+        let object = &self.objects[meant.object as usize].graph;
+        if object.symbols.get(meant.symbol as usize)?.kind == SymbolKind::IndirectFunction {
+            if !self.addresses_are_pointers || !A::STUB_USES_SLOT {
+                let what = format!("`{}`: an indirect function (STT_GNU_IFUNC)", printable(name));
+                return Err(LoadError::Unsupported(what));
+            }
+            state.facts.add(Facts::INDIRECT);
+        }
         Ok(())
     }
 

@@ -152,7 +152,7 @@ fn is_import(graph: &LinkGraph<'_>, symbol: Symbol) -> Result<bool, LoadError> {
 }
 
 #[inline(always)]
-fn is_exported(symbol: Symbol, facts: Facts) -> bool {
+pub(super) fn is_exported(symbol: Symbol, facts: Facts) -> bool {
     symbol.binding != Binding::Local
         && !symbol.hidden
         && symbol.place != SymbolPlace::Undefined

@@ -108,8 +108,9 @@ pub(super) fn plan<A: Architecture>(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
     everything_is_near: bool,
+    binds_indirect: bool,
 ) -> Result<Tables, LoadError> {
-    let mut plan = Plan { everything_is_near, ..Plan::default() };
+    let mut plan = Plan { everything_is_near, binds_indirect, ..Plan::default() };
     for section in &graph.sections {
         if section.segment.is_none() {
             continue;
@@ -132,6 +133,8 @@ pub(super) fn plan<A: Architecture>(
 #[derive(Default)]
 struct Plan {
     everything_is_near: bool,
+    /// Indirect functions have stubs of their own.
+    binds_indirect: bool,
     low_2gib: bool,
     any: bool,
     stubs: Vec<StubKey>,
@@ -166,6 +169,10 @@ impl Plan {
             return Ok(());
         }
         if facts.has(Facts::NOT_LOADED.and(Facts::THREAD_LOCAL).and(Facts::INDIRECT)) {
+            if facts.has(Facts::INDIRECT) && !self.binds_indirect {
+                let problem = FixupProblem::Unsupported("an indirect function (STT_GNU_IFUNC)");
+                return Err(refuse::<A>(graph, section, relocation, problem));
+            }
             check_target::<A>(graph, section, relocation, *facts, operand)?;
         }
         if is_thread_local(operand) && !facts.has(Facts::THREAD_LOCAL) && operand != MODULE {
@@ -357,8 +364,6 @@ fn check_target<A: Architecture>(
         Ok(())
     } else if facts.has(Facts::THREAD_LOCAL) && !is_thread_local(operand) {
         refuse(FixupProblem::Unsupported("the address of a thread-local variable"))
-    } else if facts.has(Facts::INDIRECT) {
-        refuse(FixupProblem::Unsupported("an indirect function (STT_GNU_IFUNC)"))
     } else if !facts.has(Facts::NOT_LOADED)
         || is_unwind_table(section)
         || facts.has(Facts::EXTERNAL.and(Facts::DEFINED_ELSEWHERE))

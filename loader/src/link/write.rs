@@ -3,13 +3,13 @@
 //! One section is copied and patched while it is still in the cache. Every byte of the working memory is written:
 //! gaps in code become traps, everything else zero.
 
-use super::Object;
 use super::layout::ImageAddresses;
 use super::symbols::{Facts, SymbolState, Symbols};
 use super::tables::{
     SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, operand, refuse, stub_key,
 };
 use super::threads::Threads;
+use super::{Object, indirect};
 use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
@@ -110,7 +110,8 @@ impl Link<'_, '_> {
             bytes.copy_from_slice(content);
             self.patch::<A>(number, section, bytes)?;
         }
-        let [code, read_only, _] = working;
+        let [code, read_only, data] = working;
+        indirect::write::<A>(self.object, code.bytes, data.bytes, crate::image::unbound_function())?;
         self.write_slots::<A>(read_only.bytes)?;
         self.write_stubs::<A>(code.bytes)
     }
