@@ -149,8 +149,34 @@ pub const TOOLCHAINS: &[Toolchain] = &[
     },
 ];
 
+/// Machines of which thread-local variables are compared, with the ways of reaching them that lld leaves as they are.
+const THREADS: &[(&str, &[&[&str]])] = &[
+    ("riscv64", &[LOCAL_EXEC, INITIAL_EXEC]),
+    ("riscv32", &[LOCAL_EXEC, INITIAL_EXEC]),
+    ("loongarch64", &[LOCAL_EXEC]),
+];
+const LOCAL_EXEC: &[&str] = &["-ftls-model=local-exec"];
+const INITIAL_EXEC: &[&str] = &["-ftls-model=initial-exec", "-DONE_VARIABLE"];
+
+fn each_with_threads(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
+    let Some((_, accesses)) = THREADS.iter().find(|(machine, _)| *machine == toolchain.machine) else {
+        return;
+    };
+    if !has(toolchain.c) {
+        return;
+    }
+    for model in toolchain.models {
+        for access in *accesses {
+            let flags = [&["-w", "-ffreestanding", "-O1"], toolchain.flags, model.flags, access].concat();
+            let object = compile(toolchain.c, &flags, &fixture("threads.c"));
+            check(&format!("{} {} threads.c", toolchain.c, flags.join(" ")), model, &object);
+        }
+    }
+}
+
 /// Every object that a toolchain makes of the sources.
 pub fn each(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
+    each_with_threads(toolchain, &mut check);
     // For size gcc saves registers by functions that the linker is to make (`_savegpr0_14`, …); there are none here.
     let is_gcc_for_power = toolchain.machine == "powerpc64le" && toolchain.c != CLANG;
     let levels = ["-O0", "-O2", if is_gcc_for_power { "-O1" } else { "-Os" }];

@@ -127,6 +127,11 @@ fn compare_object(machine: &Machine, what: &str, model: &Model, object: &[u8], r
     compared
 }
 
+/// The position of a section in the thread-local block.
+fn thread_part(section: &str) -> Option<usize> {
+    [".tdata", ".tbss"].iter().position(|part| section.starts_with(part))
+}
+
 /// Where the linker is told to put things.
 struct Plan {
     script: String,
@@ -158,12 +163,20 @@ impl Plan {
             let got = sections.iter().position(|(name, ..)| name == ".got").unwrap();
             sections.insert(got + 1, toc);
         }
+        // The parts of the thread-local block stand together, first what has content.
+        sections.sort_by_key(|(name, ..)| thread_part(name));
         let mut script = String::from("SECTIONS {\n");
         let mut next = base;
         for (name, align, size) in &sections {
-            let gap = if name == ".toc" { 500 } else { gap };
+            let gap = match name.as_str() {
+                ".toc" => 500,
+                name if thread_part(name).is_some() => 1,
+                _ => gap,
+            };
             next = (next + random.below(gap)).next_multiple_of(*align);
-            writeln!(script, "\"{name}\" {next:#x} : {{ *({name}) }}").unwrap();
+            // lld has an opinion of its own of where the zero part of the block is, and does not align what is given.
+            let address = if thread_part(name) == Some(1) { String::new() } else { format!(" {next:#x}") };
+            writeln!(script, "\"{name}\"{address} : {{ *({name}) }}").unwrap();
             next += size;
         }
         script += "/DISCARD/ : { *(.comment) *(.note*) }\n";

@@ -216,6 +216,18 @@ fn the_extreme_code_model_reaches_everything() {
     }
 }
 
+/// The last two instructions find `pcalau12i`, be it on a page of its own.
+#[test]
+fn the_extreme_code_model_counts_from_its_first_instruction() {
+    for place in [0x7000_1000u64, 0x7000_1ff4, 0x7000_1ff8, 0x7000_1ffc] {
+        for distance in [0x7fff_e7ffu64, 0x7fff_e800, 0x7fff_f7ff, 0x7fff_f800, 0x8000_07ff, 0x8000_0800] {
+            for target in [page(place).wrapping_add(distance), page(place).wrapping_sub(distance)] {
+                assert_eq!(computed(place, target), target, "{target:#x} from {place:#x}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_last_parts_of_the_extreme_code_model_are_fixed_numbers_too() {
     let at = |place| Fixup { place, ..to(0x1234_5678_9abc_d800) };
@@ -265,6 +277,17 @@ fn numbers_are_added_to_and_subtracted_from() {
     }
     assert_eq!(field_after::<1>("SUB6", [0b11_000001], to(0x42)), Ok([0b11_111111]));
     assert_eq!(field_after::<1>("ADD6", [0b01_111111], to(0x42)), Ok([0b01_000001]));
+}
+
+#[test]
+fn numbers_have_the_widths_of_their_names() {
+    for (name, listed) in ELF.iter() {
+        match listed {
+            Ok(Kind::Add(width)) => assert_eq!(*name, format!("ADD{width}")),
+            Ok(Kind::Sub(width)) => assert_eq!(*name, format!("SUB{width}")),
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -336,7 +359,7 @@ fn padding_has_two_encodings() {
 fn relaxed(code: [u32; 2], low: Relocation, low_kind: Kind, fixup: Fixup) -> (Relaxed, [u32; 2]) {
     let mut bytes = (u64::from(code[1]) << 32 | u64::from(code[0])).to_le_bytes();
     let next = Some((low_kind, low));
-    let relaxed = LoongArch64::relax(PAGE_PART_OF_SLOT, &at(0, 3, 0), next, &mut bytes, fixup);
+    let relaxed = LoongArch64::relax(kind("GOT_PC_HI20"), &at(0, 3, 0), next, &mut bytes, fixup);
     let after = u64::from_le_bytes(bytes);
     (relaxed, [after as u32, (after >> 32) as u32])
 }
@@ -347,6 +370,8 @@ fn a_load_from_the_got_becomes_an_addition() {
     let low = at(4, 3, 0);
     let done = (Relaxed::Both, [0x1a68_acc4, 0x02e0_0084]);
     assert_eq!(relaxed(code, low, PART_OF_SLOT, to(0x3456_6800)), done);
+    let upper = relaxed([0x1a00_0014, 0x28c0_0294], low, PART_OF_SLOT, to(0x3456_6800)); // $t8
+    assert_eq!(upper, (Relaxed::Both, [0x1a68_acd4, 0x02e0_0294]));
     let edge = |distance: i64| {
         relaxed(code, low, PART_OF_SLOT, Fixup { addend: 0, target: (1 << 60) + distance as u64, ..far(0) })
     };

@@ -78,7 +78,17 @@ pub static MACHINE: Machine = Machine {
     kinds: KINDS,
     known: KNOWN,
     always_relaxed: true,
-    whole_only: &[(100, "RELAX"), (102, "ALIGN")],
+    whole_only: &[
+        (83, "TLS_LE_HI20"),
+        (84, "TLS_LE_LO12"),
+        (85, "TLS_LE64_LO20"),
+        (86, "TLS_LE64_HI12"),
+        (100, "RELAX"),
+        (102, "ALIGN"),
+        (121, "TLS_LE_HI20_R"),
+        (122, "TLS_LE_ADD_R"),
+        (123, "TLS_LE_LO12_R"),
+    ],
     ..Machine::DEFAULT
 };
 

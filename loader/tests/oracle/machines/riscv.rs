@@ -71,7 +71,15 @@ const KINDS_64: [Kind; 36] = {
     kinds
 };
 
-const WHOLE_ONLY: &[(u32, &str)] = &[(43, "ALIGN"), (51, "RELAX")];
+const WHOLE_ONLY: &[(u32, &str)] = &[
+    (21, "TLS_GOT_HI20"),
+    (29, "TPREL_HI20"),
+    (30, "TPREL_LO12_I"),
+    (31, "TPREL_LO12_S"),
+    (32, "TPREL_ADD"),
+    (43, "ALIGN"),
+    (51, "RELAX"),
+];
 
 const TARGET: Target = Target { machine: 243, class: 64, big_endian: false, explicit_addends: true, flags: 5 };
 
