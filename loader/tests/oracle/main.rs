@@ -12,6 +12,7 @@ mod support;
 
 mod case;
 mod corpus;
+mod exidx;
 mod generated;
 mod lld;
 mod machine;

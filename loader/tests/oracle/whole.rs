@@ -10,6 +10,7 @@ use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadedImage, Loader, Se
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, SymbolIndex};
 
 use crate::corpus::{self, Model, TOOLCHAINS};
+use crate::exidx;
 use crate::lld::{self, LinkedFile};
 use crate::machine::Machine;
 use crate::support::{LLD, Random, has};
@@ -118,6 +119,7 @@ fn compare_object(machine: &Machine, what: &str, model: &Model, object: &[u8], r
         assert_eq!(theirs.len(), bytes.len(), "{what}: {name}");
         compared += 1;
     }
+    compared += usize::from(exidx::compare(&image, &map, &linked, what) != 0);
     if let Some((_, got)) = linked.sections.get(".got") {
         let got = &got[(machine.got_header as usize * machine.target.word()).min(got.len())..];
         let read_only = image.linked_bytes(Segment::ReadOnly).unwrap();
