@@ -428,6 +428,9 @@ impl<'a> LinkGraph<'a> {
             SymbolPlace::Section(section) if name.is_empty() => self.sections[section as usize].name,
             _ => name,
         };
+        if name.is_empty() {
+            return format!("symbol {number}");
+        }
         crate::error::printable(name)
     }
 }

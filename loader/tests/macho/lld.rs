@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use object::read::macho::MachOFile64;
-use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _};
+use object::{LittleEndian, Object as _, ObjectSection as _};
 
 use crate::support::*;
 
@@ -14,9 +14,6 @@ pub(crate) const LD64: &str = "ld64.lld-22";
 pub(crate) struct Linked {
     /// Address and content by `SEGMENT,SECTION`.
     pub(crate) sections: BTreeMap<String, (u64, Vec<u8>)>,
-    /// Addresses of its symbols.
-    #[allow(dead_code)]
-    pub(crate) symbols: BTreeMap<String, u64>,
     /// Rows of the map's symbols: address, size, number of the file, name.
     pub(crate) rows: Vec<(u64, u64, usize, String)>,
 }
@@ -56,12 +53,10 @@ pub(crate) fn link(cpu: u32, objects: &[&[u8]], what: &str) -> Result<Linked, St
         content.resize(section.size() as usize, 0);
         (name, (section.address(), content))
     });
-    let symbols = file.symbols().filter(|symbol| !symbol.is_undefined());
-    let symbols = symbols.map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address()));
-    Ok(Linked { sections: sections.collect(), symbols: symbols.collect(), rows })
+    Ok(Linked { sections: sections.collect(), rows })
 }
 
-/// The rows behind `# Symbols:`, as in `0x00001000	0x00000008	[  1] _name`.
+/// The rows behind `# Symbols:`: address, size, `[file]` and name, between tabs.
 fn rows(map: &str) -> Vec<(u64, u64, usize, String)> {
     let symbols = map.split("# Symbols:").nth(1).unwrap_or_default();
     let row = |line: &str| {

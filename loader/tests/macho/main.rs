@@ -3,6 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hostile;
 mod lld;
 mod run;
 mod single;
+mod together;
+mod whole;

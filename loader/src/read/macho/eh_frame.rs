@@ -5,41 +5,49 @@
 //! after it). Here they become relocations like any other.
 
 use super::relocation::RelocationInput;
-use super::section;
+use super::{Header, section};
 use crate::error::LoadError;
-use crate::graph::{Relocation, Role};
-use crate::limits::Limits;
+use crate::graph::Relocation;
 use crate::unwind::eh_frame;
 
-/// Adds a relocation for each pointer that has none.
-pub(super) fn add_relocations(
-    input: &mut RelocationInput<'_>,
-    role: Role,
-    limits: &Limits,
-) -> Result<(), LoadError> {
-    if role != Role::EhFrame {
-        return Ok(());
+/// Finds out what is missing from the unwind tables of an object. There is one, as a rule.
+pub(super) struct UnwindTables<'a> {
+    headers: &'a [Header],
+    homes: Option<Homes>,
+    /// How many bytes may still be read: tables that overlap are read again and again.
+    bytes_left: usize,
+}
+
+impl<'a> UnwindTables<'a> {
+    pub(super) fn of(object: &[u8], headers: &'a [Header]) -> Self {
+        UnwindTables { headers, homes: None, bytes_left: object.len() }
     }
-    let mut relocated: Vec<u32> = input.entries.iter().map(|entry| entry.r_word0.get(super::LE)).collect();
-    relocated.sort_unstable();
-    let home = Homes::of(input);
-    let own = section::address(&input.headers[input.section as usize - 1]);
-    let mut added: Vec<Relocation> = Vec::new();
-    eh_frame::relative_pointers(input.bytes, |offset, size, value| {
-        let is_relocated = u32::try_from(offset).is_ok_and(|offset| relocated.binary_search(&offset).is_ok());
-        let target = own.wrapping_add(offset as u64).wrapping_add(value);
-        // Language-specific data that is not there is a zero; anything else in no section is left to whoever reads it.
-        let found = home.find(target).filter(|_| value != 0 && !is_relocated && matches!(size, 4 | 8));
-        if let Some((section, target)) = found {
-            added.push(input.pointer_from_here(offset as u64, size == 8, section, target));
-        }
-    });
-    let count = added.len() as u64;
-    if count > limits.relocations {
-        return Err(LoadError::limit("the number of relocations", count, limits.relocations));
+
+    /// Adds a relocation for each pointer that has none.
+    pub(super) fn add_relocations(&mut self, input: &mut RelocationInput<'_>) -> Result<(), LoadError> {
+        let Some(left) = self.bytes_left.checked_sub(input.bytes.len()) else {
+            return Err(LoadError::malformed("unwind tables", "together they are larger than the object"));
+        };
+        self.bytes_left = left;
+        let homes = self.homes.get_or_insert_with(|| Homes::of(self.headers));
+        let mut relocated: Vec<u32> =
+            input.entries.iter().map(|entry| entry.r_word0.get(super::LE)).collect();
+        relocated.sort_unstable();
+        let own = section::address(&self.headers[input.section as usize - 1]);
+        let mut added: Vec<Relocation> = Vec::new();
+        eh_frame::relative_pointers(input.bytes, |offset, size, value| {
+            let is_relocated =
+                u32::try_from(offset).is_ok_and(|offset| relocated.binary_search(&offset).is_ok());
+            let target = own.wrapping_add(offset as u64).wrapping_add(value);
+            // Language-specific data that is not there is a zero; what is in no section is left to whoever reads it.
+            let found = homes.find(target).filter(|_| value != 0 && !is_relocated && matches!(size, 4 | 8));
+            if let Some((section, target)) = found {
+                added.push(input.pointer_from_here(offset as u64, size == 8, section, target));
+            }
+        });
+        input.added = added;
+        Ok(())
     }
-    input.added = added;
-    Ok(())
 }
 
 /// Where sections are in the object, by address.
@@ -49,8 +57,8 @@ struct Homes {
 }
 
 impl Homes {
-    fn of(input: &RelocationInput<'_>) -> Self {
-        let ranges = input.headers.iter().zip(1..).map(|(header, number)| {
+    fn of(headers: &[Header]) -> Self {
+        let ranges = headers.iter().zip(1..).map(|(header, number)| {
             let start = section::address(header);
             (start, start.saturating_add(header.size.get(super::LE)), number)
         });

@@ -4,12 +4,13 @@ use object::macho::{self, LoadCommand, MachHeader64, SegmentCommand64, SymtabCom
 use object::pod;
 use object::{LittleEndian, U32};
 
+use super::eh_frame::UnwindTables;
 use super::relocation::RelocationInput;
 use super::section::{self, SectionName};
 use super::{Header, LE, Relocations, Storage, Symbols, Tables, table};
 use crate::arch::Machine;
 use crate::error::LoadError;
-use crate::graph::{Format, LinkGraph, RelocationTable, Section, SymbolTable};
+use crate::graph::{Format, LinkGraph, RelocationTable, Role, Section, SymbolTable};
 use crate::limits::{Limits, NameBudget};
 
 /// Reads a relocatable Mach-O object.
@@ -148,7 +149,8 @@ fn read_sections<'a>(
     // The sections are numbered from 1, as they are in the object.
     let mut sections = vec![Section::NOT_LOADED; headers.len() + 1];
     let mut tables = Tables { names: Vec::new(), relocations: Vec::new() };
-    let mut relocation_count = 0;
+    let mut count = RelocationCount { count: 0, limit: limits.relocations };
+    let mut unwind_tables = UnwindTables::of(object, headers);
     for (header, (number, section)) in headers.iter().zip(sections.iter_mut().enumerate().skip(1)) {
         let name = SectionName::of(header);
         section::read(section, object, header, &name, limits)?;
@@ -156,27 +158,44 @@ fn read_sections<'a>(
         if section.segment.is_none() {
             continue;
         }
+        let entries = relocation_entries(object, header, &name)?;
+        count.add(entries.len())?;
+        let (added, bytes, section_number) = (Vec::new(), section.bytes, number as u32);
         let mut input = RelocationInput {
-            entries: relocation_entries(object, header, &name)?,
-            added: Vec::new(),
-            bytes: section.bytes,
+            entries,
+            added,
+            bytes,
             headers,
-            section: number as u32,
+            section: section_number,
             symbol_count,
             machine,
         };
         input.check(&name)?;
-        super::eh_frame::add_relocations(&mut input, section.role, limits)?;
-        relocation_count += input.len() as u64;
-        if relocation_count > limits.relocations {
-            let limit = limits.relocations;
-            return Err(LoadError::limit("the number of relocations", relocation_count, limit));
+        if section.role == Role::EhFrame {
+            unwind_tables.add_relocations(&mut input)?;
+            count.add(input.added.len())?;
         }
         if input.len() != 0 {
             tables.relocations.push(input);
         }
     }
     Ok((tables, sections))
+}
+
+/// Counts relocations before anything looks at them: tables may overlap in the file.
+struct RelocationCount {
+    count: u64,
+    limit: u64,
+}
+
+impl RelocationCount {
+    fn add(&mut self, count: usize) -> Result<(), LoadError> {
+        self.count += count as u64;
+        match self.count > self.limit {
+            true => Err(LoadError::limit("the number of relocations", self.count, self.limit)),
+            false => Ok(()),
+        }
+    }
 }
 
 fn relocation_entries<'a>(
