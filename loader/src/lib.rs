@@ -49,7 +49,7 @@
 //! | part | decides | here |
 //! |---|---|---|
 //! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run) |
-//! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`] |
+//! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`], [`strip_prefix`] |
 //! | [`UnwindRegistrar`] | who can unwind | [`LibgccFrames`] (default), [`NoUnwind`] |
 //! | [`EventListener`] | who wants to know | yours |
 //!
@@ -72,6 +72,18 @@
 //! anywhere: calls always do (through a stub), and so does data accessed through the GOT, as in PIC. Code compiled to be
 //! part of the program itself (`-fno-pic`, `-fPIE` with gcc) accesses external *data* directly, and such a reference is
 //! an error unless the data happens to be near; compile with `-fPIC`, or `-mcmodel=large`.
+//!
+//! ## Mach-O
+//! Objects for macOS (x86-64, arm64), of clang, Cranelift and rustc, are linked on any host, and x86-64 ones run in a
+//! process of Linux: the calling convention is the same. Names are as in the object, with the underscore that C names have
+//! there: ask for `_main`, and give [`strip_prefix`]`("_", …)` as the resolver for what the code calls. Sections are called
+//! `__TEXT,__text`. They stay whole, with dead and duplicate functions; of weak definitions in several objects one is
+//! used. `section$start$SEG$SECT` and `section$end$SEG$SECT` are known, `___dso_handle` is the image's first byte; a Mach header
+//! (`__mh_execute_header`) is not in memory, so only a resolver can define one, and segments have no bounds of their own. Distances
+//! that x86-64 assemblers leave without relocations in `__eh_frame` are adapted. `__compact_unwind` is for linkers and not
+//! loaded: code that has no other unwind tables (arm64, unless compiled with `-femit-dwarf-unwind=always`) cannot be unwound
+//! through. Objective-C's and Swift's metadata is loaded, and registered with nobody. Thread-local variables, aliases of
+//! undefined symbols (`N_INDR`), indirect symbol tables, scattered relocations and arm64e are refused by name.
 //!
 //! ## COFF
 //! Objects for Windows, of clang (`-msvc` and `-gnu` targets), gcc and Cranelift, are linked on any host, and x86-64 ones

@@ -1,6 +1,7 @@
 //! Mach-O code for x86-64 runs in a process of Linux: its calling convention is the same. What it computes is what the same
 //! source computes as a shared library of this system.
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use objcache_loader::{
 };
 
 use crate::support::*;
+use crate::whole;
 
 const LEVELS: [&str; 4] = ["-O0", "-O1", "-O2", "-Os"];
 
@@ -129,10 +131,11 @@ fn c_code_does_what_it_does_natively() {
     }
     let native = native(CLANG, "mac.c");
     let expected = results(&C_FUNCTIONS, |name| native.resolve(name).unwrap());
-    let mut runs = 0;
+    let (mut runs, mut executed) = (0, BTreeSet::new());
     for level in LEVELS {
         for common in ["-fcommon", "-fno-common"] {
             let object = mac_object(CLANG, &[level, common], "mac.c");
+            executed.extend(whole::kinds(macho::X86_64, &object));
             for (memory, manager) in managers() {
                 for relax in [true, false] {
                     let loader = Loader::builder().memory(Arc::clone(&manager)).relax(relax).build();
@@ -143,6 +146,7 @@ fn c_code_does_what_it_does_natively() {
             }
         }
     }
+    coverage::keep_at_least("executed", "macho", "x86_64", &executed);
     eprintln!("{runs} images, {} calls each, all as native", expected.len());
 }
 

@@ -13,6 +13,7 @@ use objcache_loader::{FixedMemory, LoadError, Loader, Segment, from_fn};
 use crate::lld::{self, LD64, Linked};
 use crate::support::macho::{self, ARM64, Object, Relocation, X86_64};
 use crate::support::*;
+use crate::whole;
 
 /// Bytes of a case.
 const CELL: usize = 32;
@@ -321,6 +322,11 @@ fn single_relocations_are_done_as_lld_does() {
         );
         assert!(outcomes.values().all(|counts| counts[0] > 20), "{outcomes:?}");
         assert!(total(1) > 100 && total(2) > 10);
+        let names = outcomes.keys().filter_map(|name| name.split(' ').next());
+        let more = (cpu == ARM64).then_some("ADDEND");
+        let seen = names.chain(more).map(|name| whole::kind_name(cpu, name)).collect();
+        let machine = if cpu == ARM64 { "aarch64" } else { "x86_64" };
+        coverage::keep("compared", "macho", machine, &seen);
     }
 }
 

@@ -83,7 +83,8 @@ fn symbols_of_every_kind() {
     assert_eq!(image.address("_absolute"), Some(0x1234));
     assert_eq!(image.address("_common").unwrap() % 32, 0, "aligned to its size, as the object does not say");
     assert_eq!(image.address("_end").unwrap() - image.address("_data").unwrap(), 4);
-    // SAFETY: `_data` is an `int` of the image, which is alive.
-    let data = unsafe { **image.get::<*const i32>("_data").unwrap() };
-    assert_eq!(data, 2);
+    // SAFETY: `_data` is an `int` of the image.
+    let data = unsafe { image.get::<*const i32>("_data") }.unwrap();
+    // SAFETY: the image is alive.
+    assert_eq!(unsafe { data.read() }, 2);
 }

@@ -95,6 +95,37 @@ fn slots(cpu: u32, file: &File<'_>) -> BTreeSet<usize> {
     slots
 }
 
+/// Names of the kinds of relocation in loaded sections.
+pub(crate) fn kinds(cpu: u32, object: &[u8]) -> BTreeSet<String> {
+    const X86: [&str; 9] =
+        ["UNSIGNED", "SIGNED", "BRANCH", "GOT_LOAD", "GOT", "SUBTRACTOR", "SIGNED_1", "SIGNED_2", "SIGNED_4"];
+    const ARM: [&str; 11] = [
+        "UNSIGNED",
+        "SUBTRACTOR",
+        "BRANCH26",
+        "PAGE21",
+        "PAGEOFF12",
+        "GOT_LOAD_PAGE21",
+        "GOT_LOAD_PAGEOFF12",
+        "POINTER_TO_GOT",
+        "TLVP_LOAD_PAGE21",
+        "TLVP_LOAD_PAGEOFF12",
+        "ADDEND",
+    ];
+    let names: &[&str] = if cpu == ARM64 { &ARM } else { &X86 };
+    let file = File::parse(object).unwrap();
+    let numbers = relocations(&file).map(|(_, relocation)| match relocation.flags() {
+        RelocationFlags::MachO { r_type, .. } => usize::from(r_type.0),
+        _ => panic!("not Mach-O"),
+    });
+    numbers.map(|number| kind_name(cpu, names[number])).collect()
+}
+
+/// A kind's name as in Apple's headers.
+pub(crate) fn kind_name(cpu: u32, name: &str) -> String {
+    format!("{}_RELOC_{name}", if cpu == ARM64 { "ARM64" } else { "X86_64" })
+}
+
 fn relocations<'a>(file: &'a File<'_>) -> impl Iterator<Item = (u64, object::Relocation)> + 'a {
     let loaded = |name: &str| !matches!(name, "__LD" | "__DWARF" | "__LLVM");
     let sections = file.sections();
