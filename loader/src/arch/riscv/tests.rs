@@ -17,7 +17,8 @@ fn plus(target: u64, addend: i64) -> Fixup {
 
 /// From a place far from both ends of the address space, at that distance.
 fn far(distance: i64) -> Fixup {
-    Fixup { place: 1 << 40, target: 1 << 40, addend: distance, ..Fixup::default() }
+    let place = (1 << 40) + 0x124;
+    Fixup { place, target: place, addend: distance, ..Fixup::default() }
 }
 
 const fn out_of(bits: u32, value: i64) -> FixupProblem {
