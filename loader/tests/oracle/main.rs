@@ -1,7 +1,7 @@
 //! A linker we did not write must agree: what this loader links is compared, byte for byte, with what `ld.lld` makes
 //! of the same object at the same addresses, for every ELF machine.
 //!
-//! [`whole`]: real compilers' objects. [`generated`]: every relocation kind with values at and around its limits, by the
+//! [`whole`]: real compilers' objects. [`threads`]: thread-local variables. [`generated`]: every relocation kind with values at and around its limits, by the
 //! tables in [`machines`]; [`machine`] says how to add to them. `OBJCACHE_ORACLE_CASES=100000` generates more than the
 //! usual number, `OBJCACHE_ORACLE_SEED=2` others, `OBJCACHE_ORACLE_KINDS=1` prints the counts by kind.
 
@@ -17,4 +17,5 @@ mod generated;
 mod lld;
 mod machine;
 mod machines;
+mod threads;
 mod whole;

@@ -85,7 +85,13 @@ fn count_relocations(object: &[u8], counts: &mut Counts) {
 }
 
 /// Returns how many sections were compared.
-fn compare_object(machine: &Machine, what: &str, model: &Model, object: &[u8], random: &mut Random) -> usize {
+pub fn compare_object(
+    machine: &Machine,
+    what: &str,
+    model: &Model,
+    object: &[u8],
+    random: &mut Random,
+) -> usize {
     let base = if model.is_low || machine.target.class == 32 {
         0x20_0000
     } else {

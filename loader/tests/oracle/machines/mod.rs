@@ -1,7 +1,7 @@
 //! The architectures under test. One line here and one file each.
 
 use crate::machine::Machine;
-use crate::{generated, whole};
+use crate::{generated, threads, whole};
 
 /// Lists the modules and their machines, and makes a test of each.
 macro_rules! machines {
@@ -19,6 +19,11 @@ macro_rules! machines {
             #[test]
             fn whole_objects_are_linked_as_lld_does() {
                 super::whole::compare(&super::$module::$machine);
+            }
+
+            #[test]
+            fn thread_local_variables_are_where_lld_has_them() {
+                super::threads::compare(&super::$module::$machine);
             }
         })+)*
     };
