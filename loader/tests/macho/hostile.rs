@@ -14,7 +14,7 @@ fn loader() -> Loader {
 }
 
 fn load(object: &[u8]) -> Result<(), LoadError> {
-    let image = loader().load(object, &from_fn(|name| Some(0x2000_0000 + name.len() as u64)))?;
+    let image = loader().load(object, &from_fn(|name| Some(0x2000_0000 + 16 * name.len() as u64)))?;
     // What others may look at is there.
     image.symbols().for_each(|symbol| assert!(symbol.name.len() < 1 << 20));
     Ok(())

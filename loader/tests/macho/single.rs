@@ -386,11 +386,6 @@ fn compare(cpu: u32, case: &Case, number: usize, linked: &Linked, refused: bool)
     match loader.load(&object.build(), &from_fn(|_| Some(0x1234_5678))) {
         Ok(image) => {
             let code = image.linked_bytes(Segment::Code).unwrap();
-            if is_let_through(case, place) {
-                // A stub leads to the very address.
-                assert_goes_to(cpu, case, place, &code[..CELL], stubs, &what);
-                return 3;
-            }
             if refused {
                 assert!(
                     matches!(case.name, "BRANCH" | "BRANCH26"),
