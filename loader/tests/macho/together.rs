@@ -1,7 +1,9 @@
 //! Several Mach-O objects in one image: weak definitions become one, common symbols too, private ones are seen by the others
 //! and by nobody else; an archive gives the member that is missing.
 
-use objcache_loader::{InputObject, Loader, NoSymbols, ProcessSymbols, strip_prefix};
+use std::sync::Arc;
+
+use objcache_loader::{FixedMemory, InputObject, Loader, NoSymbols, ProcessSymbols, Segment, strip_prefix};
 
 use crate::support::macho::{self, Object, X86_64};
 use crate::support::*;
@@ -87,4 +89,38 @@ fn symbols_of_every_kind() {
     let data = unsafe { image.get::<*const i32>("_data") }.unwrap();
     // SAFETY: the image is alive.
     assert_eq!(unsafe { data.read() }, 2);
+}
+
+/// Mach-O has its relocations from the section's end to its start: the load comes before its ADRP.
+#[test]
+fn accesses_through_the_got_become_direct_on_arm64() {
+    let code = [0x9000_0008u32, 0xf940_0108, 0xd65f_03c0];
+    let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    for (relax, far, expected) in [
+        // nop; adr x8, .+0xffc: data is on the page behind the code.
+        (true, false, [0xd503_201f, 0x1000_7fe8]),
+        // adrp x8, 0x40000 pages on; add x8, x8, #0.
+        (true, true, [0x9020_0008, 0x9100_0108]),
+    ] {
+        let mut object = Object::of(macho::ARM64);
+        let relocation = macho::Relocation { external: true, length: 2, ..macho::Relocation::default() };
+        let text = object.section("__TEXT", "__text", macho::CODE, &bytes);
+        text.relocations = vec![
+            macho::Relocation { offset: 4, kind: 6, ..relocation },
+            macho::Relocation { offset: 0, kind: 5, relative: true, ..relocation },
+        ];
+        object.section("__DATA", "__data", 0, &[0; 8]).address = 16;
+        object.symbol("_data", macho::EXTERNAL | macho::IN_SECTION, 2, 16);
+        let memory = FixedMemory::placed(0x10_0000, move |name: &[u8], _| match name {
+            b"__TEXT,__text" => Some(0x10_0000),
+            b"__DATA,__data" => Some(if far { 0x4010_0000 } else { 0x10_1000 }),
+            _ => None,
+        });
+        let loader = Loader::builder().memory(Arc::new(memory)).relax(relax).build();
+        let image = loader.load(&object.build(), &NoSymbols).unwrap();
+        let linked = image.linked_bytes(Segment::Code).unwrap();
+        let words: Vec<u32> =
+            linked[..8].chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, expected, "{words:x?}");
+    }
 }
