@@ -15,8 +15,10 @@ use crate::limits::{Limits, NameBudget};
 /// What is known of one section.
 #[derive(Clone, Copy)]
 enum Comdat {
-    /// It is no COMDAT section, or nothing says that it is one.
+    /// It is no COMDAT section.
     No,
+    /// It is one, but no symbol defines it.
+    Undefined,
     /// Its definition was seen, its name not yet.
     Unnamed(Selection),
     /// The symbol that names it, by its number.
@@ -54,14 +56,16 @@ fn definitions<E: SymbolEntry>(
     symbols: &TableOfSymbols<'_, E>,
     sections: &[Section<'_>],
 ) -> Result<Vec<Comdat>, LoadError> {
-    let mut comdats = vec![Comdat::No; sections.len()];
+    let flags =
+        headers.iter().map(|header| if section::is_comdat(header) { Comdat::Undefined } else { Comdat::No });
+    let mut comdats: Vec<Comdat> = [Comdat::No].into_iter().chain(flags).collect();
     for (number, entry) in symbols.iter() {
         let place = match usize::try_from(entry.section()) {
             Ok(place) if place != 0 && place < sections.len() => place,
             _ => continue,
         };
         match comdats[place] {
-            Comdat::No if section::is_comdat(&headers[place - 1]) => {
+            Comdat::Undefined => {
                 // Some runtimes' variables are defined by external symbols with such a record.
                 let defines = entry.class() == pe::IMAGE_SYM_CLASS_STATIC && entry.value() == 0;
                 if let Some(record) = symbols.auxiliary(number).filter(|_| defines) {
@@ -110,7 +114,8 @@ fn definition<E: SymbolEntry>(
 /// GNU tools know no association: the unwind tables of a function in `.text$NAME` are COMDAT sections without a name of
 /// their own, and only theirs says what they belong to.
 fn associate_unwind_tables(comdats: &mut [Comdat], sections: &[Section<'_>]) {
-    let is_unnamed = |comdat: &Comdat| matches!(comdat, Comdat::Unnamed(_) | Comdat::Alone);
+    let is_unnamed =
+        |comdat: &Comdat| matches!(comdat, Comdat::Undefined | Comdat::Unnamed(_) | Comdat::Alone);
     if !comdats.iter().any(is_unnamed) {
         return;
     }
@@ -180,7 +185,7 @@ fn groups<'a, E: SymbolEntry>(
             Comdat::Named(selection, symbol) => (selection, symbols.name(symbol)),
             // GNU linkers keep one of several with the same section name.
             Comdat::Unnamed(selection) => (selection, Some(section.name)),
-            Comdat::No | Comdat::Alone | Comdat::Associated(_) => continue,
+            Comdat::No | Comdat::Undefined | Comdat::Alone | Comdat::Associated(_) => continue,
         };
         let name = name.ok_or_else(|| {
             LoadError::malformed(printable(section.name), "the symbol that names it has no name itself")
