@@ -20,7 +20,7 @@ use suites::{Outcome, Test};
 use syn::visit::Visit;
 
 const USAGE: &str = "\
-Usage: cargo run --release --manifest-path loader/mutants/Cargo.toml -- [OPTION]...
+Usage: loader/mutants/run [OPTION]...
 
   --every N        Take every Nth mutant (1).
   --from N         Start at the Nth mutant (0).
@@ -215,12 +215,16 @@ fn update(path: &Path, text: &str) {
 }
 
 fn run(mutants: &[Mutant], sample: &[usize], tests: &[Test], options: &Options) {
+    // In an order that tells something of every file when the run is cut short.
+    const STRIDE: usize = 8;
+    let order: Vec<usize> =
+        (0..STRIDE).flat_map(|start| sample.iter().skip(start).step_by(STRIDE).copied()).collect();
     let next = AtomicUsize::new(0);
     let scores: Mutex<BTreeMap<String, [usize; 2]>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
-                while let Some(number) = sample.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut killer = None;
                     let mut asked = 0;
                     for test in tests.iter().filter(|test| test.reaches(*number as u32)) {
