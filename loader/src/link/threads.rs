@@ -12,8 +12,7 @@ use super::{Environment, Object};
 use crate::arch::{Architecture, Operand, SlotKind};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{LinkGraph, Relocation};
-use crate::resolver::SymbolResolver;
-use crate::tls::{self, Module, Template};
+use crate::tls::{self, Module, Template, Variable};
 
 /// How the image gets at thread-local variables.
 #[derive(Default)]
@@ -58,9 +57,8 @@ pub(super) fn serve<A: Architecture>(
     let executes_here = environment.memory.executes_here();
     let template = template(objects);
     for Object { graph, symbols, .. } in &mut *objects {
-        for (number, state) in symbols.states.iter_mut().enumerate().filter(|(_, state)| is_external(state)) {
-            find(graph, number, state, &template, environment.resolver, executes_here)?;
-        }
+        find_external(graph, &mut symbols.states, &template, environment)
+            .map_err(|error| error.of_object(graph.name))?;
     }
     let mut threads = Threads { template, executes_here, ..Threads::default() };
     let Template { address, size, align, .. } = template;
@@ -90,27 +88,34 @@ pub(super) fn serve<A: Architecture>(
 }
 
 /// A variable that is not the image's becomes its offset from the thread pointer.
-#[cold]
-fn find(
+fn find_external(
     graph: &LinkGraph<'_>,
-    number: usize,
-    state: &mut SymbolState,
+    states: &mut [SymbolState],
     template: &Template,
-    resolver: &dyn SymbolResolver,
-    executes_here: bool,
+    environment: &Environment<'_>,
 ) -> Result<(), LoadError> {
-    let name = graph.symbols.name(&graph.symbols.get(number)?)?;
-    if name == TLS_MODULE_BASE {
-        state.address = template.address;
-        state.facts.remove(Facts::EXTERNAL);
-    } else if state.address != 0 {
-        let offset = match std::str::from_utf8(name) {
-            Ok(name) if executes_here => tls::thread_offset(state.address, || resolver.resolve(name)),
-            _ => Err("a thread-local variable of another image"),
-        };
-        state.address = offset.map_err(|why| {
-            let what = format!("`{}`: {why}", graph.symbol_label(number as u32));
-            LoadError::Unsupported(what).of_object(graph.name)
+    let mut others = Vec::new();
+    for (number, state) in states.iter_mut().enumerate().filter(|(_, state)| is_external(state)) {
+        let name = graph.symbols.name(&graph.symbols.get(number)?)?;
+        if name == TLS_MODULE_BASE {
+            state.address = template.address;
+            state.facts.remove(Facts::EXTERNAL);
+        } else if state.address != 0 {
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            others.push((number, Variable { name, address: state.address }));
+        }
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let variables: Vec<Variable<'_>> = others.iter().map(|(_, variable)| *variable).collect();
+    let offsets = match environment.memory.executes_here() {
+        true => tls::thread_offsets(&variables, environment.resolver),
+        false => vec![Err("a thread-local variable of another image"); others.len()],
+    };
+    for ((number, _), offset) in others.iter().zip(offsets) {
+        states[*number].address = offset.map_err(|why| {
+            LoadError::Unsupported(format!("`{}`: {why}", graph.symbol_label(*number as u32)))
         })?;
     }
     Ok(())

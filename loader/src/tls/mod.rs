@@ -35,13 +35,13 @@ mod here {
     pub(crate) use super::descriptor::of_offset as descriptor_of;
     pub(crate) use super::destructors::{function as thread_atexit, run_and_forget};
     pub(crate) use super::modules::Module;
-    pub(crate) use super::pointer::{set_aside, thread_offset};
+    pub(crate) use super::pointer::{set_aside, thread_offsets};
 }
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 use nowhere as here;
 
 pub(crate) use here::{
-    Module, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offset,
+    Module, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offsets,
 };
 
 /// What the blocks of a module begin as.
@@ -55,6 +55,13 @@ pub(crate) struct Template {
     pub(crate) size: u64,
     /// A power of two; 0 if there is no block.
     pub(crate) align: u64,
+}
+
+/// A thread-local variable of the process, with its address in this thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variable<'v> {
+    pub(crate) name: &'v str,
+    pub(crate) address: u64,
 }
 
 /// In place of a module's number: the offset beside it is from the thread pointer.

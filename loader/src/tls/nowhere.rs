@@ -1,8 +1,10 @@
 //! A host on which thread-local variables are not served: whatever needs them is refused.
 
-use super::Template;
+use super::{Template, Variable};
+use crate::resolver::SymbolResolver;
 
 /// None of these is ever made.
+#[derive(Debug)]
 pub(crate) enum Module {}
 
 const REFUSED: &str = "thread-local storage on this system";
@@ -25,11 +27,11 @@ pub(crate) fn set_aside(_size: u64, _align: u64) -> Result<u64, &'static str> {
     Err(REFUSED)
 }
 
-pub(crate) fn thread_offset(
-    _address: u64,
-    _again: impl FnOnce() -> Option<u64> + Send,
-) -> Result<u64, &'static str> {
-    Err(REFUSED)
+pub(crate) fn thread_offsets(
+    variables: &[Variable<'_>],
+    _resolver: &dyn SymbolResolver,
+) -> Vec<Result<u64, &'static str>> {
+    vec![Err(REFUSED); variables.len()]
 }
 
 pub(crate) fn descriptor_of(_offset: u64) -> [u64; 2] {

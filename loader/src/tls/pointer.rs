@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
+use super::Variable;
+use crate::resolver::SymbolResolver;
+
 /// The thread pointer (x86-64 psABI, 3.4.6; AArch64 ELF ABI, "Thread local storage").
 #[inline]
 pub(super) fn get() -> u64 {
@@ -64,22 +67,28 @@ pub(crate) fn set_aside(size: u64, align: u64) -> Result<u64, &'static str> {
     Ok(offset.wrapping_add(start))
 }
 
-/// The distance from the thread pointer of a variable of the process that is at `address` in this thread, if that is the
-/// same in every thread. `again` finds it in the thread that calls it.
+/// The distances from the thread pointer of variables of the process, as far as they are the same in every thread.
 ///
-/// A variable that a thread gets on demand is at another distance in each; so it is looked for in a second one.
-pub(crate) fn thread_offset(
-    address: u64,
-    again: impl FnOnce() -> Option<u64> + Send,
-) -> Result<u64, &'static str> {
-    let here = address.wrapping_sub(get());
-    match in_another_thread(|| Some(again()?.wrapping_sub(get()))) {
+/// A variable that a thread gets on demand is at another distance in each; so they are looked for in a second one.
+pub(crate) fn thread_offsets(
+    variables: &[Variable<'_>],
+    resolver: &dyn SymbolResolver,
+) -> Vec<Result<u64, &'static str>> {
+    let there = in_another_thread(|| {
+        let address = |variable: &Variable<'_>| resolver.resolve(variable.name);
+        let offset = |variable| Some(address(variable)?.wrapping_sub(get()));
+        Some(variables.iter().map(offset).collect::<Vec<_>>())
+    });
+    let there = there.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
+    let both = variables.iter().map(|variable| variable.address.wrapping_sub(get())).zip(there);
+    both.map(|(here, there)| match there {
         Some(there) if there == here => Ok(here),
         _ => Err("a thread-local variable of a library that was loaded late"),
-    }
+    })
+    .collect()
 }
 
-fn in_another_thread(ask: impl FnOnce() -> Option<u64> + Send) -> Option<u64> {
+fn in_another_thread<T: Send>(ask: impl FnOnce() -> Option<T> + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, ask);
         thread.ok()?.join().ok()?
