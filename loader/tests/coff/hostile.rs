@@ -126,7 +126,7 @@ fn liars_are_named() {
             let directives = o.sections[6].clone();
             o.sections.extend(vec![coff::Section { at: Some(20), size: Some(600), ..directives }; 3]);
         },
-        ".drectve: there are several, which overlap",
+        "sections: they overlap in the file",
     );
 }
 

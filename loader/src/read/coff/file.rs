@@ -8,9 +8,10 @@ use super::directives::CommonAlignments;
 use super::symbol::TableOfSymbols;
 use super::{Strings, SymbolEntry, Symbols, group, section, table};
 use crate::arch::Machine;
-use crate::error::{LoadError, printable};
+use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, Section};
 use crate::limits::{Limits, NameBudget};
+use crate::read::FileBudget;
 
 /// What either file header says.
 struct Header {
@@ -140,20 +141,13 @@ fn read_sections<'a>(
     let mut sections = vec![Section::NOT_LOADED; headers.len() + 1];
     let mut commons = CommonAlignments::default();
     let mut budget = NameBudget::of(limits);
-    let mut directives = 0;
+    let mut content = FileBudget::of(object, "sections");
     for (number, header) in (1..).zip(headers) {
         let section = &mut sections[number];
         section::read(section, object, header, number, strings, limits)?;
         budget.spend(section.name)?;
+        content.spend(section.bytes.len(), 1)?;
         if section.name == section::DIRECTIVES {
-            // Sections may overlap in the file, so that its size is no bound on all together unless this says so.
-            directives += section.bytes.len();
-            if directives > object.len() {
-                return Err(LoadError::malformed(
-                    printable(section.name),
-                    "there are several, which overlap",
-                ));
-            }
             commons.read(section.bytes);
         }
     }
@@ -168,10 +162,12 @@ fn attach_relocations<'a>(
     limits: &Limits,
 ) -> Result<(), LoadError> {
     let mut total = 0;
+    let mut entries = FileBudget::of(object, "relocation tables");
     for (section, header) in sections[1..].iter_mut().zip(headers) {
         if section.segment.is_some() {
             section.relocations = section::relocations(section.name, object, header)?;
             total += section.relocations.len() as u64;
+            entries.spend(section.relocations.len(), size_of::<pe::ImageRelocation>())?;
             if total > limits.relocations {
                 return Err(LoadError::limit("the number of relocations", total, limits.relocations));
             }

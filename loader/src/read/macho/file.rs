@@ -12,6 +12,7 @@ use crate::arch::Machine;
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, RelocationTable, Role, Section, SymbolTable};
 use crate::limits::{Limits, NameBudget};
+use crate::read::FileBudget;
 
 /// Reads a relocatable Mach-O object.
 pub(crate) fn parse<'a>(
@@ -150,16 +151,20 @@ fn read_sections<'a>(
     let mut sections = vec![Section::NOT_LOADED; headers.len() + 1];
     let mut tables = Tables { names: Vec::new(), relocations: Vec::new() };
     let mut count = RelocationCount { count: 0, limit: limits.relocations };
+    let mut content = FileBudget::of(object, "sections");
+    let mut tables_size = FileBudget::of(object, "relocation tables");
     let mut unwind_tables = UnwindTables::of(object, headers);
     for (header, (number, section)) in headers.iter().zip(sections.iter_mut().enumerate().skip(1)) {
         let name = SectionName::of(header);
         section::read(section, object, header, &name, limits)?;
+        content.spend(section.bytes.len(), 1)?;
         tables.names.extend_from_slice(name.as_bytes());
         if section.segment.is_none() {
             continue;
         }
         let entries = relocation_entries(object, header, &name)?;
         count.add(entries.len())?;
+        tables_size.spend(entries.len(), size_of::<macho::Relocation<LittleEndian>>())?;
         let (added, bytes, section_number) = (Vec::new(), section.bytes, number as u32);
         let mut input = RelocationInput {
             entries,
