@@ -251,6 +251,9 @@ fn moves_take_sixteen_bits_each() {
         let fixup = if low == ThmMovwAbs { to(0x89ab_cdef) } else { away(0x89ab_cdef) };
         check_pair(low, 0xf240_0300, fixup, Ok(0xf64c_53ef));
         check_pair(high, 0xf2c0_0300, fixup, Ok(0xf6c8_13ab));
+        let ones = if low == ThmMovwAbs { to(0x1fff_1fff) } else { away(0x1fff_1fff) };
+        check_pair(low, 0xf240_0300, ones, Ok(0xf641_73ff));
+        check_pair(high, 0xf2c0_0300, ones, Ok(0xf6c1_73ff));
         check_pair(
             low,
             0xf64f_73ff,
@@ -308,10 +311,11 @@ fn loads_relative_to_a_word() {
     check_pair(ThmPc12, 0xf8df_0004, away(-0x1000), out_of(12, 0x1000));
     check_pair(ThmAluPrel11, 0xf2af_0104, inside(0xfff), Ok(0xf60f_71ff));
     check_pair(ThmAluPrel11, 0xf2af_0104, away(0x1000), out_of(12, 0x1000));
+    check_pair(ThmAluPrel11, 0xf2af_0104, away(0), Ok(0xf20f_0100));
     check_pair(ThmAluPrel11, 0xf20f_0104, away(-0xfff), Ok(0xf6af_71ff));
     check_pair(ThmAluPrel11, 0xf20f_0104, to_thumb(away(4)), Ok(0xf20f_0105));
     check_half(ThmPc8, 0x48ff, inside(0x3fc), Ok(0x48ff));
-    check_half(ThmPc8, 0x48ff, to_thumb(away(0x10)), Ok(0x4804));
+    check_half(ThmPc8, 0x4fff, to_thumb(away(0x10)), Ok(0x4f04));
     check_half(ThmPc8, 0x48ff, away(0x400), out_of(10, 0x400));
     check_half(ThmPc8, 0x48ff, away(-4), out_of(10, -4));
     check_half(ThmPc8, 0x48ff, away(2), Err(Misaligned { value: 2, align: 4 }));
@@ -342,6 +346,7 @@ fn a_weak_symbol_that_nobody_defines_is_the_next_instruction() {
     check_pair(ThmJump19, 0xf43f_affe, nowhere(-4), Ok(0xf000_8000));
     check_half(ThmJump11, 0xe7fe, nowhere(-4), Ok(0xe7ff));
     check_half(ThmJump8, 0xd0fe, nowhere(-4), Ok(0xd0ff));
+    check(Prel31, 0, nowhere(8), Ok(12));
     check(Abs32, 7, nowhere(0), Ok(0));
     check(Rel32, 7, nowhere(4), Ok(4));
     check_half(ThmPc8, 0x48ff, nowhere(-4), Ok(0x4800));
@@ -393,6 +398,11 @@ fn jumps_that_change_the_state_need_a_stub() {
     assert_eq!(Arm::stub_flags(FROM_THUMB), thumb);
     assert_eq!(Arm::STUB_KINDS[FROM_ARM as usize], "arm");
     assert_eq!(Arm::STUB_KINDS[FROM_THUMB as usize], "thumb");
+}
+
+#[test]
+fn gaps_trap_in_either_state() {
+    assert_eq!(u32::from_le_bytes(Arm::TRAP.try_into().unwrap()), 0xe7ff_defe, "udf #0xfdee; udf #0xfe");
 }
 
 #[test]
