@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -41,6 +42,7 @@ fn each_image(
     if !has(compiler) {
         return;
     }
+    let mut kinds = BTreeSet::new();
     for model in MODELS {
         for level in LEVELS {
             let mut flags = vec![level, "-w"];
@@ -49,6 +51,7 @@ fn each_image(
                 flags.extend(["-fcommon", "-DCOMMON"]);
             }
             let object = compile(compiler, &flags, &fixture(source));
+            kinds.extend(relocation_kinds(&object));
             for (name, memory) in managers() {
                 eprintln!("{compiler} {flags:?} {name}");
                 let loader = Loader::builder().memory(memory).build();
@@ -56,6 +59,9 @@ fn each_image(
             }
         }
     }
+    let (_, language) = source.split_once('.').unwrap();
+    let kinds = coverage::names("elf", "x86_64", kinds);
+    coverage::keep_at_least(&format!("executed-{compiler}-{language}"), "elf", "x86_64", &kinds);
 }
 
 extern "C" fn host_add(a: i32, b: i32) -> i32 {

@@ -9,6 +9,8 @@
 pub(crate) mod aarch64;
 pub(crate) mod arm;
 mod coff;
+#[cfg(test)]
+mod coverage;
 mod fields;
 pub(crate) mod i386;
 pub(crate) mod loongarch64;

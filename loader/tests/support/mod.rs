@@ -102,6 +102,22 @@ pub fn initialize(image: &objcache_loader::LoadedImage) {
     unsafe { image.run_initializers() }
 }
 
+/// Numbers of the relocation kinds in what is loaded of an ELF object.
+pub fn relocation_kinds(object: &[u8]) -> std::collections::BTreeSet<u32> {
+    use object::{Object as _, ObjectSection as _, RelocationFlags, SectionFlags};
+    let file = object::File::parse(object).unwrap();
+    let is_loaded =
+        |flags| matches!(flags, SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & elf::ALLOC != 0);
+    let sections = file.sections().filter(|section| is_loaded(section.flags()));
+    let kinds = sections.flat_map(|section| section.relocations()).filter_map(|(_, relocation)| {
+        match relocation.flags() {
+            RelocationFlags::Elf { r_type } => Some(r_type.0),
+            _ => None,
+        }
+    });
+    kinds.collect()
+}
+
 /// A small generator of numbers that are the same in every run (xorshift64*).
 pub struct Random(pub u64);
 
