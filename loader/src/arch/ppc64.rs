@@ -7,6 +7,9 @@
 //! instructions later, r2 is there already. A call that stays in the image goes to the local entry; any other goes
 //! through a stub that saves r2 and loads r12, and the `nop` that compilers leave after such calls becomes the load that
 //! brings r2 back. Code for Power10 needs no r2 (`NOTOC`), but the functions that it calls may: it, too, sets up r12.
+//!
+//! gcc compiles for size with calls of `_savegpr0_14` and the like, which the ABI (2.3.3) leaves to the linker. There are
+//! none here: another object of the link has to define them.
 
 use super::{
     Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, ThreadBlock, aligned, bytes_at,
