@@ -444,3 +444,6 @@ impl Fixup {
 pub(crate) fn is_function(symbol: &Symbol) -> bool {
     matches!(symbol.kind, SymbolKind::Function | SymbolKind::IndirectFunction)
 }
+
+#[cfg(test)]
+mod tests;
