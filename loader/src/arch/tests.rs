@@ -84,3 +84,91 @@ fn relocations_of_loongarch_have_their_names() {
 fn relocations_of_s390x_have_their_names() {
     named_as_elsewhere::<s390x::S390x>(&elf::NAMES_R_390, &["R_390_GOTOFF"]);
 }
+
+mod coff_fields {
+    use super::super::coff::Common;
+    use super::*;
+    use FixupProblem::{OutOfRange, OutsideSection};
+
+    /// Applies to a field between guards, and compares its bytes.
+    #[track_caller]
+    fn check<const N: usize>(
+        kind: Common,
+        before: [u8; N],
+        fixup: Fixup,
+        after: Result<[u8; N], FixupProblem>,
+    ) {
+        let mut section = [&[0xa5; 4][..], &before, &[0xa5; 4]].concat();
+        let result = kind.apply(&mut section, 4, fixup);
+        assert_eq!((&section[..4], &section[4 + N..]), (&[0xa5; 4][..], &[0xa5; 4][..]));
+        assert_eq!(result.map(|()| section[4..4 + N].try_into().unwrap()), after);
+    }
+
+    const fn to(target: u64, addend: i64) -> Fixup {
+        Fixup {
+            place: 0x1000,
+            target,
+            addend,
+            got: 0,
+            image: 0x40_0000,
+            subtrahend: 0,
+            symbol_flags: 0,
+            through_stub: false,
+            undefined_weak: false,
+        }
+    }
+
+    #[test]
+    fn distances_from_the_image_have_no_sign() {
+        check(Common::ImageRelative, [0xee; 4], to(0x40_1000, 4), Ok([4, 0x10, 0, 0]));
+        check(Common::ImageRelative, [0xee; 4], to(0x1_003f_ffff, 0), Ok([0xff; 4]));
+        let beyond = Err(OutOfRange { value: 1 << 32, bits: 32 });
+        check(Common::ImageRelative, [0xee; 4], to(0x1_0040_0000, 0), beyond);
+        let before = Err(OutOfRange { value: -1, bits: 32 });
+        check(Common::ImageRelative, [0xee; 4], to(0x40_0000, -1), before);
+    }
+
+    #[test]
+    fn a_section_number_is_added_to_what_is_there() {
+        check(Common::SectionNumber, [0xee; 2], to(3, 0x100), Ok([3, 1]));
+        check(Common::SectionNumber, [0xee; 2], to(0xffff, 1), Ok([0, 0]));
+        check(
+            Common::SectionNumber,
+            [0xee; 2],
+            to(0x1_0000, 0),
+            Err(OutOfRange { value: 0x1_0000, bits: 16 }),
+        );
+    }
+
+    #[test]
+    fn an_offset_in_a_section_has_32_bits_or_seven() {
+        check(Common::SectionOffset, [0xee; 4], to(0x1234_5678, 1), Ok([0x79, 0x56, 0x34, 0x12]));
+        check(Common::SectionOffset, [0xee; 4], to(0, -1), Ok([0xff; 4]));
+        let beyond = Err(OutOfRange { value: 1 << 32, bits: 32 });
+        check(Common::SectionOffset, [0xee; 4], to(1 << 32, 0), beyond);
+        check(Common::SectionOffset7, [0xaa], to(0x7e, 1), Ok([0xff]));
+        check(Common::SectionOffset7, [0x55], to(0, 0), Ok([0]));
+        check(Common::SectionOffset7, [0xaa], to(0x7f, 1), Err(OutOfRange { value: 0x80, bits: 7 }));
+    }
+
+    #[test]
+    fn addends_are_in_the_fields() {
+        let addend = |kind: Common, bytes: &[u8]| kind.implicit_addend(bytes, 0);
+        assert_eq!(addend(Common::ImageRelative, &[0xff; 4]), Ok(-1));
+        assert_eq!(addend(Common::SectionOffset, &[1, 2, 3, 0x80]), Ok(-0x7ffc_fdff));
+        assert_eq!(addend(Common::SectionNumber, &[0xff, 0xff]), Ok(0xffff));
+        assert_eq!(addend(Common::SectionOffset7, &[0xff]), Ok(0x7f));
+        assert_eq!(addend(Common::SectionOffset7, &[0x81]), Ok(1));
+        assert_eq!(addend(Common::SectionOffset7, &[]), Err(OutsideSection));
+        assert_eq!(addend(Common::SectionNumber, &[1]), Err(OutsideSection));
+        assert_eq!(addend(Common::ImageRelative, &[1, 2, 3]), Err(OutsideSection));
+    }
+
+    #[test]
+    fn operands_are_the_image_or_the_section() {
+        assert_eq!(Common::ImageRelative.operand(), Operand::ImageOffset);
+        assert_eq!(Common::SectionNumber.operand(), Operand::SectionNumber);
+        assert_eq!(Common::SectionOffset.operand(), Operand::SectionOffset);
+        assert_eq!(Common::SectionOffset7.operand(), Operand::SectionOffset);
+    }
+}

@@ -492,3 +492,51 @@ fn a_section_with_a_lone_half_of_an_access_is_left_alone() {
     assert!(!may_relax(&[page]));
     assert!(!may_relax(&[load]));
 }
+
+#[test]
+fn thread_local_kinds_say_in_their_names_what_they_refer_to() {
+    for raw in 512..1100 {
+        let name = elf::name(raw);
+        let Ok(kind) = elf::kind(raw) else { continue };
+        let name = name.strip_prefix("R_AARCH64_").unwrap();
+        let expected = match name.split_once('_').unwrap() {
+            (_, operation) if operation.contains("DTPREL") => Operand::BlockOffset,
+            ("TLSGD", _) => Operand::Slot(SlotKind::ThreadIndex),
+            ("TLSLD", _) => Operand::Slot(SlotKind::ThreadModule),
+            ("TLSIE", _) => Operand::Slot(SlotKind::ThreadOffset),
+            ("TLSLE", _) => Operand::ThreadOffset,
+            ("TLSDESC", "LDR" | "ADD" | "CALL") => Operand::None,
+            ("TLSDESC", _) => Operand::Slot(SlotKind::ThreadDescriptor),
+            _ => panic!("{name}"),
+        };
+        assert_eq!(AArch64::operand(kind), expected, "{name}");
+    }
+}
+
+#[test]
+fn kinds_say_in_their_names_which_bits_they_fill() {
+    for raw in 0..1100 {
+        let name = elf::name(raw);
+        let Ok(kind) = elf::kind(raw) else { continue };
+        let checked = !name.ends_with("_NC");
+        match kind.field {
+            Field::MovUnsigned { group } | Field::MovSigned { group } => {
+                assert!(checked && name.contains(&format!("_G{group}")), "{name} checks group {group}");
+            }
+            Field::MovNoCheck { group } | Field::MovSignedNoCheck { group } => {
+                assert!(!checked || group == 3, "{name} checks nothing");
+                assert!(name.contains(&format!("_G{group}")), "{name} fills group {group}");
+            }
+            Field::Low12 { scale } | Field::All12 { scale } if name.contains("LDST") => {
+                assert!(name.contains(&format!("LDST{}_", 8 << scale)), "{name} counts by 2^{scale}");
+                assert_eq!(matches!(kind.field, Field::All12 { .. }), checked, "{name}");
+            }
+            Field::Low12 { scale } | Field::All12 { scale } => {
+                assert_eq!(scale, if name.contains("LD64") { 3 } else { 0 }, "{name}");
+            }
+            Field::High12 => assert!(name.ends_with("_HI12"), "{name}"),
+            Field::Low15 => assert!(name.ends_with("_LO15"), "{name}"),
+            _ => {}
+        }
+    }
+}
