@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use object::{Object as _, ObjectSection as _, SectionFlags};
 
@@ -22,7 +23,11 @@ const FLAGS: &str = "-static -O0 --no-gc-sections --build-id=none -z norelro --n
 
 /// Links an object by a script.
 pub fn link(object: &[u8], script: &str, relax: bool, what: &str) -> LinkedFile {
-    let [input, commands, output] = ["o", "ld", "elf"].map(|suffix| scratch(&format!("{what}.{suffix}")));
+    // Several tests of a machine run at once.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let file = |suffix: &str| scratch(&format!("{what}-{number}.{suffix}"));
+    let [input, commands, output] = ["o", "ld", "elf"].map(file);
     std::fs::write(&input, object).unwrap();
     std::fs::write(&commands, script).unwrap();
     let result = Command::new(LLD)
