@@ -121,3 +121,64 @@ fn got_accesses_of_x86_64_are_relaxed_as_lld_does() {
     texts.dedup();
     assert_eq!(texts.len(), 9, "each has an outcome of its own");
 }
+
+/// Pairs of instructions that load an address, with every register, and some that are no such pair.
+fn aarch64_instructions() -> String {
+    let mut text = String::from(".text\n.globl target\nstart:\n");
+    for register in 0..31 {
+        writeln!(text, "adrp x{register}, :got:target\nldr x{register}, [x{register}, :got_lo12:target]")
+            .unwrap();
+    }
+    text += "adrp x1, :got:target\nldr x2, [x1, :got_lo12:target]\n";
+    text += "adrp x2, :got:target\nldr x2, [x1, :got_lo12:target]\n";
+    text += "adrp x3, :got:target\nnop\nldr x3, [x3, :got_lo12:target]\n";
+    text += "adrp x4, :got:target\nldr x4, [x4, :got_lo12:other]\n";
+    text += "adrp x5, :got:other\nldr x5, [x5, :got_lo12:other]\nldr x5, start\n";
+    text + ".section .target,\"aw\",@nobits\n.space 64\n.globl other\nother: .space 4\ntarget: .space 60\n"
+}
+
+/// A page that serves two loads: nothing of the section may be changed, since one might be missed.
+fn aarch64_shared_page() -> String {
+    aarch64_instructions().replace(
+        "start:\n",
+        "start:\nadrp x7, :got:target\nldr x8, [x7, :got_lo12:target]\nldr x7, [x7, :got_lo12:target]\n",
+    )
+}
+
+#[test]
+fn got_accesses_of_aarch64_are_relaxed_as_lld_does() {
+    if !has(LLD) || !has(CLANG) {
+        return;
+    }
+    let compile = |text: &str| compile_text(CLANG, &["--target=aarch64-linux-gnu"], "s", text);
+    let object = compile(&aarch64_instructions());
+    let (low, high) = (0x4000_0000u64, 0x5555_0000_0000u64);
+    let (near, far) = (1u64 << 20, 1u64 << 32);
+    let mut texts = Vec::new();
+    for (number, (text, target)) in [
+        (low, low + 0x10_000),
+        // Some of the pairs reach with ADR, some do not.
+        (high, high + near),
+        (high, high - near),
+        (high, high + 0x1000_0000),
+        // The last page that ADRP reaches, and the first that it does not.
+        (high, high + far - 0x1000),
+        (high, high + far),
+        (high, high - far),
+        (high, high - far - 0x1000),
+        (high, low),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let places = [text, text - 0x10_000, target];
+        let theirs = lld(&object, places, &format!("relaxation-aarch64-{number}"));
+        assert!(theirs == ours(&object, places), "{places:x?}");
+        texts.push(theirs);
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 8, "all but the last two have an outcome of their own");
+    let object = compile(&aarch64_shared_page());
+    let places = [high, high - 0x10_000, high + 0x10_000];
+    assert!(lld(&object, places, "relaxation-aarch64-shared") == ours(&object, places));
+}
