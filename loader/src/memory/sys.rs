@@ -6,7 +6,6 @@
 #![allow(unsafe_code)] // System calls on addresses.
 
 use std::io;
-use std::ptr;
 
 use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 
@@ -26,6 +25,7 @@ unsafe impl Sync for Mapping {}
 pub(super) enum Protection {
     None,
     Read,
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
     ReadWrite,
     ReadExecute,
 }
@@ -33,6 +33,7 @@ pub(super) enum Protection {
 /// Where a mapping must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
     Anywhere,
     /// In the lowest 2 GiB.
     Low2GiB,
@@ -100,7 +101,8 @@ impl Drop for Mapping {
 fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::Result<Mapping> {
     let flags = flags | MapFlags::NORESERVE;
     match reach {
-        Reach::Anywhere => map_at(ptr::null_mut(), len, protection, flags),
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        Reach::Anywhere => map_at(std::ptr::null_mut(), len, protection, flags),
         Reach::Low2GiB => map_low(len, protection, flags),
     }
 }
@@ -116,13 +118,13 @@ fn map_at(hint: *mut u8, len: usize, protection: ProtFlags, flags: MapFlags) -> 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
     let flag = MapFlags::from_bits_retain(libc::MAP_32BIT as u32);
-    map_at(ptr::null_mut(), len, protection, flags | flag)
+    map_at(std::ptr::null_mut(), len, protection, flags | flag)
 }
 
 /// All addresses of a small machine are low.
 #[cfg(target_pointer_width = "32")]
 fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Mapping> {
-    map_at(ptr::null_mut(), len, protection, flags)
+    map_at(std::ptr::null_mut(), len, protection, flags)
 }
 
 /// Elsewhere one place after the other is asked for; what the kernel chooses instead is not taken.
@@ -148,6 +150,7 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
     let flags = match protection {
         Protection::None => MprotectFlags::empty(),
         Protection::Read => MprotectFlags::READ,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         Protection::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
         Protection::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
     };
