@@ -59,6 +59,10 @@ pub(crate) struct Template {
 
 /// A thread-local variable of the process, with its address in this thread.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
 pub(crate) struct Variable<'v> {
     pub(crate) name: &'v str,
     pub(crate) address: u64,
