@@ -54,10 +54,13 @@
 //! | [`EventListener`] | who wants to know | yours |
 //!
 //! # What is loaded
-//! ELF relocatable objects for x86-64, as gcc, clang and Cranelift emit them: PIC, non-PIC and large code models,
-//! COMDAT groups, weak and common symbols, zero-filled sections, alignment up to
+//! Relocatable objects as gcc, clang, rustc and Cranelift emit them: ELF for x86-64, i386, AArch64, Arm and Thumb, RISC-V,
+//! PowerPC64 (little-endian), LoongArch64 and s390x, Mach-O for x86-64 and arm64, COFF for x86-64, arm64 and i386. What the
+//! process can execute is loaded into it; all of it is linked for elsewhere ([`FixedMemory`]). PIC, non-PIC and large code
+//! models, COMDAT groups, weak and common symbols, zero-filled sections, alignment up to
 //! [2 MiB](Limits::MAX_ALIGNMENT), initialisers and finalisers, static destructors, C++ exceptions thrown and caught
-//! inside of an object.
+//! inside of an object. Several objects become one image, by the rules of static linkers ([`Loader::load_all`]), with what
+//! they need out of archives ([`needed_members`]).
 //!
 //! Thread-local variables are served in this process on Linux (x86-64, aarch64): general- and local-dynamic ones in
 //! each thread that asks, with the destructors of C++ objects; initial- and local-exec ones as far as they begin as zero,
@@ -66,7 +69,8 @@
 //! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
 //! an object. Linked for elsewhere they are refused.
 //!
-//! Refused with an error that says so: compressed sections, other machines and formats.
+//! Refused with an error that says so: compressed sections, thread-local variables in Mach-O and COFF, other machines and
+//! formats.
 //!
 //! Code may be anywhere in the address space, so references to things outside of the image must be able to reach
 //! anywhere: calls always do (through a stub), and so does data accessed through the GOT, as in PIC. Code compiled to be
