@@ -4,8 +4,6 @@
 //! symbols and relocations are decoded where they are looked at, so that loading allocates nothing per symbol or
 //! per relocation. Where formats differ in kind, an enum has one variant per format, and is matched outside of loops.
 
-#![allow(dead_code)] // Until the last of the formats and architectures is in.
-
 use crate::arch::Machine;
 use crate::error::LoadError;
 use crate::memory::Segment;

@@ -130,15 +130,10 @@ enum Field {
 }
 
 /// The kinds that other formats have as well, by the instructions they go with.
-#[allow(dead_code)] // Until Mach-O and COFF name them.
 impl Kind {
     pub(crate) const NONE: Kind = Kind::of(Value::None, Field::None);
     /// B and BL.
     pub(crate) const BRANCH26: Kind = Kind::of(Value::Branch, Field::Branch26);
-    /// B.cond, CBZ and CBNZ.
-    pub(crate) const BRANCH19: Kind = Kind::of(Value::ShortBranch, Field::Branch19);
-    /// TBZ and TBNZ.
-    pub(crate) const BRANCH14: Kind = Kind::of(Value::ShortBranch, Field::Branch14);
     /// ADRP.
     pub(crate) const PAGE21: Kind = Kind::of(Value::Page, Field::Adrp);
     /// ADR.

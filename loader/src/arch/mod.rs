@@ -4,8 +4,6 @@
 //! nothing unsafe, nothing tied to the host, so any of them can be tested anywhere. GOT entries and stubs are made by
 //! a pass ([`crate::link::tables`]); a fix-up only sees place, target and addend.
 
-#![allow(dead_code)] // Until the last of the formats and architectures is in.
-
 pub(crate) mod aarch64;
 pub(crate) mod arm;
 mod coff;
