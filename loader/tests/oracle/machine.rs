@@ -40,6 +40,10 @@ pub struct Machine {
     pub whole_only: &'static [(u32, &'static str)],
     /// Blanks the parts of a section of a whole object that are meant to differ: object, name, lld's bytes and ours.
     pub mask: fn(&[u8], &str, [&mut Vec<u8>; 2]),
+    /// Whole objects are linked with relaxation, too.
+    pub relaxes: bool,
+    /// As `mask`, of what lld relaxes and we do not.
+    pub relaxed_mask: fn(&[u8], &str, [&mut Vec<u8>; 2]),
     /// lld relaxes accesses through the GOT whatever one says.
     pub always_relaxed: bool,
 }
@@ -63,6 +67,8 @@ impl Machine {
         known: &[],
         whole_only: &[],
         mask: |_, _, _| {},
+        relaxes: false,
+        relaxed_mask: |_, _, _| {},
         always_relaxed: false,
     };
 

@@ -1,9 +1,10 @@
 //! A linker we did not write must agree: what this loader links is compared, byte for byte, with what `ld.lld` makes
 //! of the same object at the same addresses, for every ELF machine.
 //!
-//! [`whole`]: real compilers' objects. [`threads`]: thread-local variables. [`generated`]: every relocation kind with values at and around its limits, by the
-//! tables in [`machines`]; [`machine`] says how to add to them. `OBJCACHE_ORACLE_CASES=100000` generates more than the
-//! usual number, `OBJCACHE_ORACLE_SEED=2` others, `OBJCACHE_ORACLE_KINDS=1` prints the counts by kind.
+//! [`whole`]: real compilers' objects, with their unwind tables ([`frames`], [`exidx`]) and thread-local variables
+//! ([`threads`]). [`generated`]: every relocation kind with values at and around its limits, by the tables in
+//! [`machines`]; [`machine`] says how to add to them. `OBJCACHE_ORACLE_CASES=100000` generates more than the usual number,
+//! `OBJCACHE_ORACLE_SEED=2` others, `OBJCACHE_ORACLE_KINDS=1` prints the counts by kind.
 
 #![allow(unreachable_pub)] // A test crate has no other users.
 
@@ -13,6 +14,7 @@ mod support;
 mod case;
 mod corpus;
 mod exidx;
+mod frames;
 mod generated;
 mod lld;
 mod machine;

@@ -7,13 +7,15 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadedImage, Loader, Segment, from_fn};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, SymbolIndex};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, RelocationTarget, SymbolIndex,
+};
 
 use crate::corpus::{self, Model, TOOLCHAINS};
-use crate::exidx;
 use crate::lld::{self, LinkedFile};
 use crate::machine::Machine;
 use crate::support::{LLD, Random, has};
+use crate::{exidx, frames};
 
 /// Names that linkers define.
 const OF_LINKERS: [&str; 2] = ["_GLOBAL_OFFSET_TABLE_", ".TOC."];
@@ -23,6 +25,8 @@ struct Counts {
     objects: usize,
     links: usize,
     sections: usize,
+    /// Functions in unwind tables.
+    functions: usize,
     /// By number.
     relocations: BTreeMap<u32, usize>,
 }
@@ -40,21 +44,35 @@ pub fn compare(machine: &'static Machine) {
             counts.objects += 1;
             count_relocations(object, &mut counts);
             for _ in 0..2 {
-                counts.links += 1;
-                counts.sections += compare_object(machine, what, model, object, &mut random);
+                counts.add(compare_object(machine, what, model, object, false, &mut random));
+            }
+            if machine.relaxes {
+                counts.add(compare_object(machine, what, model, object, true, &mut random));
             }
         });
     }
     counts.check(machine);
 }
 
+/// What of an object was compared.
+pub struct Compared {
+    pub sections: usize,
+    pub functions: usize,
+}
+
 impl Counts {
+    fn add(&mut self, compared: Compared) {
+        self.links += 1;
+        self.sections += compared.sections;
+        self.functions += compared.functions;
+    }
+
     /// Every kind that compilers emit has its generated cases.
     fn check(&self, machine: &Machine) {
-        let Counts { objects, links, sections, relocations } = self;
+        let Counts { objects, links, sections, functions, relocations } = self;
         let total: usize = relocations.values().sum();
         eprintln!(
-            "{}: {objects} objects, {links} links, {sections} sections compared, {total} relocations of {} kinds",
+            "{}: {objects} objects, {links} links, {sections} sections and {functions} unwinding functions compared, {total} relocations of {} kinds",
             machine.name,
             relocations.len()
         );
@@ -69,7 +87,7 @@ impl Counts {
             let seen = *objects == 0 || relocations.contains_key(number);
             assert!(seen, "{}: no object has {name}", machine.name);
         }
-        assert!(*objects == 0 || *sections >= links * 3);
+        assert!(*objects == 0 || *sections >= links * 3 && functions > links);
     }
 }
 
@@ -84,23 +102,25 @@ fn count_relocations(object: &[u8], counts: &mut Counts) {
     }
 }
 
-/// Returns how many sections were compared.
+/// `relax`: both linkers make accesses through the GOT direct ones.
 pub fn compare_object(
     machine: &Machine,
     what: &str,
     model: &Model,
     object: &[u8],
+    relax: bool,
     random: &mut Random,
-) -> usize {
+) -> Compared {
+    let what = if relax { &format!("{what}, relaxed") } else { what };
     let base = if model.is_low || machine.target.class == 32 {
         0x20_0000
     } else {
         0x10_0000_0000 + (random.below(1 << 40) & !0xfff)
     };
     let plan = Plan::new(object, base, model.is_tiny, random);
-    let linked = lld::link(object, &plan.script, false, &format!("whole-{}", machine.name));
+    let linked = lld::link(object, &plan.script, relax, &format!("whole-{}", machine.name));
     assert_eq!(linked.complaints(machine).next(), None, "{what}");
-    let (image, map) = load_like(machine, &linked, object, base, &plan.externals, what);
+    let (image, map) = load_like(machine, &linked, object, base, &plan.externals, relax, what);
     let ours = bytes_by_section(&image, &map);
     let mut compared = 0;
     for (name, bytes) in &ours {
@@ -111,6 +131,9 @@ pub fn compare_object(
         let mut theirs = linked.sections[name].1.clone();
         let mut bytes = bytes.clone();
         (machine.mask)(object, name, [&mut theirs, &mut bytes]);
+        if relax {
+            (machine.relaxed_mask)(object, name, [&mut theirs, &mut bytes]);
+        }
         if let Some(at) = (0..bytes.len()).find(|at| theirs.get(*at) != bytes.get(*at)) {
             let start = at & !7;
             let window = |bytes: &[u8]| bytes[start.min(bytes.len())..(start + 16).min(bytes.len())].to_vec();
@@ -125,14 +148,36 @@ pub fn compare_object(
         assert_eq!(theirs.len(), bytes.len(), "{what}: {name}");
         compared += 1;
     }
-    compared += usize::from(exidx::compare(&image, &map, &linked, what) != 0);
-    if let Some((_, got)) = linked.sections.get(".got") {
+    let functions =
+        frames::compare(machine, &image, &map, &linked, what) + exidx::compare(&image, &map, &linked, what);
+    if let Some((_, got)) = linked.sections.get(".got").filter(|_| !relax) {
         let got = &got[(machine.got_header as usize * machine.target.word()).min(got.len())..];
         let read_only = image.linked_bytes(Segment::ReadOnly).unwrap();
         let found = got.is_empty() || read_only.windows(got.len()).any(|window| window == got);
         assert!(found, "{what}: the GOT differs: lld {got:02x?}");
     }
-    compared
+    Compared { sections: compared, functions }
+}
+
+/// Blanks the four bytes at each place of a section whose relocation is of one of these kinds: all, or those against
+/// symbols that the object does not define.
+pub fn blank(object: &[u8], section: &str, sections: [&mut Vec<u8>; 2], kinds: &[u32], only_undefined: bool) {
+    let file = object::File::parse(object).unwrap();
+    let relocations = file.section_by_name(section).into_iter().flat_map(|section| section.relocations());
+    let is_meant = |relocation: &object::Relocation| {
+        let RelocationFlags::Elf { r_type } = relocation.flags() else { return false };
+        let RelocationTarget::Symbol(symbol) = relocation.target() else { return false };
+        let symbol = file.symbol_by_index(symbol).unwrap();
+        kinds.contains(&r_type.0) && (!only_undefined || symbol.is_undefined())
+    };
+    let places =
+        relocations.filter(|(_, relocation)| is_meant(relocation)).map(|(offset, _)| offset as usize);
+    let places: Vec<usize> = places.collect();
+    for bytes in sections {
+        for place in &places {
+            bytes[*place..place + 4].fill(0);
+        }
+    }
 }
 
 /// The position of a section in the thread-local block.
@@ -215,6 +260,7 @@ fn load_like(
     object: &[u8],
     base: u64,
     externals: &BTreeMap<String, u64>,
+    relax: bool,
     what: &str,
 ) -> (LoadedImage, LinkMap) {
     let mut addresses: HashMap<Vec<u8>, u64> =
@@ -228,7 +274,7 @@ fn load_like(
         addresses.insert(b".got.plt".to_vec(), table + bias);
     }
     let memory = FixedMemory::placed(base, move |name: &[u8], _| addresses.get(name).copied());
-    let loader = Loader::builder().memory(Arc::new(memory)).relax(machine.always_relaxed).build();
+    let loader = Loader::builder().memory(Arc::new(memory)).relax(relax || machine.always_relaxed).build();
     let resolver = from_fn(|name: &str| externals.get(name).copied());
     let loaded = loader.load_all(&[InputObject { name: "object", bytes: object }], &resolver);
     loaded.unwrap_or_else(|error| panic!("{what}: {error}"))

@@ -1,6 +1,7 @@
 //! AArch64. lld does not know the kinds of MOVW_GOTOFF, GOTREL and LD64_GOTOFF_LO15.
 
 use crate::machine::{Difference, Form, Kind, Known, Machine, Value, Word, code, data, word};
+use crate::whole::blank;
 use crate::support::elf::Target;
 
 const RD: u64 = 0x1f;
@@ -97,6 +98,8 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_AARCH64_",
     target: Target { machine: 183, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    relaxes: true,
+    relaxed_mask,
     known: KNOWN,
     ..Machine::DEFAULT
 };
@@ -127,3 +130,8 @@ const KNOWN: &[Known] = &[
         why: "lld does not see that a target is between instructions",
     },
 ];
+
+/// ADRP and ADD of a near symbol become one ADR in lld's hands, and keep their two instructions in ours.
+fn relaxed_mask(object: &[u8], name: &str, [theirs, ours]: [&mut Vec<u8>; 2]) {
+    blank(object, name, [theirs, ours], &[275, 277], false);
+}

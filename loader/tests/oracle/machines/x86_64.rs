@@ -1,6 +1,7 @@
 //! x86-64: instructions are bytes, so nearly every field may stand anywhere. lld does not know GOTPCREL64.
 
 use crate::machine::{Machine, Kind, Value, Word, byte, code, data};
+use crate::whole::blank;
 use crate::support::elf::Target;
 
 const FIELD: Word = Word { width: 4, bits: 0, random: 0, field: 0xffff_ffff };
@@ -43,7 +44,16 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_X86_64_",
     target: Target { machine: 62, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    relaxes: true,
+    relaxed_mask,
     code_align: 1,
     got: (".got.plt", 0),
     ..Machine::DEFAULT
 };
+
+/// Neither linker relaxes GOTPCREL, nor anything against symbols from outside. But lld has no GOT entries for what it
+/// relaxes, so that these have others.
+fn relaxed_mask(object: &[u8], name: &str, [theirs, ours]: [&mut Vec<u8>; 2]) {
+    blank(object, name, [theirs, ours], &[9], false);
+    blank(object, name, [theirs, ours], &[41, 42], true);
+}
