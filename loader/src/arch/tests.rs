@@ -85,6 +85,114 @@ fn relocations_of_s390x_have_their_names() {
     named_as_elsewhere::<s390x::S390x>(&elf::NAMES_R_390, &["R_390_GOTOFF"]);
 }
 
+/// The operands of ELF relocations.
+#[track_caller]
+fn operands<A: Architecture>(expected: &[(&[RelocationType], Operand)]) {
+    for (numbers, operand) in expected {
+        for RelocationType(raw) in *numbers {
+            let kind = A::kind(Format::Elf, *raw).unwrap_or_else(|why| panic!("{raw}: {why}"));
+            assert_eq!(A::operand(kind), *operand, "{}", A::name(Format::Elf, *raw));
+        }
+    }
+}
+
+const fn slot(kind: SlotKind) -> Operand {
+    Operand::Slot(kind)
+}
+
+#[test]
+fn operands_of_x86_64() {
+    use elf::*;
+    operands::<x86_64::X86_64>(&[
+        (&[R_X86_64_64, R_X86_64_PC64, R_X86_64_GOTOFF64, R_X86_64_PC16, R_X86_64_PC8], Operand::Symbol),
+        (&[R_X86_64_32, R_X86_64_32S, R_X86_64_16, R_X86_64_8], Operand::LowSymbol),
+        (&[R_X86_64_PC32], Operand::NearSymbol),
+        (&[R_X86_64_PLT32], Operand::Branch),
+        (&[R_X86_64_GOTPCREL, R_X86_64_GOTPCRELX, R_X86_64_GOTPCREL64], slot(SlotKind::Address)),
+        (&[R_X86_64_GOTPC32, R_X86_64_GOTPC64], Operand::Got),
+        (&[R_X86_64_SIZE32, R_X86_64_SIZE64], Operand::Size),
+        (&[R_X86_64_TLSGD], slot(SlotKind::ThreadIndex)),
+        (&[R_X86_64_TLSLD], slot(SlotKind::ThreadModule)),
+        (&[R_X86_64_GOTTPOFF], slot(SlotKind::ThreadOffset)),
+        (&[R_X86_64_GOTPC32_TLSDESC], slot(SlotKind::ThreadDescriptor)),
+        (&[R_X86_64_TPOFF32, R_X86_64_TPOFF64], Operand::ThreadOffset),
+        (&[R_X86_64_DTPOFF32, R_X86_64_DTPOFF64], Operand::BlockOffset),
+        (&[R_X86_64_NONE, R_X86_64_TLSDESC_CALL], Operand::None),
+    ]);
+}
+
+#[test]
+fn operands_of_i386() {
+    use elf::*;
+    operands::<i386::I386>(&[
+        (&[R_386_32, R_386_16, R_386_8, R_386_PC32, R_386_PC16, R_386_GOTOFF], Operand::Symbol),
+        (&[R_386_GOT32, R_386_GOT32X], slot(SlotKind::Address)),
+        (&[R_386_GOTPC], Operand::Got),
+        (&[R_386_SIZE32], Operand::Size),
+        (&[R_386_TLS_GD], slot(SlotKind::ThreadIndex)),
+        (&[R_386_TLS_LDM], slot(SlotKind::ThreadModule)),
+        (&[R_386_TLS_IE, R_386_TLS_GOTIE], slot(SlotKind::ThreadOffset)),
+        (&[R_386_TLS_LDO_32], Operand::BlockOffset),
+        (&[R_386_TLS_LE, R_386_TLS_LE_32], Operand::ThreadOffset),
+    ]);
+}
+
+#[test]
+fn operands_of_riscv() {
+    use elf::*;
+    operands::<riscv::Riscv<64>>(&[
+        (&[R_RISCV_64, R_RISCV_ADD32, R_RISCV_SUB8, R_RISCV_SET6, R_RISCV_SET_ULEB128], Operand::Symbol),
+        (&[R_RISCV_32, R_RISCV_HI20, R_RISCV_LO12_I, R_RISCV_LO12_S], Operand::LowSymbol),
+        (&[R_RISCV_BRANCH, R_RISCV_RVC_JUMP, R_RISCV_32_PCREL, R_RISCV_PCREL_HI20], Operand::NearSymbol),
+        (&[R_RISCV_JAL, R_RISCV_CALL, R_RISCV_CALL_PLT, R_RISCV_PLT32], Operand::Branch),
+        (&[R_RISCV_GOT_HI20, R_RISCV_GOT32_PCREL], slot(SlotKind::Address)),
+        (&[R_RISCV_TLS_GOT_HI20], slot(SlotKind::ThreadOffset)),
+        (&[R_RISCV_TLS_GD_HI20], slot(SlotKind::ThreadIndex)),
+        (&[R_RISCV_TLSDESC_HI20], slot(SlotKind::ThreadDescriptor)),
+        (&[R_RISCV_PCREL_LO12_I, R_RISCV_PCREL_LO12_S, R_RISCV_TLSDESC_LOAD_LO12], Operand::PairedLow),
+        (&[R_RISCV_TPREL_HI20, R_RISCV_TPREL_LO12_I, R_RISCV_TPREL_LO12_S], Operand::ThreadOffset),
+        (&[R_RISCV_ALIGN], Operand::Alignment),
+        (&[R_RISCV_NONE, R_RISCV_RELAX, R_RISCV_TPREL_ADD, R_RISCV_TLSDESC_CALL], Operand::None),
+    ]);
+}
+
+#[test]
+fn operands_of_loongarch() {
+    use elf::*;
+    operands::<loongarch64::LoongArch64>(&[
+        (&[R_LARCH_32], Operand::LowSymbol),
+        (&[R_LARCH_64, R_LARCH_64_PCREL, R_LARCH_ADD32, R_LARCH_SUB_ULEB128], Operand::Symbol),
+        (&[R_LARCH_32_PCREL, R_LARCH_PCALA_HI20, R_LARCH_PCALA_LO12], Operand::NearSymbol),
+        (&[R_LARCH_B16, R_LARCH_B21, R_LARCH_B26, R_LARCH_CALL36], Operand::Branch),
+        (&[R_LARCH_ABS_HI20, R_LARCH_ABS_LO12], Operand::Symbol),
+        (&[R_LARCH_GOT_PC_HI20, R_LARCH_GOT_PC_LO12], slot(SlotKind::Address)),
+        (&[R_LARCH_TLS_IE_PC_HI20, R_LARCH_TLS_IE_PC_LO12], slot(SlotKind::ThreadOffset)),
+        (&[R_LARCH_TLS_GD_PC_HI20], slot(SlotKind::ThreadIndex)),
+        (&[R_LARCH_TLS_LE_HI20, R_LARCH_TLS_LE_LO12], Operand::ThreadOffset),
+        (&[R_LARCH_TLS_DTPREL32, R_LARCH_TLS_DTPREL64], Operand::BlockOffset),
+        (&[R_LARCH_ALIGN], Operand::Alignment),
+        (&[R_LARCH_NONE, R_LARCH_RELAX], Operand::None),
+    ]);
+}
+
+#[test]
+fn operands_of_s390x() {
+    use elf::*;
+    operands::<s390x::S390x>(&[
+        (&[R_390_32], Operand::LowSymbol),
+        (&[R_390_64, R_390_16, R_390_PC16DBL, R_390_PC64, R_390_PLT16DBL], Operand::Symbol),
+        (&[R_390_PC32, R_390_PC32DBL], Operand::NearSymbol),
+        (&[R_390_PLT32DBL, R_390_PLT32], Operand::Branch),
+        (&[R_390_GOTPC, R_390_GOTPCDBL], Operand::Got),
+        (&[R_390_GOT12, R_390_GOTENT, R_390_GOT64], slot(SlotKind::Address)),
+        (&[R_390_TLS_GD64], slot(SlotKind::ThreadIndex)),
+        (&[R_390_TLS_LDM64], slot(SlotKind::ThreadModule)),
+        (&[R_390_TLS_IE64, R_390_TLS_IEENT, R_390_TLS_GOTIE64], slot(SlotKind::ThreadOffset)),
+        (&[R_390_TLS_LE64], Operand::ThreadOffset),
+        (&[R_390_TLS_LDO64], Operand::BlockOffset),
+    ]);
+}
+
 mod coff_fields {
     use super::super::coff::Common;
     use super::*;
