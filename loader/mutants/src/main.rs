@@ -8,7 +8,7 @@
 mod plant;
 mod suites;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -25,7 +25,8 @@ Usage: loader/mutants/run [OPTION]...
   --every N        Take every Nth mutant (1).
   --from N         Start at the Nth mutant (0).
   --only TEXT      Only mutants whose file has TEXT in its path.
-  --again FILE     Only those that survived in an earlier output of the same sources.
+  --again FILE     Only those that survived in an earlier output, by line and words.
+  --suites A,B     These test binaries only, objcache_loader for the unit tests.
   --all-tests      Every test binary of the loader, not just those that are about relocations.
   --jobs N         Mutants at a time (2).
   --work DIR       Where the copy and its build go (/tmp/objcache-mutants).
@@ -42,6 +43,7 @@ struct Options {
     from: usize,
     only: String,
     again: Option<PathBuf>,
+    suites: Vec<String>,
     all_tests: bool,
     jobs: usize,
     work: PathBuf,
@@ -55,6 +57,7 @@ fn options() -> Options {
         from: 0,
         only: String::new(),
         again: None,
+        suites: suites::SUITES.map(str::to_owned).to_vec(),
         all_tests: false,
         jobs: 2,
         work: "/tmp/objcache-mutants".into(),
@@ -69,6 +72,7 @@ fn options() -> Options {
             "--from" => options.from = value().parse().expect("a number"),
             "--only" => options.only = value(),
             "--again" => options.again = Some(value().into()),
+            "--suites" => options.suites = value().split(',').map(str::to_owned).collect(),
             "--all-tests" => options.all_tests = true,
             "--jobs" => options.jobs = value().parse().expect("a number"),
             "--work" => options.work = value().into(),
@@ -96,7 +100,9 @@ fn main() {
     let sample: Vec<usize> = (options.from..mutants.len())
         .step_by(options.every)
         .filter(|number| mutants[*number].file.contains(&options.only))
-        .filter(|number| survivors.as_ref().is_none_or(|survivors| survivors.contains(number)))
+        .filter(|number| {
+            survivors.as_ref().is_none_or(|survivors| survivors.contains(&words(&mutants, *number)))
+        })
         .collect();
     println!("{} mutants, {} in the sample", mutants.len(), sample.len());
     if options.list {
@@ -105,19 +111,24 @@ fn main() {
         }
         return;
     }
-    let tests = suites::build(&tree, &options.work, options.all_tests);
+    let tests = suites::build(&tree, &options.work, &options.suites, options.all_tests);
     run(&mutants, &sample, &tests, &options);
 }
 
-/// The numbers of those that an earlier run did not kill.
-fn survivors(output: &str) -> Vec<usize> {
+/// Those that an earlier run did not kill.
+fn survivors(output: &str) -> HashSet<String> {
     let lines = output.lines().filter(|line| line.starts_with("survived") || line.starts_with("unreached"));
-    lines.filter_map(|line| line.rsplit_once('[')?.1.split(']').next()?.parse().ok()).collect()
+    lines.filter_map(|line| Some(line[9..].trim_start().rsplit_once(" [")?.0.to_owned())).collect()
+}
+
+/// A mutant, but for its number, which changes with every line of the sources.
+fn words(mutants: &[Mutant], number: usize) -> String {
+    let Mutant { file, line, what } = &mutants[number];
+    format!("{file}:{line}: {what}")
 }
 
 fn describe(mutants: &[Mutant], number: usize) -> String {
-    let Mutant { file, line, what } = &mutants[number];
-    format!("{file}:{line}: {what} [{number}]")
+    format!("{} [{number}]", words(mutants, number))
 }
 
 /// Copies what git knows and is not `planted`, so that no mistake is ever in the tree itself. Unchanged files keep their
