@@ -110,7 +110,7 @@ fn a_uleb128_number_ends_within_ten_bytes_and_the_section() {
     let long = FixupProblem::Unsupported("a ULEB128 number of more than 10 bytes");
     let problem = |bytes: usize| uleb128(&mut vec![0x80; bytes], 0).err();
     assert_eq!(problem(9), Some(FixupProblem::OutsideSection));
-    assert_eq!(problem(10), Some(long.clone()));
+    assert_eq!(problem(10), Some(long));
     assert_eq!(problem(11), Some(long));
 }
 
@@ -121,7 +121,20 @@ fn operands_of_aarch64() {
         (&[R_AARCH64_MOVW_PREL_G0, R_AARCH64_MOVW_PREL_G1_NC, R_AARCH64_PREL32], Operand::NearSymbol),
         (&[R_AARCH64_LD_PREL_LO19, R_AARCH64_ADR_PREL_LO21, R_AARCH64_PREL16], Operand::NearSymbol),
         (&[R_AARCH64_MOVW_PREL_G2, R_AARCH64_MOVW_PREL_G3, R_AARCH64_MOVW_PREL_G0_NC], Operand::NearSymbol),
+        (&[R_AARCH64_MOVW_PREL_G1, R_AARCH64_MOVW_PREL_G2_NC], Operand::NearSymbol),
         (&[R_AARCH64_PREL64], Operand::Symbol),
+    ]);
+}
+
+#[test]
+fn operands_of_arm() {
+    use elf::*;
+    operands::<arm::Arm>(&[
+        (&[R_ARM_TLS_GD32], slot(SlotKind::ThreadIndex)),
+        (&[R_ARM_TLS_LDM32], slot(SlotKind::ThreadModule)),
+        (&[R_ARM_TLS_IE32], slot(SlotKind::ThreadOffset)),
+        (&[R_ARM_TLS_LE32], Operand::ThreadOffset),
+        (&[R_ARM_TLS_LDO32], Operand::BlockOffset),
     ]);
 }
 

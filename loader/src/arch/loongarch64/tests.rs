@@ -26,8 +26,9 @@ const fn no_word(value: i64) -> FixupProblem {
 }
 
 fn kind(name: &str) -> Kind {
-    let found = ELF.iter().find(|(known, _)| *known == name);
-    found.and_then(|(_, kind)| kind.ok()).unwrap_or_else(|| panic!("{name} is no kind"))
+    let number = ELF.iter().position(|(known, _)| *known == name);
+    let number = number.unwrap_or_else(|| panic!("{name} is no kind"));
+    LoongArch64::kind(Format::Elf, number as u32).unwrap()
 }
 
 /// Applies to a field between guards.
