@@ -7,6 +7,12 @@ use crate::machine::{Form, Kind, Machine, Second, Value, Word};
 use crate::support::Random;
 use crate::support::elf::{self, Object};
 
+/// The thread-local block: the first section of an object that has one.
+pub const THREAD_SECTION: &str = ".tdata";
+const THREAD_BLOCK: u64 = 0x400;
+/// `STT_TLS`.
+const TLS_SYMBOL: u8 = 6;
+
 /// One relocation, or two that belong together.
 #[derive(Clone)]
 pub struct Case {
@@ -169,7 +175,7 @@ impl Case {
         };
         let other = match form {
             Form::Absolute | Form::Own => random.one_of(self.kind.others),
-            Form::External | Form::UndefinedWeak => 0,
+            _ => 0,
         };
         Target { form, function: random.below(2) == 0, other, ..Target::external(0) }
     }
@@ -181,7 +187,7 @@ impl Case {
         let page = |address: u64| address & !0xfff;
         // What S + A has to be.
         let wanted = match self.kind.value {
-            Value::Absolute | Value::Size | Value::Slot => value,
+            Value::Absolute | Value::Size | Value::Slot | Value::ThreadOffset => value,
             Value::Relative | Value::Got | Value::SlotRelative => place.wrapping_add(value),
             Value::Page | Value::SlotPage => page(place).wrapping_add(value),
             Value::GotOffset | Value::SlotOffset => places.got.wrapping_add(value),
@@ -192,6 +198,14 @@ impl Case {
             Value::Size => {
                 self.symbol.value = machine.address(anywhere);
                 self.symbol.size = machine.address(wanted.wrapping_sub(self.addend as u64));
+            }
+            Value::ThreadOffset => {
+                self.symbol.form = Form::Thread;
+                self.symbol.value = random.below(THREAD_BLOCK) & !(self.kind.step - 1);
+                if explicit {
+                    let symbol = machine.thread_block.wrapping_add_unsigned(self.symbol.value);
+                    self.addend = (wanted as i64).wrapping_sub(symbol);
+                }
             }
             Value::Got => {
                 self.symbol.form = Form::Absolute;
@@ -225,7 +239,7 @@ impl Case {
                         self.addend = wanted as i64;
                     }
                 }
-                Form::External | Form::Absolute => {
+                Form::External | Form::Absolute | Form::Thread => {
                     self.symbol.value = machine.address(wanted.wrapping_sub(self.addend as u64));
                 }
             },
@@ -286,10 +300,20 @@ impl Case {
     pub fn object<'c>(machine: &Machine, cases: impl Iterator<Item = (usize, &'c Case)> + Clone) -> Vec<u8> {
         let mut object = Object { target: machine.target, ..Object::default() };
         let mut labels = Vec::new();
+        if cases.clone().any(|(_, case)| case.symbol.form == Form::Thread) {
+            let block = object.section(THREAD_SECTION, elf::WRITE | elf::TLS, &[0; THREAD_BLOCK as usize]);
+            block.align = 16;
+        }
+        let first = object.sections.len() + 1;
         for (position, (number, case)) in cases.clone().enumerate() {
             let has_low = matches!(case.kind.second, Second::Low { .. });
             labels.push(has_low.then(|| {
-                object.symbol(&format!("l{number}"), elf::LOCAL, position as u16 + 1, case.offset as u64)
+                object.symbol(
+                    &format!("l{number}"),
+                    elf::LOCAL,
+                    (first + position) as u16,
+                    case.offset as u64,
+                )
             }));
         }
         for ((number, case), label) in cases.zip(labels) {
@@ -312,6 +336,7 @@ impl Target {
             Form::UndefinedWeak => (elf::WEAK, 0, 0),
             Form::Absolute => (elf::GLOBAL | kind, elf::ABS, self.value),
             Form::Own => (elf::GLOBAL | kind, section, self.value),
+            Form::Thread => (elf::GLOBAL | TLS_SYMBOL, 1, self.value),
         };
         let symbol = object.symbol(name, info, place, value);
         let added = object.symbols.last_mut().unwrap();

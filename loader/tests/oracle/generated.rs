@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadError, Loader, from_fn};
 
-use crate::case::{Case, Places, Target};
+use crate::case::{Case, Places, THREAD_SECTION, Target};
 use crate::lld::{self, LinkedFile};
 use crate::machine::{Difference, Form, Known, Machine};
 use crate::machines::MACHINES;
@@ -23,6 +23,8 @@ const CASES: usize = 20_000;
 const CASES_OF_A_KIND: usize = 18;
 /// Where sections begin, behind the linker's tables.
 const TABLES: u64 = 0x4000;
+/// Where the thread-local block is among them.
+const THREADS: u64 = 0x3800;
 
 #[derive(Default)]
 struct Report {
@@ -213,6 +215,7 @@ impl Batch {
         writeln!(script, ".got {base:#x} : {{ *(.got) }}").unwrap();
         writeln!(script, ".got.plt {:#x} : {{ *(.got.plt) }}", base + TABLES / 2).unwrap();
         writeln!(script, ".plt {:#x} : {{ *(.plt) }}", base + TABLES / 4 * 3).unwrap();
+        writeln!(script, "{THREAD_SECTION} {:#x} : {{ *({THREAD_SECTION}) }}", base + THREADS).unwrap();
         for (number, case) in self.cases.iter().enumerate() {
             writeln!(script, ".t.{number} {:#x} : {{ *(.t.{number}) }}", case.section).unwrap();
             for (name, value) in case.externals(number) {
@@ -256,10 +259,12 @@ impl Batch {
         let slot = self.slot(number, linked).unwrap_or(self.base);
         let got = self.places.got;
         let stubs = (section & !0xff) + 0x2000;
+        let threads = self.base + THREADS;
         let memory = FixedMemory::placed(section & !0xfff, move |name: &[u8], _| match name {
             b".got" => Some(slot),
             b".got.plt" => Some(got),
             b".plt" => Some(stubs),
+            name if name == THREAD_SECTION.as_bytes() => Some(threads),
             _ => name.starts_with(b".t.").then_some(section),
         });
         let loader = Loader::builder().memory(Arc::new(memory)).build();

@@ -23,6 +23,8 @@ pub struct Machine {
     pub code_align: u64,
     /// Where `_GLOBAL_OFFSET_TABLE_`, `.TOC.` and the like point: a section of lld's, and how far into it.
     pub got: (&'static str, u64),
+    /// Where the thread-local block starts, counted from the thread pointer (ELF Handling For Thread-Local Storage).
+    pub thread_block: i64,
     /// Words that lld keeps for itself at the start of `.got`.
     pub got_header: u64,
     /// The lowest bit of a function's address says which instruction set it is in.
@@ -58,6 +60,7 @@ impl Machine {
         bases: &[0x20_0000, 0x5555_5000_0000, 0x7ffe_ffc0_0000],
         code_align: 4,
         got: (".got", 0),
+        thread_block: 0,
         got_header: 0,
         has_thumb: false,
         adorn: |_| {},
@@ -169,6 +172,8 @@ pub enum Value {
     SlotOffset,
     /// `Z + A`.
     Size,
+    /// `S + A - tp`, of a thread-local symbol.
+    ThreadOffset,
 }
 
 impl Value {
@@ -205,6 +210,8 @@ pub enum Form {
     Own,
     /// Nowhere.
     UndefinedWeak,
+    /// In the thread-local block.
+    Thread,
 }
 
 /// A part of an instruction.
@@ -269,6 +276,10 @@ impl Kind {
 
     pub const fn relative(self, bits: &'static [u32]) -> Self {
         self.of(Value::Relative, bits)
+    }
+
+    pub const fn thread(self, bits: &'static [u32]) -> Self {
+        self.of(Value::ThreadOffset, bits)
     }
 
     pub const fn step(self, step: u64) -> Self {

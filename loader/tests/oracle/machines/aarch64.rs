@@ -1,4 +1,4 @@
-//! AArch64. lld does not know the kinds of MOVW_GOTOFF, GOTREL and LD64_GOTOFF_LO15.
+//! AArch64. lld does not know the checked TLSLE_…_LO12, the kinds of MOVW_GOTOFF, GOTREL and LD64_GOTOFF_LO15.
 
 use crate::machine::{Difference, Form, Kind, Known, Machine, Value, Word, code, data, word};
 use crate::whole::blank;
@@ -91,6 +91,18 @@ const KINDS: &[Kind] = &[
     code(313, "LD64_GOTPAGE_LO15", LDRX).of(Value::SlotOffset, &[15, 16]).step(8),
     data(314, "PLT32", 4).relative(&[32]).stub(),
     data(315, "GOTPCREL32", 4).of(Value::SlotRelative, &[32]),
+    code(544, "TLSLE_MOVW_TPREL_G2", MOVZ[2]).thread(&[48, 49]),
+    code(545, "TLSLE_MOVW_TPREL_G1", MOVZ[1]).thread(&[32, 33]),
+    code(546, "TLSLE_MOVW_TPREL_G1_NC", MOVK[1]).thread(&[32, 48]),
+    code(547, "TLSLE_MOVW_TPREL_G0", MOVZ[0]).thread(&[16, 17]),
+    code(548, "TLSLE_MOVW_TPREL_G0_NC", MOVK[0]).thread(&[16, 32]),
+    code(549, "TLSLE_ADD_TPREL_HI12", ADD).thread(&[24, 25]),
+    code(551, "TLSLE_ADD_TPREL_LO12_NC", ADD).thread(&[12, 32]),
+    code(553, "TLSLE_LDST8_TPREL_LO12_NC", LDRB).thread(&[12, 32]),
+    code(555, "TLSLE_LDST16_TPREL_LO12_NC", STRH).thread(&[12, 32]).step(2),
+    code(557, "TLSLE_LDST32_TPREL_LO12_NC", LDRSW).thread(&[12, 32]).step(4),
+    code(559, "TLSLE_LDST64_TPREL_LO12_NC", LDRX).thread(&[12, 32]).step(8),
+    code(571, "TLSLE_LDST128_TPREL_LO12_NC", LDRQ).thread(&[12, 32]).step(16),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -98,6 +110,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_AARCH64_",
     target: Target { machine: 183, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    thread_block: 16,
     relaxes: true,
     relaxed_mask,
     known: KNOWN,

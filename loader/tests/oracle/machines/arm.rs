@@ -119,6 +119,7 @@ const KINDS: &[Kind] = &[
     group(64, "LDRS_PC_G0", LDRH, -8),
     group(65, "LDRS_PC_G1", LDRH, -8),
     group(66, "LDRS_PC_G2", LDRH, -8),
+    data(108, "TLS_LE32", 4).thread(&[32]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -126,6 +127,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_ARM_",
     target: Target { machine: 40, class: 32, big_endian: false, explicit_addends: false, flags: 0x500_0000 },
     kinds: KINDS,
+    thread_block: 8,
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
     has_thumb: true,
     adorn: add_attributes,

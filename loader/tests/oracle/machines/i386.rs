@@ -24,6 +24,8 @@ const KINDS: &[Kind] = &[
     data(23, "PC8", 1).relative(&[8]),
     code(43, "GOT32X", LOAD).at(2).of(Value::SlotOffset, &[32]),
     code(43, "GOT32X", LOAD_ABSOLUTE).at(2).of(Value::Slot, &[32]),
+    data(17, "TLS_LE", 4).thread(&[32]),
+    data(34, "TLS_LE_32", 4).thread(&[32]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -31,6 +33,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_386_",
     target: Target { machine: 3, class: 32, big_endian: false, explicit_addends: false, flags: 0 },
     kinds: KINDS,
+    thread_block: -0x400,
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
     code_align: 1,
     got: (".got.plt", 0),

@@ -69,6 +69,12 @@ const KINDS: &[Kind] = &[
     code(127, "CALL30", &[PCADDU12I, JIRL]).relative(&[32]).step(4).stub(),
     code(128, "PCADD_HI20", &[PCADDU12I]).relative(&[32]).round(0x800).low(129, "PCADD_LO12", ADDI),
     code(130, "GOT_PCADD_HI20", &[PCADDU12I]).of(Value::SlotRelative, &[32]).round(0x800).low(131, "GOT_PCADD_LO12", LD),
+    code(83, "TLS_LE_HI20", &[LU12I]).thread(&[32]),
+    code(84, "TLS_LE_LO12", &[ORI]).thread(&[12, 32]),
+    code(85, "TLS_LE64_LO20", ABSOLUTE).at(8).thread(&[52, 64]),
+    code(86, "TLS_LE64_HI12", ABSOLUTE).at(12).thread(&[64]),
+    code(121, "TLS_LE_HI20_R", &[LU12I]).thread(&[32]).round(0x800),
+    code(123, "TLS_LE_LO12_R", &[ADDI]).thread(&[12, 32]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -79,22 +85,16 @@ pub static MACHINE: Machine = Machine {
     known: KNOWN,
     always_relaxed: true,
     whole_only: &[
-        (83, "TLS_LE_HI20"),
-        (84, "TLS_LE_LO12"),
-        (85, "TLS_LE64_LO20"),
-        (86, "TLS_LE64_HI12"),
         (100, "RELAX"),
         (102, "ALIGN"),
-        (121, "TLS_LE_HI20_R"),
         (122, "TLS_LE_ADD_R"),
-        (123, "TLS_LE_LO12_R"),
     ],
     ..Machine::DEFAULT
 };
 
 const KNOWN: &[Known] = &[
     Known {
-        kinds: &["ABS_HI20", "GOT_HI20", "GOT_PC_HI20", "PCALA_HI20"],
+        kinds: &["ABS_HI20", "GOT_HI20", "GOT_PC_HI20", "PCALA_HI20", "TLS_LE_HI20", "TLS_LE_HI20_R"],
         what: Difference::OnlyWeRefuse,
         when: |case| case.kind.code.len() == 1,
         why: "lld cuts off what does not fit in 32 bits, though no instruction for the rest follows",

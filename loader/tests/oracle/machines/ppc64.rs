@@ -27,6 +27,7 @@ const CALL: &[Word] = &[word(0x4800_0000, 3, 0x3ff_fffc), word(NOP as u64, 0, 0)
 const BRANCH: &[Word] = &[word(0x4082_0000, 0x1f_0003, 0xfffc), word(NOP as u64, 0, 0)];
 /// `pla`, `pld`.
 const PLA: &[Word] = &[word(0x0610_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3e0_0000, HALF)];
+const PLI: &[Word] = &[word(0x0600_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3ff_0000, HALF)];
 const PLD: &[Word] = &[word(0x0410_0000, 0, 0x3_ffff), word(0xe400_0000, 0x3e0_0000, HALF)];
 
 /// Functions by what `st_other` says of their entries: distances of 0, 4 and 32 bytes, and one that does not keep r2.
@@ -75,6 +76,17 @@ const KINDS: &[Kind] = &[
     code(250, "REL16_LO", ADDI).relative(&[16, 32]),
     code(251, "REL16_HI", ADDIS).relative(&[32]),
     code(252, "REL16_HA", ADDIS).relative(&[32]).round(0x8000),
+    code(69, "TPREL16", ADDI).thread(&[16]),
+    code(70, "TPREL16_LO", ADDI).thread(&[16, 32]),
+    code(71, "TPREL16_HI", ADDIS).thread(&[32]),
+    code(72, "TPREL16_HA", ADDIS).thread(&[32]).round(0x8000),
+    code(95, "TPREL16_DS", LD).thread(&[16]).step(4),
+    code(96, "TPREL16_LO_DS", STD).thread(&[16, 32]).step(4),
+    code(97, "TPREL16_HIGHER", ADDI).thread(&[48, 64]),
+    code(98, "TPREL16_HIGHERA", ADDI).thread(&[48, 64]).round(0x8000),
+    code(99, "TPREL16_HIGHEST", ADDI).thread(&[64]),
+    code(100, "TPREL16_HIGHESTA", ADDI).thread(&[64]).round(0x8000),
+    code(146, "TPREL34", PLI).thread(&[34]),
 ];
 
 /// The callee's TOC is another.
@@ -123,6 +135,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_PPC64_",
     target: Target { machine: 21, class: 64, big_endian: false, explicit_addends: true, flags: 2 },
     kinds: KINDS,
+    thread_block: -0x7000,
     got: (".got", 0x8000),
     got_header: 1,
     // The second is R_PPC64_ENTRY, of the large code model: a hint of where a function's instructions may be made fewer.

@@ -23,7 +23,7 @@ const ULEB: Word = Word { width: 1, bits: 0x80, random: 0x7f, field: 0 };
 const LAST: Word = Word { width: 1, bits: 0, random: 0x7f, field: 0 };
 
 /// What both widths have.
-const COMMON: [Kind; 35] = [
+const COMMON: [Kind; 38] = [
     data(1, "32", 4).absolute(&[32]),
     code(16, "BRANCH", BRANCH).relative(&[13]).step(2),
     code(17, "JAL", JAL).relative(&[21]).step(2).stub(),
@@ -56,13 +56,16 @@ const COMMON: [Kind; 35] = [
     data(56, "SET32", 4).absolute(&[32]),
     data(57, "32_PCREL", 4).relative(&[32]),
     data(59, "PLT32", 4).relative(&[32]).stub(),
+    code(29, "TPREL_HI20", LUI).thread(&[32]).round(0x800),
+    code(30, "TPREL_LO12_I", &[ADDI]).thread(&[12, 32]),
+    code(31, "TPREL_LO12_S", &[STORE]).thread(&[12, 32]),
     code(60, "SET_ULEB128", &[LAST]).same(61, "SUB_ULEB128"),
     code(60, "SET_ULEB128", &[ULEB, LAST]).same(61, "SUB_ULEB128"),
     code(60, "SET_ULEB128", &[ULEB, ULEB, LAST]).same(61, "SUB_ULEB128"),
 ];
 
-const KINDS_64: [Kind; 36] = {
-    let mut kinds = [data(2, "64", 8); 36];
+const KINDS_64: [Kind; 39] = {
+    let mut kinds = [data(2, "64", 8); 39];
     let mut number = 0;
     while number < COMMON.len() {
         kinds[number + 1] = COMMON[number];
@@ -73,9 +76,6 @@ const KINDS_64: [Kind; 36] = {
 
 const WHOLE_ONLY: &[(u32, &str)] = &[
     (21, "TLS_GOT_HI20"),
-    (29, "TPREL_HI20"),
-    (30, "TPREL_LO12_I"),
-    (31, "TPREL_LO12_S"),
     (32, "TPREL_ADD"),
     (43, "ALIGN"),
     (51, "RELAX"),

@@ -58,6 +58,8 @@ const KINDS: &[Kind] = &[
     code(63, "PLT12DBL", BPRP).at(1).relative(&[13]).step(2).addend(1),
     code(64, "PC24DBL", BPRP).at(3).relative(&[25]).step(2).addend(3),
     code(65, "PLT24DBL", BPRP).at(3).relative(&[25]).step(2).addend(3),
+    data(50, "TLS_LE32", 4).thread(&[32]),
+    data(51, "TLS_LE64", 8).thread(&[64]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -65,6 +67,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_390_",
     target: Target { machine: 22, class: 64, big_endian: true, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    thread_block: -0x400,
     code_align: 2,
     got_header: 3,
     ..Machine::DEFAULT

@@ -37,6 +37,8 @@ const KINDS: &[Kind] = &[
     data(33, "SIZE64", 8).of(Value::Size, &[64]),
     code(41, "GOTPCRELX", LOAD).at(3).of(Value::SlotRelative, &[32]).addend(-4),
     code(42, "REX_GOTPCRELX", LOAD).at(3).of(Value::SlotRelative, &[32]).addend(-4),
+    data(18, "TPOFF64", 8).thread(&[64]),
+    data(23, "TPOFF32", 4).thread(&[32]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -44,6 +46,7 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_X86_64_",
     target: Target { machine: 62, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    thread_block: -0x400,
     relaxes: true,
     relaxed_mask,
     code_align: 1,
