@@ -1,6 +1,6 @@
 //! What whole objects are made from: compilers, their flags, and the machines they compile for.
 
-use crate::support::{CLANG, CLANGXX, compile, fixture, has};
+use crate::support::{CLANG, CLANGXX, compile, fixture, has, run, scratch};
 
 /// A compiler for a machine, with the code models it has.
 pub struct Toolchain {
@@ -193,6 +193,27 @@ pub fn each(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
                 let object = compile(compiler, &flags, &fixture(source));
                 check(&format!("{compiler} {} {source}", flags.join(" ")), model, &object);
             }
+        }
+    }
+}
+
+/// What rustc makes for this machine; for others it would need their libraries.
+pub fn each_of_rust(mut check: impl FnMut(&str, &Model, &[u8])) {
+    if !has("rustc") {
+        return;
+    }
+    for (model, is_low) in [("pic", false), ("static", true)] {
+        for level in ["0", "2", "s"] {
+            let options = [format!("relocation-model={model}"), format!("opt-level={level}")];
+            let mut flags = vec!["--edition=2024", "--emit=obj", "-Ccodegen-units=1"];
+            options.iter().for_each(|option| flags.extend(["-C", option]));
+            let output = scratch(&format!("rust-{model}-{level}.o"));
+            flags.extend(["-o", output.to_str().unwrap()]);
+            let source = fixture("corpus.rs");
+            flags.push(source.to_str().unwrap());
+            run("rustc", &flags);
+            let model = Model { flags: &[], is_low, is_tiny: false };
+            check(&format!("rustc {}", flags.join(" ")), &model, &std::fs::read(output).unwrap());
         }
     }
 }

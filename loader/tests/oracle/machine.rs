@@ -93,6 +93,11 @@ impl Machine {
         self.kind_names(kind).collect::<Vec<_>>().join(" with ")
     }
 
+    /// rustc makes objects for it.
+    pub fn is_host(&self) -> bool {
+        self.name == std::env::consts::ARCH
+    }
+
     /// The address as the machine has it.
     pub fn address(&self, value: u64) -> u64 {
         if self.target.class == 32 { value & 0xffff_ffff } else { value }
