@@ -18,7 +18,7 @@ use crate::support::{LLD, Random, coverage, has};
 
 const CASES_OF_A_LINK: usize = 300;
 /// Of all machines together, unless `OBJCACHE_ORACLE_CASES` says otherwise.
-const CASES: usize = 20_000;
+const CASES: usize = 44_000;
 /// Of every line of a table, at the least.
 const CASES_OF_A_KIND: usize = 18;
 /// Where sections begin, behind the linker's tables.
