@@ -132,6 +132,47 @@ fn archives_give_the_members_that_are_needed() {
     assert!(broken.contains("lib.a"), "{broken}");
 }
 
+/// A branch of AArch64 reaches 128 MiB; each of two sections that are further apart has stubs beside it.
+#[test]
+fn branches_between_distant_sections_go_by_stubs_beside_each() {
+    let sandbox = Sandbox::new();
+    let source = "__attribute__((noinline)) int g(int n); int ext(int);
+        __attribute__((noinline)) int f(int n) { return n ? g(n - 1) + 1 : 0; }
+        __attribute__((noinline)) int g(int n) { return n ? f(n - 1) + ext(n) : 0; }";
+    let flags = ["--target=aarch64-linux-gnu", "-ffunction-sections", "-ffreestanding"];
+    if compile(&sandbox, "far.o", source, &flags).is_none() {
+        return;
+    }
+    let homes = [(".text.f", 0x1000_0000u64), (".text.g", 0x3000_0000)];
+    let maps = homes.map(|(section, address)| format!("far.o,{section}={address}"));
+    let words = [
+        "link",
+        "far.o",
+        "--define",
+        "ext=0x7fff00000000",
+        "--map-section",
+        &maps[0],
+        "--map-section",
+        &maps[1],
+    ];
+    let layout = sandbox.json(&words);
+    let file = &layout["files"][0];
+    for (name, home) in homes {
+        let code = bytes(named(&file["sections"], "name", name));
+        let words = code.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+        let calls = (0u64..).zip(words).filter(|(_, word)| word >> 26 == 0b100101);
+        let mut count = 0;
+        for (number, word) in calls {
+            let distance = i64::from((word << 6) as i32 >> 6) * 4;
+            let target = (home + 4 * number).wrapping_add_signed(distance);
+            let stubs = file["stubs"].as_array().unwrap();
+            assert!(stubs.iter().any(|stub| stub["addr"] == target), "{name}: a call to {target:#x}");
+            count += 1;
+        }
+        assert!(count > 0, "{name} calls");
+    }
+}
+
 #[test]
 fn layout_and_image_go_to_files() {
     let Some(sandbox) = sandbox() else { return };

@@ -152,23 +152,40 @@ fn sections<A: Architecture>(object: &Object<'_>) -> Vec<MappedSection> {
 /// What the loader itself put into the image for an object.
 fn added<A: Architecture>(object: &Object<'_>) -> impl Iterator<Item = MappedSection> {
     let Object { symbols, tables, addresses, .. } = object;
-    let stubs = tables.stubs().len() as u64 * A::STUB_SIZE;
     let slots = tables.slot_words * A::SLOT_SIZE;
-    let all = [
+    let tables = [
         ("COMMON", Segment::Data, addresses.commons_offset, addresses.commons, symbols.common_size),
         ("$__GOT", Segment::ReadOnly, addresses.slots_offset, addresses.slots, slots),
-        ("$__STUBS", Segment::Code, addresses.stubs_offset, addresses.stubs, stubs),
     ];
-    let sections = all.map(|(name, segment, offset, address, size)| MappedSection {
-        name: name.to_owned(),
-        number: None,
-        segment,
-        offset: offset as usize,
-        address,
-        size,
-        zero_fill: segment == Segment::Data,
-    });
-    sections.into_iter().filter(|section| section.size != 0)
+    let islands = islands::<A>(object).into_iter();
+    let islands = islands.map(|(offset, address, size)| ("$__STUBS", Segment::Code, offset, address, size));
+    let sections =
+        tables.into_iter().chain(islands).map(|(name, segment, offset, address, size)| MappedSection {
+            name: name.to_owned(),
+            number: None,
+            segment,
+            offset: offset as usize,
+            address,
+            size,
+            zero_fill: segment == Segment::Data,
+        });
+    sections.filter(|section| section.size != 0)
+}
+
+/// The runs of stubs that stand together: offset in the segment, target address and size.
+fn islands<A: Architecture>(object: &Object<'_>) -> Vec<(u64, u64, u64)> {
+    let mut islands: Vec<(u64, u64, u64)> = Vec::new();
+    for number in 0..object.tables.stubs().len() as u64 {
+        let address = object.stub_address::<A>(number);
+        match islands.last_mut() {
+            Some((_, start, size)) if start.wrapping_add(*size) == address => *size += A::STUB_SIZE,
+            _ => {
+                let offset = object.addresses.stubs_offset + number * A::STUB_SIZE;
+                islands.push((offset, address, A::STUB_SIZE));
+            }
+        }
+    }
+    islands
 }
 
 fn symbols<A: Architecture>(object: &Object<'_>) -> Result<Vec<MappedSymbol>, LoadError> {
@@ -226,7 +243,7 @@ fn slots<A: Architecture>(object: &Object<'_>) -> Vec<MappedSlot> {
 fn stubs<A: Architecture>(object: &Object<'_>) -> Vec<MappedStub> {
     let stubs = object.tables.stubs().iter().enumerate().map(|(number, key)| MappedStub {
         target: object.graph.symbol_label(key.symbol),
-        address: object.addresses.stubs.wrapping_add(number as u64 * A::STUB_SIZE),
+        address: object.stub_address::<A>(number as u64),
         size: A::STUB_SIZE,
         kind: A::STUB_KINDS.get(usize::from(key.kind)).copied().unwrap_or_default(),
     });

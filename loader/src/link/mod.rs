@@ -29,7 +29,7 @@ use bounds::Bounds;
 use layout::Addresses;
 use scope::Scope;
 use symbols::Symbols;
-use tables::Tables;
+use tables::{StubKey, Tables};
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
@@ -68,6 +68,25 @@ impl<'a> Object<'a> {
             indirect: Vec::new(),
             addresses: Addresses::default(),
         }
+    }
+}
+
+impl Object<'_> {
+    /// Target address of a stub. Stubs are all in one place, unless the section whose branches need them was put so far from
+    /// there that these may not reach it: then they follow that section.
+    fn stub_address<A: Architecture>(&self, number: u64) -> u64 {
+        let shared = self.addresses.stubs.wrapping_add(number * A::STUB_SIZE);
+        let stubs = self.tables.stubs();
+        let user = stubs.get(number as usize).map_or(StubKey::SHARED, |key| key.section);
+        let Some(section) = self.graph.sections.get(user as usize) else { return shared };
+        let end = section.address.wrapping_add(section.size);
+        let farthest = shared.abs_diff(section.address).max(shared.abs_diff(end));
+        if farthest.saturating_add(A::STUB_SIZE) < A::BRANCH_REACH {
+            return shared;
+        }
+        let first = stubs.partition_point(|key| key.section < user) as u64;
+        let island = end.checked_next_multiple_of(A::STUB_ALIGN.max(4)).unwrap_or(end);
+        island.wrapping_add((number - first) * A::STUB_SIZE)
     }
 }
 
@@ -111,9 +130,10 @@ pub(crate) fn link<A: Architecture>(
         symbols::place_commons(graph, symbols, limits)?;
     }
     let mut bounds = Bounds::wanted(objects, limits)?;
-    let near = manager.placement().is_none() && image_bytes(objects) < A::BRANCH_REACH;
+    let placed = manager.placement().is_some();
+    let near = !placed && image_bytes(objects) < A::BRANCH_REACH;
     for Object { graph, symbols, tables, .. } in &mut *objects {
-        *tables = tables::plan::<A>(graph, symbols, near, binds_here)
+        *tables = tables::plan::<A>(graph, symbols, near, placed, binds_here)
             .map_err(|error| error.of_object(graph.name))?;
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Tables {
     pub(crate) slot_words: u64,
     /// Sorted; the position is the number.
     stubs: Vec<StubKey>,
+    /// Each section has stubs of its own.
+    islands: bool,
     /// The code holds absolute addresses of itself that only reach the lowest 2 GiB.
     pub(crate) low_2gib: bool,
 }
@@ -53,9 +55,16 @@ struct OtherSlot {
 /// A stub: a jump to a symbol, or to a place at some distance from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StubKey {
+    /// Number of the section whose branches use it, or [`StubKey::SHARED`].
+    pub(crate) section: u32,
     pub(crate) symbol: u32,
     pub(crate) kind: u8,
     pub(crate) addend: i64,
+}
+
+impl StubKey {
+    /// All sections use it.
+    pub(crate) const SHARED: u32 = u32::MAX;
 }
 
 impl SlotKind {
@@ -91,8 +100,10 @@ impl Tables {
         addresses.chain(self.other_slots.iter().map(|slot| (slot.key, u64::from(slot.word))))
     }
 
-    /// Number of a stub.
+    /// Number of a stub, for a branch in the section that the key names.
     pub(crate) fn stub(&self, key: StubKey) -> Option<u64> {
+        let section = if self.islands { key.section } else { StubKey::SHARED };
+        let key = StubKey { section, ..key };
         self.stubs.binary_search(&key).ok().map(|number| number as u64)
     }
 
@@ -103,15 +114,16 @@ impl Tables {
 }
 
 /// Plans the tables, and refuses what cannot be relocated whatever the addresses will be. `everything_is_near`: every
-/// branch within the image reaches its target.
+/// branch within the image reaches its target. `islands`: sections may be far from each other, so each needs its own stubs.
 pub(super) fn plan<A: Architecture>(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
     everything_is_near: bool,
+    islands: bool,
     binds_indirect: bool,
 ) -> Result<Tables, LoadError> {
-    let mut plan = Plan { everything_is_near, binds_indirect, ..Plan::default() };
-    for section in &graph.sections {
+    let mut plan = Plan { everything_is_near, islands, binds_indirect, ..Plan::default() };
+    for (number, section) in graph.sections.iter().enumerate() {
         if section.segment.is_none() {
             continue;
         }
@@ -124,7 +136,7 @@ pub(super) fn plan<A: Architecture>(
             {
                 return Ok(());
             }
-            plan.look_at::<A>(graph, section, relocation, symbols)
+            plan.look_at::<A>(graph, number, relocation, symbols)
         })?;
     }
     Ok(plan.number::<A>(symbols))
@@ -133,6 +145,7 @@ pub(super) fn plan<A: Architecture>(
 #[derive(Default)]
 struct Plan {
     everything_is_near: bool,
+    islands: bool,
     /// Indirect functions have stubs of their own.
     binds_indirect: bool,
     low_2gib: bool,
@@ -146,10 +159,11 @@ impl Plan {
     fn look_at<A: Architecture>(
         &mut self,
         graph: &LinkGraph<'_>,
-        section: &Section<'_>,
+        number: usize,
         relocation: Relocation,
         symbols: &mut Symbols,
     ) -> Result<(), LoadError> {
+        let section = &graph.sections[number];
         self.check_subtrahend::<A>(graph, section, relocation, symbols)?;
         let Some(state) = symbols.states.get_mut(relocation.symbol as usize) else {
             return Err(no_such_symbol(section, relocation));
@@ -198,7 +212,9 @@ impl Plan {
                 if operand == Operand::LowSymbol && !external {
                     self.low_2gib = true;
                 } else if is_branch && (may_be_far || operand == Operand::Branch && needs_stub()) {
-                    self.add_stub(stub_key::<A>(section, kind, relocation, *facts, flags), facts);
+                    let mut key = stub_key::<A>(section, kind, relocation, *facts, flags);
+                    key.section = if self.islands { number as u32 } else { StubKey::SHARED };
+                    self.add_stub(key, facts);
                 } else if external
                     && operand == Operand::NearSymbol
                     && (facts.has(Facts::WEAK) || host_is_low())
@@ -252,7 +268,7 @@ impl Plan {
     /// The stub of kind 0 at the symbol itself is what all but all branches need, so that one is noted once.
     fn add_stub(&mut self, key: StubKey, facts: &mut Facts) {
         self.any = true;
-        if key.kind == 0 && key.addend == 0 {
+        if key.kind == 0 && key.addend == 0 && !self.islands {
             if facts.has(Facts::STUB) {
                 return;
             }
@@ -298,11 +314,12 @@ impl Plan {
         }
         tables.slot_words = u64::from(words);
         tables.stubs = self.stubs;
+        tables.islands = self.islands;
         tables
     }
 }
 
-/// The stub that a branch may use.
+/// The stub that a branch may use, shared by all sections.
 pub(super) fn stub_key<A: Architecture>(
     section: &Section<'_>,
     kind: A::Kind,
@@ -312,10 +329,10 @@ pub(super) fn stub_key<A: Architecture>(
 ) -> StubKey {
     let stub_kind = A::stub_kind(kind, symbol_flags);
     if !leads_with_addend::<A>(kind, facts) {
-        return StubKey { symbol: relocation.symbol, kind: stub_kind, addend: 0 };
+        return StubKey { section: StubKey::SHARED, symbol: relocation.symbol, kind: stub_kind, addend: 0 };
     }
     let addend = addend::<A>(section, kind, relocation).wrapping_sub(A::branch_addend(kind));
-    StubKey { symbol: relocation.symbol, kind: stub_kind, addend }
+    StubKey { section: StubKey::SHARED, symbol: relocation.symbol, kind: stub_kind, addend }
 }
 
 /// The addend that is in the table and the field together, as the object has them.

@@ -385,7 +385,8 @@ impl Link<'_, '_> {
         if is_misaligned || !may_use_stub::<A>(section, kind, *relocation) {
             return Err(problem);
         }
-        let key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);
+        let mut key = stub_key::<A>(section, kind, *relocation, state.facts, state.flags);
+        key.section = place.number as u32;
         let Some(target) = self.stub::<A>(key) else { return Err(problem) };
         // A stub leads to where the addend pointed, unless that counts from the stub.
         let addend = match leads_with_addend::<A>(kind, state.facts) {
@@ -409,8 +410,7 @@ impl Link<'_, '_> {
     }
 
     fn stub<A: Architecture>(&self, key: StubKey) -> Option<u64> {
-        let number = self.object.tables.stub(key)?;
-        Some(self.object.addresses.stubs.wrapping_add(number * A::STUB_SIZE))
+        Some(self.object.stub_address::<A>(self.object.tables.stub(key)?))
     }
 
     fn size(&self, symbol: u32) -> u64 {
@@ -483,7 +483,7 @@ impl Link<'_, '_> {
     }
 
     fn write_stub<A: Architecture>(&self, key: StubKey, stub: &mut [u8]) -> Result<(), FixupProblem> {
-        let StubKey { symbol, kind, addend } = key;
+        let StubKey { symbol, kind, addend, .. } = key;
         let slot = match A::STUB_USES_SLOT {
             true => self.slot::<A>(SlotKey { symbol, kind: SlotKind::Address, addend })?,
             false => 0,
