@@ -75,3 +75,36 @@ fn without_limits_sizes_still_do_not_overflow() {
         assert!(matches!(error, LoadError::Limit { .. }), "{error}");
     }
 }
+
+/// An object with nothing but section headers: as many as the limit allows are read, in memory and time in proportion; one
+/// more is refused before anything is allocated for them.
+#[test]
+fn a_million_sections_are_read_or_refused() {
+    const HEADER: usize = 64;
+    let object = |count: u64| {
+        let mut bytes = vec![0; HEADER + HEADER * count as usize];
+        bytes[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0");
+        bytes[40] = HEADER as u8; // e_shoff
+        bytes[58] = HEADER as u8; // e_shentsize
+        bytes[62] = 1; // e_shstrndx; e_shnum is 0: the first header's sh_size counts
+        bytes[HEADER + 32..][..8].copy_from_slice(&count.to_le_bytes());
+        // The names: one NUL, in the file's header.
+        bytes[2 * HEADER + 4] = 3;
+        bytes[2 * HEADER + 24] = 7;
+        bytes[2 * HEADER + 32] = 1;
+        for section in bytes[3 * HEADER..].chunks_exact_mut(HEADER) {
+            section[4] = 8; // SHT_NOBITS
+            section[8] = 3; // SHF_ALLOC | SHF_WRITE
+            section[32] = 16; // sh_size
+            section[48] = 16; // sh_addralign
+        }
+        bytes
+    };
+    let loader = Loader::builder().memory(Arc::new(FixedMemory::at(0x1_0000_0000))).build();
+    let most = Limits::default().sections;
+    let image = loader.load(&object(most), &NoSymbols).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(image.memory_size() as u64, (most - 2) * 16);
+    let error = loader.load(&object(most + 1), &NoSymbols).err().map(|error| error.to_string());
+    let expected = format!("the number of sections is {}, more than the limit of {most}", most + 1);
+    assert_eq!(error, Some(expected));
+}

@@ -91,6 +91,10 @@ fn whole_objects_are_linked_as_lld_does() {
             }
         }
     }
+    for name in ["coff-x86_64", "coff-x86_64-gnu"] {
+        let object = std::fs::read(fixture(&format!("cranelift/{name}.o"))).unwrap();
+        compare(&object, coff::X86_64, &format!("Cranelift {name}"), &mut totals);
+    }
     for target in TARGETS.iter().filter(|target| MACHINES.contains(&target.machine) && has(target.compiler)) {
         let triple = format!("--target={}", target.triple);
         let flags = ["-O1", "-fcommon", if target.triple.is_empty() { "-w" } else { &triple }];

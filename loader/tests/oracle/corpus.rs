@@ -217,3 +217,14 @@ pub fn each_of_rust(mut check: impl FnMut(&str, &Model, &[u8])) {
         }
     }
 }
+
+/// What Cranelift makes for a machine, as far as it has it: fixtures, written by `loader/cranelift`.
+pub fn each_of_cranelift(machine: &str, mut check: impl FnMut(&str, &Model, &[u8])) {
+    for (suffix, is_low) in [("", false), ("-static", true)] {
+        let path = fixture(&format!("cranelift/elf-{machine}{suffix}.o"));
+        if let Ok(object) = std::fs::read(&path) {
+            let model = Model { flags: &[], is_low, is_tiny: false };
+            check(&format!("Cranelift, {}", path.display()), &model, &object);
+        }
+    }
+}

@@ -51,6 +51,7 @@ pub fn compare(machine: &'static Machine) {
     for toolchain in toolchains {
         corpus::each(toolchain, &mut check);
     }
+    corpus::each_of_cranelift(machine.name, &mut check);
     if machine.is_host() {
         corpus::each_of_rust(&mut check);
     }
