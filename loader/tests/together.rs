@@ -173,3 +173,45 @@ fn errors_name_the_object() {
     assert_eq!(refused, "bad.o: malformed object: ELF header: unknown class or byte order");
     assert!(loader.load_all(&[], &NoSymbols).is_err());
 }
+
+/// A Thumb branch reaches 16 MiB; in an image of twice that, each section has its stubs behind it.
+#[test]
+fn branches_reach_across_images_larger_than_their_reach() {
+    if !has(CLANG) {
+        return;
+    }
+    let source = ".syntax unified\n.thumb\n.section .text.f,\"ax\",%progbits\n.globl f\n.thumb_func\nf: bl g\nbl ext\nbx lr
+        .section .text.gap,\"ax\",%progbits\n.space 0x1400000
+        .section .text.g,\"ax\",%progbits\n.globl g\n.thumb_func\ng: bl f\nbx lr\n";
+    let object = compile_text(CLANG, &["--target=armv7-linux-gnueabihf"], "s", source);
+    let resolver = objcache_loader::AbsoluteSymbols::new().with("ext", 0x7000_0001);
+    let loader = Loader::builder().memory(Arc::new(FixedMemory::at(0x1000_0000))).build();
+    let (image, map) =
+        loader.load_all(&[InputObject { name: "a.o", bytes: &object }], &resolver).expect("links");
+    let code = image.linked_bytes(objcache_loader::Segment::Code).expect("kept");
+    let file = &map.files[0];
+    let home = |name: &str| file.sections.iter().find(|section| section.name == name).expect("there");
+    let ends: Vec<_> =
+        file.sections.iter().map(|section| (section.address, section.address + section.size)).collect();
+    assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0 || pair[1].1 <= pair[0].0), "{ends:x?}");
+    for (name, calls) in [(".text.f", 2), (".text.g", 1)] {
+        let section = home(name);
+        for call in 0..calls {
+            let at = section.offset + 4 * call;
+            let half = |at: usize| u32::from(u16::from_le_bytes([code[at], code[at + 1]]));
+            let (high, low) = (half(at), half(at + 2));
+            // Encoding T1 of BL: S:I1:I2:imm10:imm11, where I is not (J eor S).
+            let (s, j1, j2) = (high >> 10 & 1, low >> 13 & 1, low >> 11 & 1);
+            let (i1, i2) = (!(j1 ^ s) & 1, !(j2 ^ s) & 1);
+            let offset = s << 24 | i1 << 23 | i2 << 22 | (high & 0x3ff) << 12 | (low & 0x7ff) << 1;
+            let offset = (offset << 7) as i32 >> 7;
+            let target = (section.address + 4 * call as u64 + 4).wrapping_add_signed(offset.into());
+            let stub = file.stubs.iter().find(|stub| stub.address == target);
+            assert!(
+                stub.is_some_and(|stub| stub.kind == "thumb"),
+                "{name}: a call to {target:#x}: {:x?}",
+                file.stubs
+            );
+        }
+    }
+}

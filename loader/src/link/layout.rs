@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::Object;
 use super::bounds::Bounds;
+use super::tables::{StubKey, Tables};
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
 use crate::graph::{LinkGraph, Role, Section};
@@ -32,6 +33,8 @@ pub(crate) struct Addresses {
     pub(crate) commons_offset: u64,
     pub(crate) indirect_stubs_offset: u64,
     pub(crate) indirect_slots_offset: u64,
+    /// Behind each section of code there is room for the stubs that only it uses.
+    pub(crate) islands_have_room: bool,
 }
 
 /// What is known of the image as a whole once it has addresses.
@@ -46,26 +49,34 @@ pub(crate) struct ImageAddresses {
 /// Bytes behind an `.eh_frame` section for the terminator: a record of length zero (LSB, "Exception Frames").
 const EH_FRAME_TERMINATOR: u64 = 4;
 
-/// Gives each loaded section its offset, and says how much memory that takes.
+/// Gives each loaded section its offset, and says how much memory that takes. `islands`: stubs stand behind the sections
+/// that use them.
 pub(super) fn arrange<A: Architecture>(
     objects: &mut [Object<'_>],
     bounds: &Bounds,
+    islands: bool,
     limits: &Limits,
 ) -> Result<MemoryRequest, LoadError> {
     let mut cursor = Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() };
     cursor.place_thread_locals(objects)?;
-    cursor.place_bounded(objects, bounds)?;
+    for object in &mut *objects {
+        object.addresses.islands_have_room = islands;
+    }
+    cursor.place_bounded::<A>(objects, bounds)?;
     for zero_fill in [false, true] {
-        for Object { graph, .. } in &mut *objects {
-            for section in graph.sections.iter_mut().filter(|section| section.zero_fill == zero_fill) {
-                if !bounds.includes(section) && !section.is_thread_local() {
+        for Object { graph, tables, addresses, .. } in &mut *objects {
+            for (number, section) in graph.sections.iter_mut().enumerate() {
+                let is_next = section.zero_fill == zero_fill;
+                if is_next && !bounds.includes(section) && !section.is_thread_local() {
                     cursor.place_section(section)?;
+                    cursor.place_island::<A>(addresses, tables, number)?;
                 }
             }
         }
     }
     for Object { symbols, tables, indirect, addresses, .. } in &mut *objects {
-        let stubs = tables.stubs().len() as u64 * A::STUB_SIZE;
+        let shared = if islands { tables.stubs_of(StubKey::SHARED).count() } else { tables.stubs().len() };
+        let stubs = shared as u64 * A::STUB_SIZE;
         let slots = tables.slot_words * A::SLOT_SIZE;
         addresses.stubs_offset = cursor.place_table(Segment::Code, stubs, A::STUB_ALIGN)?;
         addresses.slots_offset = cursor.place_table(Segment::ReadOnly, slots, A::SLOT_SIZE)?;
@@ -113,12 +124,32 @@ impl Cursor {
     }
 
     /// Sections that stand together because a symbol marks their bounds.
-    fn place_bounded(&mut self, objects: &mut [Object<'_>], bounds: &Bounds) -> Result<(), LoadError> {
-        for (object, section) in bounds.sections(objects) {
-            let section = &mut objects[object].graph.sections[section];
+    fn place_bounded<A: Architecture>(
+        &mut self,
+        objects: &mut [Object<'_>],
+        bounds: &Bounds,
+    ) -> Result<(), LoadError> {
+        for (object, number) in bounds.sections(objects) {
+            let Object { graph, tables, addresses, .. } = &mut objects[object];
+            let section = &mut graph.sections[number];
             if !section.is_thread_local() {
                 self.place_section(section)?;
+                self.place_island::<A>(addresses, tables, number)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Room for the stubs of the section that was just placed.
+    fn place_island<A: Architecture>(
+        &mut self,
+        addresses: &Addresses,
+        tables: &Tables,
+        section: usize,
+    ) -> Result<(), LoadError> {
+        if addresses.islands_have_room {
+            let stubs = tables.stubs_of(section as u32).count() as u64 * A::STUB_SIZE;
+            self.place_table(Segment::Code, stubs, A::STUB_ALIGN)?;
         }
         Ok(())
     }

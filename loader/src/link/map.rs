@@ -180,7 +180,7 @@ fn islands<A: Architecture>(object: &Object<'_>) -> Vec<(u64, u64, u64)> {
         match islands.last_mut() {
             Some((_, start, size)) if start.wrapping_add(*size) == address => *size += A::STUB_SIZE,
             _ => {
-                let offset = object.addresses.stubs_offset + number * A::STUB_SIZE;
+                let offset = object.stub_offset::<A>(number);
                 islands.push((offset, address, A::STUB_SIZE));
             }
         }

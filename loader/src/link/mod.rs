@@ -33,7 +33,7 @@ use tables::{StubKey, Tables};
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
-use crate::graph::{LinkGraph, Role};
+use crate::graph::{LinkGraph, Role, Section};
 use crate::limits::Limits;
 use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
@@ -72,21 +72,44 @@ impl<'a> Object<'a> {
 }
 
 impl Object<'_> {
-    /// Target address of a stub. Stubs are all in one place, unless the section whose branches need them was put so far from
-    /// there that these may not reach it: then they follow that section.
+    /// Target address of a stub. Stubs are all in one place, unless the image is larger than branches reach, or the section
+    /// whose branches need them was put so far from there that these may not reach it: then they follow that section.
     fn stub_address<A: Architecture>(&self, number: u64) -> u64 {
-        let shared = self.addresses.stubs.wrapping_add(number * A::STUB_SIZE);
-        let stubs = self.tables.stubs();
-        let user = stubs.get(number as usize).map_or(StubKey::SHARED, |key| key.section);
-        let Some(section) = self.graph.sections.get(user as usize) else { return shared };
+        let shared = self.addresses.stubs.wrapping_add(self.nth_shared(number) * A::STUB_SIZE);
+        let Some((section, nth)) = self.stub_user(number) else { return shared };
         let end = section.address.wrapping_add(section.size);
         let farthest = shared.abs_diff(section.address).max(shared.abs_diff(end));
-        if farthest.saturating_add(A::STUB_SIZE) < A::BRANCH_REACH {
+        if !self.addresses.islands_have_room && farthest.saturating_add(A::STUB_SIZE) < A::BRANCH_REACH {
             return shared;
         }
-        let first = stubs.partition_point(|key| key.section < user) as u64;
-        let island = end.checked_next_multiple_of(A::STUB_ALIGN.max(4)).unwrap_or(end);
-        island.wrapping_add((number - first) * A::STUB_SIZE)
+        let island = end.checked_next_multiple_of(A::STUB_ALIGN).unwrap_or(end);
+        island.wrapping_add(nth * A::STUB_SIZE)
+    }
+
+    /// Where a stub is written: offset in the code's working memory.
+    fn stub_offset<A: Architecture>(&self, number: u64) -> u64 {
+        match self.stub_user(number).filter(|_| self.addresses.islands_have_room) {
+            Some((section, nth)) => {
+                (section.offset + section.size).next_multiple_of(A::STUB_ALIGN) + nth * A::STUB_SIZE
+            }
+            None => self.addresses.stubs_offset + self.nth_shared(number) * A::STUB_SIZE,
+        }
+    }
+
+    /// The place of a stub among those that stand together: all, unless others stand behind their sections. The shared
+    /// ones sort last.
+    fn nth_shared(&self, number: u64) -> u64 {
+        match self.addresses.islands_have_room {
+            true => number.saturating_sub(self.tables.stubs_of(StubKey::SHARED).start),
+            false => number,
+        }
+    }
+
+    /// The section that alone uses a stub, and the stub's number among those of that section.
+    fn stub_user(&self, number: u64) -> Option<(&Section<'_>, u64)> {
+        let user = self.tables.stubs().get(number as usize).map_or(StubKey::SHARED, |key| key.section);
+        let section = self.graph.sections.get(user as usize)?;
+        Some((section, number - self.tables.stubs_of(user).start))
     }
 }
 
@@ -133,11 +156,11 @@ pub(crate) fn link<A: Architecture>(
     let placed = manager.placement().is_some();
     let near = !placed && image_bytes(objects) < A::BRANCH_REACH;
     for Object { graph, symbols, tables, .. } in &mut *objects {
-        *tables = tables::plan::<A>(graph, symbols, near, placed, binds_here)
+        *tables = tables::plan::<A>(graph, symbols, near, !near, binds_here)
             .map_err(|error| error.of_object(graph.name))?;
     }
 
-    let request = layout::arrange::<A>(objects, &bounds, limits)?;
+    let request = layout::arrange::<A>(objects, &bounds, !near && !placed, limits)?;
     let mut memory = manager.allocate(&request)?;
     let image = layout::assign::<A>(objects, &request, &*memory, manager.placement());
     bounds.measure(objects);

@@ -5,6 +5,8 @@
 //! branch when the image itself may be larger than a branch reaches. The same look tells whether the code holds 31-bit
 //! addresses of itself, which decides where the image must be.
 
+use std::ops::Range;
+
 use super::symbols::{Facts, SymbolState, Symbols};
 use crate::arch::{Architecture, Operand, SlotKind};
 use crate::error::{FixupError, FixupProblem, LoadError, printable};
@@ -102,9 +104,17 @@ impl Tables {
 
     /// Number of a stub, for a branch in the section that the key names.
     pub(crate) fn stub(&self, key: StubKey) -> Option<u64> {
-        let section = if self.islands { key.section } else { StubKey::SHARED };
-        let key = StubKey { section, ..key };
-        self.stubs.binary_search(&key).ok().map(|number| number as u64)
+        let find = |key| self.stubs.binary_search(&key).ok();
+        let own = if self.islands { find(key) } else { None };
+        let found = own.or_else(|| find(StubKey { section: StubKey::SHARED, ..key }));
+        found.map(|number| number as u64)
+    }
+
+    /// Numbers of the stubs that only branches of one section use.
+    pub(crate) fn stubs_of(&self, section: u32) -> Range<u64> {
+        let start = self.stubs.partition_point(|key| key.section < section);
+        let end = self.stubs.partition_point(|key| key.section <= section);
+        start as u64..end as u64
     }
 
     /// The stubs by number.
@@ -213,7 +223,9 @@ impl Plan {
                     self.low_2gib = true;
                 } else if is_branch && (may_be_far || operand == Operand::Branch && needs_stub()) {
                     let mut key = stub_key::<A>(section, kind, relocation, *facts, flags);
-                    key.section = if self.islands { number as u32 } else { StubKey::SHARED };
+                    // What is not code cannot have code behind it.
+                    let own = self.islands && section.segment == Some(Segment::Code);
+                    key.section = if own { number as u32 } else { StubKey::SHARED };
                     self.add_stub(key, facts);
                 } else if external
                     && operand == Operand::NearSymbol

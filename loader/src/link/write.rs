@@ -468,12 +468,10 @@ impl Link<'_, '_> {
     }
 
     fn write_stubs<A: Architecture>(&self, code: &mut [u8]) -> Result<(), LoadError> {
-        let Object { tables, addresses, .. } = self.object;
-        if tables.stubs().is_empty() {
-            return Ok(());
-        }
-        let stubs = &mut code[addresses.stubs_offset as usize..];
-        for (key, stub) in tables.stubs().iter().zip(stubs.chunks_exact_mut(A::STUB_SIZE as usize)) {
+        let Object { tables, .. } = self.object;
+        for (number, key) in (0..).zip(tables.stubs()) {
+            let offset = self.object.stub_offset::<A>(number) as usize;
+            let stub = &mut code[offset..offset + A::STUB_SIZE as usize];
             self.write_stub::<A>(*key, stub).map_err(|problem| {
                 let what = format!("stub for `{}`", self.object.graph.symbol_label(key.symbol));
                 LoadError::malformed(what, problem.to_string())
