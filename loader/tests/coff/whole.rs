@@ -91,9 +91,16 @@ fn whole_objects_are_linked_as_lld_does() {
             }
         }
     }
-    for name in ["coff-x86_64", "coff-x86_64-gnu"] {
-        let object = std::fs::read(fixture(&format!("cranelift/{name}.o"))).unwrap();
-        compare(&object, coff::X86_64, &format!("Cranelift {name}"), &mut totals);
+    for (name, machine) in [
+        ("cranelift/coff-x86_64", coff::X86_64),
+        ("cranelift/coff-x86_64-gnu", coff::X86_64),
+        ("rust/coff-x86_64", coff::X86_64),
+        ("rust/coff-x86_64-gnu", coff::X86_64),
+        ("rust/coff-i386", coff::I386),
+        ("rust/coff-aarch64", coff::ARM64),
+    ] {
+        let object = std::fs::read(fixture(&format!("{name}.o"))).unwrap();
+        compare(&object, machine, name, &mut totals);
     }
     for target in TARGETS.iter().filter(|target| MACHINES.contains(&target.machine) && has(target.compiler)) {
         let triple = format!("--target={}", target.triple);

@@ -209,9 +209,11 @@ fn whole_objects_are_linked_as_lld_does() {
     let (mut objects, mut sections, mut relocations) = (0, 0, 0);
     for cpu in [X86_64, ARM64] {
         let target = format!("--target={}-apple-macosx13", lld::architecture(cpu));
-        let cranelift = fixture(&format!("cranelift/macho-{}.o", lld::architecture(cpu)));
-        let object = std::fs::read(&cranelift).unwrap();
-        compare(cpu, &object, &mut random, &cranelift.display().to_string());
+        for compiler in ["cranelift", "rust"] {
+            let object = fixture(&format!("{compiler}/macho-{}.o", lld::architecture(cpu)));
+            let bytes = std::fs::read(&object).unwrap();
+            compare(cpu, &bytes, &mut random, &object.display().to_string());
+        }
         for (compiler, source) in [(CLANG, "mac.c"), (CLANGXX, "mac.cpp")] {
             const VARIANTS: [&[&str]; 5] =
                 [&["-O0"], &["-O1", "-g"], &["-O2"], &["-O2", "-fvisibility=hidden"], &["-Os"]];

@@ -197,7 +197,19 @@ pub fn each(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
     }
 }
 
-/// What rustc makes for this machine; for others it would need their libraries.
+/// Objects of your own: those in the folder of the machine's name in the one that `OBJCACHE_ORACLE_OBJECTS` names. They are
+/// linked in the lowest 2 GiB if their name begins with `low`. Section names must be unique (`-ffunction-sections`).
+pub fn each_of_yours(machine: &str, mut check: impl FnMut(&str, &Model, &[u8])) {
+    let Some(folder) = std::env::var_os("OBJCACHE_ORACLE_OBJECTS") else { return };
+    let Ok(files) = std::fs::read_dir(std::path::Path::new(&folder).join(machine)) else { return };
+    for path in files.map(|file| file.unwrap().path()) {
+        let is_low = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("low"));
+        let model = Model { flags: &[], is_low, is_tiny: false };
+        check(&path.display().to_string(), &model, &std::fs::read(&path).unwrap());
+    }
+}
+
+/// What rustc makes for this machine; [`each_of_rust_elsewhere`] has the others.
 pub fn each_of_rust(mut check: impl FnMut(&str, &Model, &[u8])) {
     if !has("rustc") {
         return;
@@ -214,6 +226,16 @@ pub fn each_of_rust(mut check: impl FnMut(&str, &Model, &[u8])) {
             run("rustc", &flags);
             let model = Model { flags: &[], is_low, is_tiny: false };
             check(&format!("rustc {}", flags.join(" ")), &model, &std::fs::read(output).unwrap());
+        }
+    }
+}
+
+/// What rustc makes for other machines: fixtures, written by `loader/rust-objects`, since it would need their libraries.
+pub fn each_of_rust_elsewhere(machine: &str, mut check: impl FnMut(&str, &Model, &[u8])) {
+    for suffix in ["", "-thumb"] {
+        let path = fixture(&format!("rust/elf-{machine}{suffix}.o"));
+        if let Ok(object) = std::fs::read(&path) {
+            check(&format!("rustc, {}", path.display()), &PIC, &object);
         }
     }
 }

@@ -52,6 +52,8 @@ pub fn compare(machine: &'static Machine) {
         corpus::each(toolchain, &mut check);
     }
     corpus::each_of_cranelift(machine.name, &mut check);
+    corpus::each_of_rust_elsewhere(machine.name, &mut check);
+    corpus::each_of_yours(machine.name, &mut check);
     if machine.is_host() {
         corpus::each_of_rust(&mut check);
     }
