@@ -239,9 +239,11 @@ fn value(kind: Kind, fixup: &Fixup) -> i64 {
     use Kind::*;
     let value = match kind {
         // (S + A) | T. B + A. The linkers' S + T + A is the same but for odd addends.
-        None | Abs32 | Abs16 | Abs8 | MovwAbs | MovtAbs | ThmMovwAbs | ThmMovtAbs | ThmAluAbs { .. } => {
+        None | Abs32 | MovwAbs | MovtAbs | ThmMovwAbs | ThmMovtAbs | ThmAluAbs { .. } => {
             with_state(fixup).absolute() as i64
         }
+        // S + A.
+        Abs16 | Abs8 => fixup.absolute() as i64,
         // ((S + A) | T) - P.
         Rel32 | Prel31 | MovwPrel | MovtPrel | ThmMovwPrel | ThmMovtPrel | Call | Jump24 | ThmCall
         | ThmJump24 | ThmJump19 | ThmJump11 | ThmJump8 => relative(kind, with_state(fixup)),

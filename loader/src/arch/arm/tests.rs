@@ -113,7 +113,9 @@ fn words_wrap_round_and_have_the_state_of_functions() {
 }
 
 #[test]
-fn halves_and_bytes_have_no_sign() {
+fn halves_and_bytes_have_neither_sign_nor_state() {
+    check_half(Abs16, 7, to_thumb(plus(0x1234, 4)), Ok(0x1238));
+    assert_eq!(apply(Abs8, [7], to_thumb(plus(0x12, 4))), Ok([0x16]));
     check_half(Abs16, 7, to(0xffff), Ok(0xffff));
     check_half(Abs16, 7, to(0x1_0000), out_of(16, 0x1_0000));
     check_half(Abs16, 7, plus(0, -0x8000), Ok(0x8000));
