@@ -211,6 +211,16 @@ fn each_number_has_a_name_and_a_kind_or_a_reason() {
 }
 
 #[test]
+fn instructions_with_longer_prefixes_have_the_same_fields() {
+    let kind = |raw| X86_64::kind(Format::Elf, raw).unwrap();
+    for (numbers, like) in [(&[46, 49][..], 9), (&[44, 47, 50], 22), (&[45, 48, 51], 34)] {
+        for raw in numbers {
+            assert_eq!(kind(*raw), kind(like), "{}", X86_64::name(Format::Elf, *raw));
+        }
+    }
+}
+
+#[test]
 fn the_short_cut_agrees_with_the_table() {
     for raw in 0..100 {
         let kind = X86_64::kind(Format::Elf, raw);
