@@ -114,6 +114,8 @@ mod arch;
 mod archive;
 mod error;
 mod events;
+#[doc(hidden)]
+pub mod fixups;
 mod graph;
 mod image;
 mod inputs;

@@ -68,7 +68,7 @@ fn public(line: &str) -> Option<(String, u64)> {
 }
 
 /// The sections of a PE image, as they are in memory.
-fn image_sections(file: &[u8], base: u64) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn image_sections(file: &[u8], base: u64) -> Vec<(u64, Vec<u8>)> {
     let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
     let half = |at: usize| usize::from(u16::from_le_bytes(file[at..at + 2].try_into().unwrap()));
     let header = word(0x3c) + 4;

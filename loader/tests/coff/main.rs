@@ -1,8 +1,9 @@
-//! COFF objects: held against `lld-link`, called in process, mutated.
+//! COFF objects: held against `lld-link` (and GNU ld), called in process, mutated.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod gnu;
 mod hostile;
 mod kinds;
 mod lld;

@@ -6,7 +6,7 @@
 //! first time to tell where sections go.
 //!
 //! What `lld-link` does not check, and we do, is tried apart ([`values_that_do_not_fit_are_refused`]): a relative or absolute
-//! value of 32 bits that does not fit wraps round there. It does not know `ABSOLUTE`, which does nothing. What it refuses is tried one at a time, since it names no place.
+//! value of 32 bits that does not fit wraps round there. It does not know `ABSOLUTE` ([`crate::gnu`]). What it refuses is tried one at a time, since it names no place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

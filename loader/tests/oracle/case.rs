@@ -30,6 +30,10 @@ pub struct Case {
     pub second_addend: i64,
     /// What the addend of a GOT access is to add up to; known once the linker made the GOT.
     pub wanted: Option<u64>,
+    /// Where there are no addends: the distance of the GOT entry, for which the section moves.
+    pub distance: Option<u64>,
+    /// Where that entry is.
+    pub slot: Option<u64>,
 }
 
 /// A symbol that a case refers to.
@@ -68,6 +72,8 @@ impl Case {
             second: Target::external(0),
             second_addend: 0,
             wanted: None,
+            distance: None,
+            slot: None,
         };
         let bits = random.one_of(kind.bits);
         let at_limit = random.below(3) != 0;
@@ -128,7 +134,7 @@ impl Case {
             self.addend = kind.addend;
         }
         let low = match kind.second {
-            Second::Low { word, .. } => Some(word),
+            Second::Low { word, .. } | Second::Next { word, .. } => Some(word),
             _ => None,
         };
         for word in kind.code.iter().copied().chain(low) {
@@ -187,7 +193,8 @@ impl Case {
         let page = |address: u64| address & !0xfff;
         // What S + A has to be.
         let wanted = match self.kind.value {
-            Value::Absolute | Value::Size | Value::Slot | Value::ThreadOffset => value,
+            Value::Absolute | Value::Size | Value::Slot => value,
+            Value::ThreadOffset | Value::BlockOffset => value,
             Value::Relative | Value::Got | Value::SlotRelative => place.wrapping_add(value),
             Value::Page | Value::SlotPage => page(place).wrapping_add(value),
             Value::GotOffset | Value::SlotOffset => places.got.wrapping_add(value),
@@ -199,12 +206,16 @@ impl Case {
                 self.symbol.value = machine.address(anywhere);
                 self.symbol.size = machine.address(wanted.wrapping_sub(self.addend as u64));
             }
-            Value::ThreadOffset => {
+            Value::ThreadOffset | Value::BlockOffset => {
                 self.symbol.form = Form::Thread;
                 self.symbol.value = random.below(THREAD_BLOCK) & !(self.kind.step - 1);
                 if explicit {
-                    let symbol = machine.thread_block.wrapping_add_unsigned(self.symbol.value);
-                    self.addend = (wanted as i64).wrapping_sub(symbol);
+                    let block = match self.kind.value {
+                        Value::BlockOffset => machine.block_bias.wrapping_neg() as i64,
+                        _ => machine.thread_block,
+                    };
+                    self.addend =
+                        (wanted as i64).wrapping_sub(block.wrapping_add_unsigned(self.symbol.value));
                 }
             }
             Value::Got => {
@@ -216,11 +227,18 @@ impl Case {
             }
             value if value.is_slot() => {
                 // Told from each other by their values.
-                self.symbol.form =
-                    if self.symbol.form == Form::Absolute { Form::Absolute } else { Form::External };
                 self.symbol.value = machine.address(random.next() & !1);
+                self.symbol.form = match self.symbol.form {
+                    _ if self.kind.thread => Form::Thread,
+                    _ if self.kind.imported => Form::External,
+                    Form::Absolute => Form::Absolute,
+                    _ => Form::External,
+                };
                 if explicit && random.below(3) == 0 {
                     self.wanted = Some(wanted);
+                }
+                if (self.kind.thread || self.kind.imported) && self.kind.plain && random.below(2) == 0 {
+                    self.distance = Some(wanted.wrapping_sub(place));
                 }
                 if explicit && self.wanted.is_none() && random.below(2) == 0 {
                     self.addend = 0;
@@ -252,6 +270,21 @@ impl Case {
         }
     }
 
+    /// Puts the relocation's place to an address, if one can link there.
+    pub fn move_to(&mut self, place: u64) {
+        let section = place.wrapping_sub(self.offset as u64) & !(self.machine.code_align - 1);
+        if (0x1000..1 << 47).contains(&section) {
+            self.section = section;
+        }
+    }
+
+    /// Puts the relocation's place to address 0, with the same value.
+    pub fn move_to_zero(&mut self) {
+        let place = self.section + self.offset as u64;
+        self.wanted = self.wanted.map(|wanted| wanted.wrapping_sub(place));
+        self.section = 0;
+    }
+
     /// The way to the target leads round the end of the address space.
     pub fn wraps(&self) -> bool {
         let place = self.section + self.offset as u64;
@@ -260,9 +293,13 @@ impl Case {
 
     /// `S + A - P`.
     pub fn distance(&self) -> i64 {
+        self.sum().wrapping_sub(self.section + self.offset as u64) as i64
+    }
+
+    /// `S + A`.
+    pub fn sum(&self) -> u64 {
         let own = if self.symbol.form == Form::Own { self.section } else { 0 };
-        let target = own.wrapping_add(self.symbol.value).wrapping_add_signed(self.addend);
-        target.wrapping_sub(self.section + self.offset as u64) as i64
+        own.wrapping_add(self.symbol.value).wrapping_add_signed(self.addend)
     }
 
     /// Puts the case's section and symbols into an object whose local symbols, if any, are there already.
@@ -280,9 +317,10 @@ impl Case {
         match self.kind.second {
             Second::None => {}
             Second::Low { number, .. } => {
-                let length: usize = self.kind.code.iter().map(|word| word.width).sum();
-                let low = place + (length - self.kind.at) as u64;
-                section.relocate(low, number, label.unwrap(), 0);
+                section.relocate(self.low() as u64, number, label.unwrap(), 0);
+            }
+            Second::Next { number, .. } => {
+                section.relocate(self.low() as u64, number, symbol, self.addend);
             }
             Second::Same { number, .. } => {
                 section.relocate(place, number, second, self.second_addend);
@@ -290,14 +328,20 @@ impl Case {
         }
     }
 
+    /// Offset of the relocation of [`Second::Low`] and [`Second::Next`].
+    pub fn low(&self) -> usize {
+        let length: usize = self.kind.code.iter().map(|word| word.width).sum();
+        self.offset + length - self.kind.at
+    }
+
     /// The symbols with addresses that the linker or a resolver gives.
     pub fn externals(&self, number: usize) -> Vec<(String, u64)> {
-        let is_external = self.symbol.form == Form::External;
+        let is_external = self.symbol.form == Form::External && !self.kind.imported;
         is_external.then(|| (format!("s{number}"), self.symbol.value)).into_iter().collect()
     }
 
     /// An object of cases with their numbers.
-    pub fn object<'c>(machine: &Machine, cases: impl Iterator<Item = (usize, &'c Case)> + Clone) -> Vec<u8> {
+    pub fn object<'c>(machine: &Machine, cases: impl Iterator<Item = (usize, &'c Case)> + Clone) -> Object {
         let mut object = Object { target: machine.target, ..Object::default() };
         let mut labels = Vec::new();
         if cases.clone().any(|(_, case)| case.symbol.form == Form::Thread) {
@@ -320,7 +364,7 @@ impl Case {
             case.add_to(&mut object, number, label);
         }
         (machine.adorn)(&mut object);
-        object.build()
+        object
     }
 }
 

@@ -1,18 +1,27 @@
 //! Generated cases: hundreds of sections with one relocation each are linked once by `ld.lld`, then loaded one by one. We
-//! accept a relocation exactly when lld accepts it, and then the bytes are equal.
+//! accept a relocation exactly when lld accepts it, and then the bytes are equal. GNU ld is asked for kinds that lld
+//! does not know.
+//!
+//! Linkers turn accesses to thread-local variables into others when they make a program. So they make a shared library
+//! of those, where its dynamic relocations tell what its GOT entries hold; from there on it is the fix-ups alone that are
+//! compared, without the passes that we have for the same purpose.
 //!
 //! A branch that does not reach is a matter of taste: lld gives it a thunk or refuses it, we have a stub. Then lld is
 //! asked once more, with the stub's address in place of the symbol's, and makes the very same branch.
+
+mod layout;
+mod library;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadError, Loader, from_fn};
+use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadError, Loader, MappedStub, from_fn};
 
 use crate::case::{Case, Places, THREAD_SECTION, Target};
+use crate::gnu;
 use crate::lld::{self, LinkedFile};
-use crate::machine::{Difference, Form, Known, Machine};
+use crate::machine::{Difference, Form, Known, Linker, Machine};
 use crate::machines::MACHINES;
 use crate::support::{LLD, Random, coverage, has};
 
@@ -21,6 +30,8 @@ const CASES_OF_A_LINK: usize = 300;
 const CASES: usize = 44_000;
 /// Of every line of a table, at the least.
 const CASES_OF_A_KIND: usize = 18;
+/// Of every line of the other tables.
+const CASES_OF_ANOTHER_KIND: usize = 240;
 /// Where sections begin, behind the linker's tables.
 const TABLES: u64 = 0x4000;
 /// Where the thread-local block is among them.
@@ -38,37 +49,77 @@ struct Report {
     problems: BTreeMap<String, Vec<String>>,
 }
 
-/// Compares all kinds of a machine.
+/// Compares all kinds of a machine that lld has in programs.
 pub fn compare(machine: &'static Machine) {
     if !has(LLD) {
         return;
     }
-    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<usize>().ok());
-    let total = number("OBJCACHE_ORACLE_CASES").unwrap_or(CASES);
+    let total = setting("OBJCACHE_ORACLE_CASES").unwrap_or(CASES);
     let cases = (total / MACHINES.len()).max(CASES_OF_A_KIND * machine.kinds.len());
-    let seed = number("OBJCACHE_ORACLE_SEED").unwrap_or(1) as u64;
-    let mut random = Random(machine.name.bytes().fold(seed, |seed, byte| seed * 31 + u64::from(byte)));
-    let mut report = Report::default();
-    let mut done = 0;
-    while done < cases {
-        Batch::new(machine, done, &mut random).compare(&mut report);
-        done += CASES_OF_A_LINK;
-    }
-    report.print(machine, done);
-    let all: BTreeSet<String> = machine.kinds.iter().flat_map(|kind| machine.kind_names(kind)).collect();
-    for name in all.iter().filter(|name| !report.compared.contains_key(*name)) {
-        report.problems.entry(name.clone()).or_default().push(format!("{name} never gave equal bytes"));
-    }
-    assert!(report.problems.is_empty(), "{} differs from lld:\n{}", machine.name, report.problems());
+    compare_with(machine, Linker::Lld, cases);
     let all = machine.numbers().map(|(_, name)| format!("{}{name}", machine.prefix)).collect();
     coverage::keep("compared", "elf", machine.architecture(), &all);
 }
 
+/// Those that lld has in shared libraries only.
+pub fn compare_in_libraries(machine: &'static Machine) {
+    if !has(LLD) {
+        return;
+    }
+    let all = compare_others(machine, Linker::LldLibrary);
+    coverage::keep("compared-library", "elf", machine.architecture(), &all);
+}
+
+/// Those that GNU ld has, and lld has not.
+pub fn compare_with_gnu(machine: &'static Machine) {
+    if !has(machine.gnu_ld[0]) {
+        return;
+    }
+    let mut all = compare_others(machine, Linker::Gnu);
+    all.extend(compare_others(machine, Linker::GnuLibrary));
+    coverage::keep("compared-gnu", "elf", machine.architecture(), &all);
+}
+
+/// A number of cases that is the same for every kind; returns the kinds.
+fn compare_others(machine: &'static Machine, linker: Linker) -> BTreeSet<String> {
+    let kinds = machine.kinds_for(linker);
+    if kinds.is_empty() {
+        return BTreeSet::new();
+    }
+    let more = setting("OBJCACHE_ORACLE_CASES").map_or(1, |total| (total / CASES).max(1));
+    compare_with(machine, linker, CASES_OF_ANOTHER_KIND * kinds.len() * more)
+}
+
+fn setting(name: &str) -> Option<usize> {
+    std::env::var(name).ok().and_then(|number| number.parse::<usize>().ok())
+}
+
+/// Returns the names of the kinds.
+fn compare_with(machine: &'static Machine, linker: Linker, cases: usize) -> BTreeSet<String> {
+    let seed = setting("OBJCACHE_ORACLE_SEED").unwrap_or(1) as u64;
+    let mut random = Random(machine.name.bytes().fold(seed, |seed, byte| seed * 31 + u64::from(byte)));
+    let mut report = Report::default();
+    let mut done = 0;
+    while done < cases {
+        Batch::new(machine, linker, done, &mut random).compare(&mut report);
+        done += CASES_OF_A_LINK;
+    }
+    report.print(machine, linker, done);
+    let kinds = machine.kinds_for(linker);
+    let all: BTreeSet<String> = kinds.iter().flat_map(|kind| machine.kind_names(kind)).collect();
+    for name in all.iter().filter(|name| !report.compared.contains_key(*name)) {
+        report.problems.entry(name.clone()).or_default().push(format!("{name} never gave equal bytes"));
+    }
+    let name = machine.name;
+    assert!(report.problems.is_empty(), "{name} differs from {linker:?}:\n{}", report.problems());
+    all
+}
+
 impl Report {
-    fn print(&self, machine: &Machine, cases: usize) {
+    fn print(&self, machine: &Machine, linker: Linker, cases: usize) {
         let Report { equal, both_refuse, by_stub, known, compared, problems } = self;
         let mut text = format!(
-            "{}: {cases} cases of {} kinds: {equal} equal, {both_refuse} refused by both, {by_stub} through a stub, {} unexplained",
+            "{}, {linker:?}: {cases} cases of {} kinds: {equal} equal, {both_refuse} refused by both, {by_stub} through a stub, {} unexplained",
             machine.name,
             compared.len(),
             problems.values().map(Vec::len).sum::<usize>()
@@ -100,7 +151,13 @@ impl Report {
 /// Cases that are linked together.
 struct Batch {
     machine: &'static Machine,
+    linker: Linker,
+    /// Where the GOT is.
     base: u64,
+    /// Where the other tables are.
+    tables: u64,
+    /// Where the PLT is.
+    plt: u64,
     places: Places,
     cases: Vec<Case>,
     name: String,
@@ -115,73 +172,103 @@ struct Linked {
 
 /// What became of a case in the loader's.
 struct Loaded {
-    map: LinkMap,
+    /// Of what was not fixed up alone.
+    map: Option<LinkMap>,
     bytes: Vec<u8>,
 }
 
+/// Why the loader refused.
+struct Refusal {
+    /// The value does not fit.
+    by_fixup: bool,
+    why: String,
+}
+
 impl Batch {
-    fn new(machine: &'static Machine, done: usize, random: &mut Random) -> Self {
+    fn new(machine: &'static Machine, linker: Linker, done: usize, random: &mut Random) -> Self {
+        let kinds = machine.kinds_for(linker);
         let base = random.one_of(machine.bases);
         let (table, bias) = machine.got;
-        let got = if table == ".got" { base + bias } else { base + TABLES / 2 };
+        let tables =
+            base + if linker.is_gnu() && machine.gnu_filler.is_some() { layout::FILLED_GOT } else { 0 };
+        let got = if table == ".got" { base + bias } else { tables + TABLES / 2 };
+        let mut plt = tables + TABLES / 4 * 3;
+        if kinds.iter().any(|kind| kind.imported) {
+            // Around the limits of 32 bits there.
+            let far = |distance: i64| got.checked_add_signed(distance - 0x80).filter(|plt| plt >> 47 == 0);
+            let distance = random.one_of(&[0x7fff_8000, 0x8000_0000, -0x8000_0000, 0]);
+            plt = far(distance).filter(|_| distance != 0).unwrap_or(plt);
+        }
         let places = Places { got };
-        let mut next = base + TABLES;
+        let mut next = tables + TABLES;
         let mut cases = Vec::new();
         for number in 0..CASES_OF_A_LINK {
             next = (next + random.below(3500)).next_multiple_of(machine.code_align);
-            let kind = &machine.kinds[(done + number) % machine.kinds.len()];
+            let kind = &kinds[(done + number) % kinds.len()];
             if kind.code.is_empty() && !machine.has_thumb {
                 next += random.below(machine.code_align);
             }
-            let case = Case::new(machine, kind, next, places, random);
+            let mut case = Case::new(machine, kind, next, places, random);
             next += case.bytes.len() as u64 + 64; // A thunk of lld's may follow.
+            if kind.thread {
+                // GOT entries are told from each other by what they hold.
+                case.symbol.value = 3 * number as u64 + 1;
+            }
             cases.push(case);
         }
-        Batch { machine, base, places, cases, name: format!("{}-{done}", machine.name) }
+        // Sections are in the order of their addresses, so there can be one only.
+        if let Some(case) = cases.iter_mut().find(|case| case.kind.at_zero && case.offset == 0) {
+            case.move_to_zero();
+        }
+        let name = format!("{}-{linker:?}-{done}", machine.name);
+        Batch { machine, linker, base, tables, plt, places, cases, name }
     }
 
     fn compare(&mut self, report: &mut Report) {
         let linked = self.link_with_slots();
         let mut detours = Vec::new();
         for (number, case) in self.cases.iter().enumerate() {
-            let theirs = &linked.file.sections[&format!(".t.{number}")].1;
             let refused = linked.refused.get(&number);
+            let theirs = match linked.file.sections.get(&format!(".t.{number}")) {
+                Some((_, theirs)) => theirs,
+                None => &refused.map(|_| Vec::new()).expect("a section for every case that is linked"),
+            };
             let has_thunk = theirs.len() > case.bytes.len();
-            match self.load(number, case, &linked.file) {
+            match self.load_or_fix_up(number, case, &linked.file) {
                 Ok(ours) if refused.is_none() && !has_thunk && ours.bytes == *theirs => {
                     report.equal += 1;
                     for name in self.machine.kind_names(case.kind) {
                         *report.compared.entry(name).or_default() += 1;
                     }
                 }
-                Ok(ours) if may_take_a_stub(case, refused.is_some() || has_thunk) && has_stub(&ours) => {
+                Ok(ours)
+                    if may_take_a_stub(case, refused.is_some() || has_thunk) && ours.stub().is_some() =>
+                {
                     detours.push((number, ours));
                 }
                 Ok(ours) => {
                     let what = match refused {
-                        Some(_) => Difference::OnlyLldRefuses,
+                        Some(_) => Difference::OnlyTheyRefuse,
                         None => Difference::Bytes,
                     };
                     report.differs(case, what, || {
                         let thunk = if has_thunk { " and has a thunk" } else { "" };
                         match refused {
-                            Some(message) => format!("lld: {message}\n    we: {:02x?}", ours.bytes),
-                            None => format!("lld: {theirs:02x?}{thunk}\n    we:  {:02x?}", ours.bytes),
+                            Some(message) => format!("they: {message}\n    we: {:02x?}", ours.bytes),
+                            None => format!("they: {theirs:02x?}{thunk}\n    we:   {:02x?}", ours.bytes),
                         }
                     });
                 }
-                Err(LoadError::InObject { cause, .. })
-                    if matches!(*cause, LoadError::Fixup(_)) && refused.is_some() =>
-                {
-                    report.both_refuse += 1;
+                Err(Refusal { by_fixup: true, .. }) if refused.is_some() => report.both_refuse += 1,
+                Err(Refusal { why, .. }) => {
+                    report.differs(case, Difference::OnlyWeRefuse, || match refused {
+                        Some(message) => format!("they: {message}\n    we: {why}"),
+                        None => format!(
+                            "they: {theirs:02x?}{}\n    we: {why}",
+                            if has_thunk { " and has a thunk" } else { "" }
+                        ),
+                    });
                 }
-                Err(error) => report.differs(case, Difference::OnlyWeRefuse, || match refused {
-                    Some(message) => format!("lld: {message}\n    we: {error}"),
-                    None => format!(
-                        "lld: {theirs:02x?}{}\n    we: {error}",
-                        if has_thunk { " and has a thunk" } else { "" }
-                    ),
-                }),
             }
         }
         if !detours.is_empty() {
@@ -192,12 +279,16 @@ impl Batch {
     /// Links, and, where addends depend on GOT entries, once more with these addends.
     fn link_with_slots(&mut self) -> Linked {
         let linked = self.link(&self.name);
-        if self.cases.iter().all(|case| case.wanted.is_none()) {
+        if self.cases.iter().all(|case| case.wanted.is_none() && case.distance.is_none()) {
             return linked;
         }
         for number in 0..self.cases.len() {
             let slot = self.slot(number, &linked.file);
             let case = &mut self.cases[number];
+            case.slot = slot;
+            if let (Some(distance), Some(slot)) = (case.distance, slot) {
+                case.move_to(slot.wrapping_sub(distance));
+            }
             if let (Some(wanted), Some(slot)) = (case.wanted, slot) {
                 case.addend = wanted.wrapping_sub(slot) as i64;
                 if self.machine.target.class == 32 {
@@ -209,20 +300,25 @@ impl Batch {
     }
 
     fn link(&self, what: &str) -> Linked {
-        let object = Case::object(self.machine, self.cases.iter().enumerate());
-        let mut script = String::from("SECTIONS {\n");
-        let base = self.base;
-        writeln!(script, ".got {base:#x} : {{ *(.got) }}").unwrap();
-        writeln!(script, ".got.plt {:#x} : {{ *(.got.plt) }}", base + TABLES / 2).unwrap();
-        writeln!(script, ".plt {:#x} : {{ *(.plt) }}", base + TABLES / 4 * 3).unwrap();
-        writeln!(script, "{THREAD_SECTION} {:#x} : {{ *({THREAD_SECTION}) }}", base + THREADS).unwrap();
-        for (number, case) in self.cases.iter().enumerate() {
-            writeln!(script, ".t.{number} {:#x} : {{ *(.t.{number}) }}", case.section).unwrap();
-            for (name, value) in case.externals(number) {
-                writeln!(script, "{name} = {value:#x};").unwrap();
-            }
+        let script = self.script();
+        if self.linker.is_gnu() {
+            let object = |refused: &HashMap<usize, String>| {
+                let cases = self.cases.iter().enumerate();
+                let cases = cases.filter(|(number, _)| !refused.contains_key(number));
+                let mut object = Case::object(self.machine, cases);
+                if let Some(kind) = self.machine.gnu_filler {
+                    layout::fill_got(&mut object, kind);
+                }
+                object.build()
+            };
+            let (file, refused) = gnu::link(self.machine, &script, self.linker.is_library(), what, object);
+            return Linked { file, refused };
         }
-        let file = lld::link(&object, &(script + "}\n"), false, what);
+        let object = Case::object(self.machine, self.cases.iter().enumerate()).build();
+        let file = match self.linker.is_library() {
+            true => lld::link_library(&object, &script, what),
+            false => lld::link(&object, &script, false, what),
+        };
         let mut refused = HashMap::new();
         for line in file.complaints(self.machine) {
             // Every message names the place, or at least the symbol.
@@ -241,6 +337,11 @@ impl Batch {
         if !case.kind.value.is_slot() {
             return None;
         }
+        if case.kind.thread || case.kind.imported {
+            let find = |symbol: &str| linked.dynamic.iter().find(|slot| slot.symbol == symbol);
+            let slot = find(&format!("s{number}")).or_else(|| find(""));
+            return slot.map(|slot| slot.address);
+        }
         if case.kind.in_got_plt {
             // Entries are in the order of the symbols.
             let before = self.cases[..number].iter().filter(|case| case.kind.in_got_plt).count();
@@ -253,13 +354,24 @@ impl Batch {
         Some(address + ((header + number) * target.word()) as u64)
     }
 
+    fn load_or_fix_up(&self, number: usize, case: &Case, linked: &LinkedFile) -> Result<Loaded, Refusal> {
+        if self.linker.is_library() {
+            let bytes = self.fix_up(number, case, linked)?;
+            return Ok(Loaded { map: None, bytes });
+        }
+        self.load(number, case, linked).map_err(|error| Refusal {
+            by_fixup: matches!(&error, LoadError::InObject { cause, .. } if matches!(**cause, LoadError::Fixup(_))),
+            why: error.to_string(),
+        })
+    }
+
     fn load(&self, number: usize, case: &Case, linked: &LinkedFile) -> Result<Loaded, LoadError> {
-        let object = Case::object(self.machine, std::iter::once((number, case)));
+        let object = Case::object(self.machine, std::iter::once((number, case))).build();
         let section = case.section;
         let slot = self.slot(number, linked).unwrap_or(self.base);
         let got = self.places.got;
         let stubs = (section & !0xff) + 0x2000;
-        let threads = self.base + THREADS;
+        let threads = self.tables + THREADS;
         let memory = FixedMemory::placed(section & !0xfff, move |name: &[u8], _| match name {
             b".got" => Some(slot),
             b".got.plt" => Some(got),
@@ -275,7 +387,7 @@ impl Batch {
         let section = map.files[0].sections.iter().find(|section| section.name.starts_with(".t.")).unwrap();
         let bytes =
             image.linked_bytes(section.segment).unwrap()[section.offset..][..section.size as usize].to_vec();
-        Ok(Loaded { map, bytes })
+        Ok(Loaded { map: Some(map), bytes })
     }
 
     /// Asks lld for the branches to the stubs.
@@ -283,7 +395,7 @@ impl Batch {
         let mut batch = Batch { cases: Vec::new(), name: format!("{}-stubs", self.name), ..*self };
         for (number, ours) in detours {
             let mut case = self.cases[*number].clone();
-            let stub = &ours.map.files[0].stubs[0];
+            let stub = ours.stub().unwrap();
             let thumb = u64::from(stub.kind == "thumb");
             if case.symbol.form == Form::Own || case.kind.leads {
                 case.reset_addend();
@@ -307,7 +419,7 @@ impl Batch {
                 report.by_stub += 1;
             } else {
                 report.differs(case, Difference::Bytes, || {
-                    let stub = &ours.map.files[0].stubs[0];
+                    let stub = ours.stub().unwrap();
                     format!(
                         "to the stub at {:#x}, lld: {theirs:02x?} {refused:?}\n    we:  {:02x?}",
                         stub.address, ours.bytes
@@ -339,6 +451,12 @@ fn may_take_a_stub(case: &Case, is_out_of_reach: bool) -> bool {
     case.kind.stub && (is_out_of_reach || (case.machine.always_stub)(case))
 }
 
-fn has_stub(loaded: &Loaded) -> bool {
-    loaded.map.files[0].stubs.len() == 1
+impl Loaded {
+    /// The only one.
+    fn stub(&self) -> Option<&MappedStub> {
+        match &self.map.as_ref()?.files[0].stubs[..] {
+            [stub] => Some(stub),
+            _ => None,
+        }
+    }
 }

@@ -2,10 +2,14 @@
 //! through the GOT, values that do not fit are warnings.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use object::{Object as _, ObjectSection as _, SectionFlags};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationFlags,
+    RelocationTarget, SectionFlags,
+};
 
 use crate::machine::Machine;
 use crate::support::{LLD, elf, scratch};
@@ -16,41 +20,102 @@ pub struct LinkedFile {
     pub sections: HashMap<String, (u64, Vec<u8>)>,
     /// The linker's warnings, one per relocation that does not fit.
     pub messages: String,
+    /// What is left for the dynamic linker.
+    pub dynamic: Vec<Dynamic>,
 }
 
-const FLAGS: &str = "-static -O0 --no-gc-sections --build-id=none -z norelro --noinhibit-exec -e 0 --error-limit=0 \
+/// A relocation of the dynamic linker's.
+pub struct Dynamic {
+    pub address: u64,
+    pub kind: u32,
+    /// Empty if there is none.
+    pub symbol: String,
+}
+
+const FLAGS: &str = "-O0 --no-gc-sections --build-id=none -z norelro --noinhibit-exec -e 0 --error-limit=0 \
      --no-toc-optimize --no-pcrel-optimize";
 
 /// Links an object by a script.
 pub fn link(object: &[u8], script: &str, relax: bool, what: &str) -> LinkedFile {
-    // Several tests of a machine run at once.
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let file = |suffix: &str| scratch(&format!("{what}-{number}.{suffix}"));
-    let [input, commands, output] = ["o", "ld", "elf"].map(file);
-    std::fs::write(&input, object).unwrap();
-    std::fs::write(&commands, script).unwrap();
-    let result = Command::new(LLD)
-        .args(FLAGS.split(' '))
-        .args((!relax).then_some("--no-relax"))
-        .arg("-T")
-        .args([&commands, &input])
-        .arg("-o")
-        .arg(&output)
-        .output()
-        .unwrap();
-    let messages = String::from_utf8_lossy(&result.stderr).into_owned();
-    assert!(result.status.success(), "{what}: {messages}");
-    let bytes = std::fs::read(&output).unwrap();
-    for path in [input, commands, output] {
-        std::fs::remove_file(path).unwrap();
+    let flags: &[&str] = if relax { &["-static"] } else { &["-static", "--no-relax"] };
+    link_with(object, script, flags, what)
+}
+
+/// The same into a shared library, of whose thread-local variables lld knows no more than the object. What it leaves to
+/// the dynamic linker it also does itself.
+pub fn link_library(object: &[u8], script: &str, what: &str) -> LinkedFile {
+    link_with(object, script, &["-shared", "--no-relax", "--apply-dynamic-relocs"], what)
+}
+
+fn link_with(object: &[u8], script: &str, flags: &[&str], what: &str) -> LinkedFile {
+    let files = Files::new(object, script, what);
+    let mut command = Command::new(LLD);
+    command.args(FLAGS.split(' ')).args(flags);
+    let (is_done, messages) = files.run(command);
+    assert!(is_done, "{what}: {messages}");
+    files.read(messages)
+}
+
+/// The files of a link, which are removed when it is over.
+pub struct Files {
+    input: PathBuf,
+    commands: PathBuf,
+    output: PathBuf,
+}
+
+impl Files {
+    pub fn new(object: &[u8], script: &str, what: &str) -> Self {
+        // Several tests of a machine run at once.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = |suffix: &str| scratch(&format!("{what}-{number}.{suffix}"));
+        let [input, commands, output] = ["o", "ld", "elf"].map(file);
+        std::fs::write(&input, object).unwrap();
+        std::fs::write(&commands, script).unwrap();
+        Files { input, commands, output }
     }
-    let file = object::File::parse(&bytes[..]).unwrap();
-    let sections = file
-        .sections()
-        .filter(is_allocated)
-        .map(|section| (section.name().unwrap().to_owned(), (section.address(), data_or_zeros(&section))));
-    LinkedFile { sections: sections.collect(), messages }
+
+    /// Runs a linker that is told everything but the files; whether there is an output, and what was said.
+    pub fn run(&self, mut command: Command) -> (bool, String) {
+        command.arg("-T").args([&self.commands, &self.input]).arg("-o").arg(&self.output);
+        let result = command.output().unwrap();
+        (result.status.success(), String::from_utf8_lossy(&result.stderr).into_owned())
+    }
+
+    pub fn read(&self, messages: String) -> LinkedFile {
+        let bytes = std::fs::read(&self.output).unwrap();
+        let file = object::File::parse(&bytes[..]).unwrap();
+        let sections = file.sections().filter(is_allocated).map(|section| {
+            (section.name().unwrap().to_owned(), (section.address(), data_or_zeros(&section)))
+        });
+        LinkedFile { sections: sections.collect(), messages, dynamic: dynamic_relocations(&file) }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for path in [&self.input, &self.commands, &self.output] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn dynamic_relocations(file: &object::File<'_>) -> Vec<Dynamic> {
+    let symbols = file.dynamic_symbol_table();
+    let name = |target| match (target, &symbols) {
+        (RelocationTarget::Symbol(number), Some(symbols)) => {
+            symbols.symbol_by_index(number).unwrap().name().unwrap().to_owned()
+        }
+        _ => String::new(),
+    };
+    let relocations = file.dynamic_relocations().into_iter().flatten();
+    let dynamic = relocations.filter_map(|(address, relocation)| match relocation.flags() {
+        RelocationFlags::Elf { r_type } => {
+            Some(Dynamic { address, kind: r_type.0, symbol: name(relocation.target()) })
+        }
+        _ => None,
+    });
+    dynamic.collect()
 }
 
 impl LinkedFile {

@@ -1,10 +1,11 @@
 //! What the oracle knows of an architecture: how its objects look, and one line per relocation kind.
 //!
-//! To add a kind: one line in the architecture's file in `machines/`. It says what stands at the place (data, or an
+//! To add a kind: one line in the architecture's file in `machines/`, in the table of the linker and of the output that
+//! it is to be shown to: lld's programs, unless lld relaxes it there or does not know it. The line says what stands at the place (data, or an
 //! instruction with its registers and its field), what the value is measured from, at how many bits the limits are, and
 //! whether a branch may go through a stub. To add an architecture: a file with its table, a line in `machines/mod.rs`.
 //!
-//! A table says nothing of how a value is encoded: that is for `ld.lld` to show.
+//! A table says nothing of how a value is encoded, nor of what a GOT entry holds: that is for the linker to show.
 
 use crate::case::Case;
 use crate::support::elf::{Object, Target};
@@ -17,6 +18,18 @@ pub struct Machine {
     pub prefix: &'static str,
     pub target: Target,
     pub kinds: &'static [Kind],
+    /// Those that lld would relax in a program, and takes as they are in a shared library.
+    pub library_kinds: &'static [Kind],
+    /// Those that lld does not know, for GNU ld.
+    pub gnu_kinds: &'static [Kind],
+    /// Those that GNU ld, which knows them alone, takes as they are in a shared library.
+    pub gnu_library_kinds: &'static [Kind],
+    /// GNU ld for the machine, and what else it is to be told.
+    pub gnu_ld: &'static [&'static str],
+    /// A kind that makes GOT entries, for GNU ld: without addends, only a large GOT has entries at the limits.
+    pub gnu_filler: Option<u32>,
+    /// The dynamic linker's relocations, by which GOT entries are found in a library.
+    pub dynamic: Dynamic,
     /// Where images are put.
     pub bases: &'static [u64],
     /// Alignment of code.
@@ -25,6 +38,11 @@ pub struct Machine {
     pub got: (&'static str, u64),
     /// Where the thread-local block starts, counted from the thread pointer (ELF Handling For Thread-Local Storage).
     pub thread_block: i64,
+    /// What offsets in the block (`@dtprel`) are made smaller by.
+    pub block_bias: u64,
+    /// For the local-dynamic model the linker of a library may make the entry of a variable where the ABI has that of the
+    /// module, or the other way round.
+    pub swaps_local_dynamic: bool,
     /// Words that lld keeps for itself at the start of `.got`.
     pub got_header: u64,
     /// The lowest bit of a function's address says which instruction set it is in.
@@ -57,10 +75,18 @@ impl Machine {
         prefix: "",
         target: Target { machine: 0, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
         kinds: &[],
+        library_kinds: &[],
+        gnu_kinds: &[],
+        gnu_library_kinds: &[],
+        gnu_ld: &[],
+        gnu_filler: None,
+        dynamic: Dynamic { module: 0, block_offset: 0, thread_offset: 0, descriptor: 0, jump_slot: 0 },
         bases: &[0x20_0000, 0x5555_5000_0000, 0x7ffe_ffc0_0000],
         code_align: 4,
         got: (".got", 0),
         thread_block: 0,
+        block_bias: 0,
+        swaps_local_dynamic: false,
         got_header: 0,
         has_thumb: false,
         adorn: |_| {},
@@ -75,7 +101,17 @@ impl Machine {
         always_relaxed: false,
     };
 
-    /// Numbers and names of all kinds in the table.
+    /// The kinds to show to a linker.
+    pub fn kinds_for(&self, linker: Linker) -> &'static [Kind] {
+        match linker {
+            Linker::Lld => self.kinds,
+            Linker::LldLibrary => self.library_kinds,
+            Linker::Gnu => self.gnu_kinds,
+            Linker::GnuLibrary => self.gnu_library_kinds,
+        }
+    }
+
+    /// Numbers and names of all kinds that lld sees in programs.
     pub fn numbers(&self) -> impl Iterator<Item = (u32, &'static str)> {
         self.kinds.iter().flat_map(Kind::relocations).chain(self.whole_only.iter().copied())
     }
@@ -104,7 +140,36 @@ impl Machine {
     }
 }
 
-/// A difference from lld that is meant.
+/// Numbers of the dynamic linker's relocations for thread-local variables.
+#[derive(Clone, Copy)]
+pub struct Dynamic {
+    pub module: u32,
+    pub block_offset: u32,
+    pub thread_offset: u32,
+    pub descriptor: u32,
+    pub jump_slot: u32,
+}
+
+/// The linkers, and what they are to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linker {
+    Lld,
+    LldLibrary,
+    Gnu,
+    GnuLibrary,
+}
+
+impl Linker {
+    pub fn is_gnu(self) -> bool {
+        matches!(self, Linker::Gnu | Linker::GnuLibrary)
+    }
+
+    pub fn is_library(self) -> bool {
+        matches!(self, Linker::LldLibrary | Linker::GnuLibrary)
+    }
+}
+
+/// A difference from the linker that is meant.
 pub struct Known {
     /// Names of the kinds, without the prefix; all if there are none.
     pub kinds: &'static [&'static str],
@@ -116,7 +181,7 @@ pub struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
     OnlyWeRefuse,
-    OnlyLldRefuses,
+    OnlyTheyRefuse,
     Bytes,
 }
 
@@ -147,6 +212,12 @@ pub struct Kind {
     pub plain: bool,
     /// Not against weak symbols that nobody defines: lld has no rule for it.
     pub defined: bool,
+    /// The GOT entry is for a thread-local variable.
+    pub thread: bool,
+    /// The symbol is another library's function, which has a PLT entry.
+    pub imported: bool,
+    /// Only right in lld's hands when the place is at address 0.
+    pub at_zero: bool,
     /// lld keeps the GOT entry in `.got.plt`, where it does not hold the symbol's address before the program runs.
     pub in_got_plt: bool,
     pub second: Second,
@@ -179,6 +250,8 @@ pub enum Value {
     Size,
     /// `S + A - tp`, of a thread-local symbol.
     ThreadOffset,
+    /// `S + A - block`, of a thread-local symbol.
+    BlockOffset,
 }
 
 impl Value {
@@ -193,6 +266,12 @@ pub enum Second {
     None,
     /// At the end of `code` stands an instruction with the low part, which names the place of the first by a label.
     Low {
+        number: u32,
+        name: &'static str,
+        word: Word,
+    },
+    /// At the end of `code` stands an instruction with another part of the value, against the same symbol.
+    Next {
         number: u32,
         name: &'static str,
         word: Word,
@@ -259,6 +338,9 @@ pub const fn data(number: u32, name: &'static str, width: usize) -> Kind {
         addend: 0,
         plain: false,
         defined: false,
+        thread: false,
+        imported: false,
+        at_zero: false,
         in_got_plt: false,
         second: Second::None,
         others: &[0],
@@ -285,6 +367,25 @@ impl Kind {
 
     pub const fn thread(self, bits: &'static [u32]) -> Self {
         self.of(Value::ThreadOffset, bits)
+    }
+
+    /// An offset in the thread-local block.
+    pub const fn block(self, bits: &'static [u32]) -> Self {
+        self.of(Value::BlockOffset, bits)
+    }
+
+    /// Of the GOT entry for a thread-local variable.
+    pub const fn entry(self, value: Value, bits: &'static [u32]) -> Self {
+        Kind { thread: true, ..self.of(value, bits) }
+    }
+
+    /// Of the PLT entry for an imported function.
+    pub const fn imported(self, value: Value, bits: &'static [u32]) -> Self {
+        Kind { imported: true, ..self.of(value, bits) }
+    }
+
+    pub const fn at_zero(self) -> Self {
+        Kind { at_zero: true, ..self }
     }
 
     pub const fn step(self, step: u64) -> Self {
@@ -331,6 +432,10 @@ impl Kind {
         Kind { second: Second::Low { number, name, word }, ..self }
     }
 
+    pub const fn next(self, number: u32, name: &'static str, word: Word) -> Self {
+        Kind { second: Second::Next { number, name, word }, ..self }
+    }
+
     pub const fn same(self, number: u32, name: &'static str) -> Self {
         Kind { second: Second::Same { number, name }, ..self }
     }
@@ -339,7 +444,9 @@ impl Kind {
     pub fn relocations(&self) -> impl Iterator<Item = (u32, &'static str)> {
         let second = match self.second {
             Second::None => None,
-            Second::Low { number, name, .. } | Second::Same { number, name } => Some((number, name)),
+            Second::Low { number, name, .. }
+            | Second::Next { number, name, .. }
+            | Second::Same { number, name } => Some((number, name)),
         };
         std::iter::once((self.number, self.name)).chain(second)
     }

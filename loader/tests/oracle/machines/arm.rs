@@ -4,7 +4,7 @@
 //! bytes further on: some distances count from a word.
 
 use crate::case::{Case, sign_extend};
-use crate::machine::{Difference, Form, Kind, Known, Machine, Value, Word, code, data, half, word};
+use crate::machine::{Difference, Dynamic, Form, Kind, Known, Machine, Value, Word, code, data, half, word};
 use crate::support::elf::{Object, Target};
 
 const RD: u64 = 0xf000;
@@ -122,11 +122,27 @@ const KINDS: &[Kind] = &[
     data(108, "TLS_LE32", 4).thread(&[32]),
 ];
 
+const LIBRARY_KINDS: &[Kind] = &[
+    data(104, "TLS_GD32", 4).entry(Value::SlotRelative, &[32]),
+    data(105, "TLS_LDM32", 4).entry(Value::SlotRelative, &[32]),
+    data(106, "TLS_LDO32", 4).block(&[32]),
+    data(107, "TLS_IE32", 4).entry(Value::SlotRelative, &[32]),
+];
+
+const GNU_KINDS: &[Kind] = &[
+    data(5, "ABS16", 2).absolute(&[16]),
+    data(8, "ABS8", 1).absolute(&[8]),
+];
+
 pub static MACHINE: Machine = Machine {
     name: "arm",
     prefix: "R_ARM_",
     target: Target { machine: 40, class: 32, big_endian: false, explicit_addends: false, flags: 0x500_0000 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    gnu_kinds: GNU_KINDS,
+    gnu_ld: &["arm-linux-gnueabihf-ld"],
+    dynamic: Dynamic { module: 17, block_offset: 18, thread_offset: 19, descriptor: 13, jump_slot: 0 },
     thread_block: 8,
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
     has_thumb: true,
@@ -168,10 +184,16 @@ const ODD_SECTION: &str =
 
 const KNOWN: &[Known] = &[
     Known { kinds: &[], what: Difference::Bytes, when: is_odd_external, why: ODD },
-    Known { kinds: &[], what: Difference::OnlyLldRefuses, when: is_odd_external, why: ODD },
+    Known { kinds: &[], what: Difference::OnlyTheyRefuse, when: is_odd_external, why: ODD },
     Known { kinds: &[], what: Difference::OnlyWeRefuse, when: is_odd_external, why: ODD },
     Known { kinds: THUMB_BRANCHES, what: Difference::Bytes, when: has_far_addend, why: FAR },
-    Known { kinds: THUMB_BRANCHES, what: Difference::OnlyLldRefuses, when: has_far_addend, why: FAR },
+    Known { kinds: THUMB_BRANCHES, what: Difference::OnlyTheyRefuse, when: has_far_addend, why: FAR },
+    Known {
+        kinds: &["ABS16", "ABS8"],
+        what: Difference::OnlyTheyRefuse,
+        when: fits,
+        why: "aaelf32 has -2^(n-1) <= X < 2^n and addends with a sign; GNU ld has 0 <= X < 2^(n-1) and addends without",
+    },
     Known { kinds: THUMB_BRANCHES, what: Difference::OnlyWeRefuse, when: has_far_addend, why: FAR },
     Known {
         kinds: &["THM_PC12"],
@@ -192,7 +214,7 @@ const KNOWN: &[Known] = &[
         why: "lld counts the way to what is no Thumb function from a word, and makes a thunk a halfword early",
     },
     Known { kinds: &[], what: Difference::Bytes, when: is_in_odd_section, why: ODD_SECTION },
-    Known { kinds: &[], what: Difference::OnlyLldRefuses, when: is_in_odd_section, why: ODD_SECTION },
+    Known { kinds: &[], what: Difference::OnlyTheyRefuse, when: is_in_odd_section, why: ODD_SECTION },
     Known { kinds: &[], what: Difference::OnlyWeRefuse, when: is_in_odd_section, why: ODD_SECTION },
 ];
 
@@ -203,6 +225,14 @@ fn is_at_the_edge_of_a_word(case: &Case) -> bool {
     let distance = sign_extend(target.wrapping_sub(case.section + case.offset as u64), 32).abs();
     let is_thumb = case.symbol.function && case.symbol.form != Form::External && target & 1 != 0;
     !is_thumb && (0xff_fffc..=0x100_0004).contains(&distance)
+}
+
+/// A number of as many bits with or without a sign, not counting the lowest of a Thumb function's address.
+fn fits(case: &Case) -> bool {
+    let bits = 8 * case.kind.width as u32;
+    let is_thumb = case.symbol.function && case.symbol.form != Form::External && case.symbol.value & 1 != 0;
+    let value = sign_extend(case.sum().wrapping_sub(u64::from(is_thumb)), 32);
+    (-1 << (bits - 1)..1 << bits).contains(&value)
 }
 
 fn is_in_odd_section(case: &Case) -> bool {

@@ -1,6 +1,6 @@
 //! i386: addends are in the fields, and values wrap round. lld does not know SIZE32.
 
-use crate::machine::{Machine, Kind, Value, Word, byte, code, data};
+use crate::machine::{Dynamic, Kind, Machine, Value, Word, byte, code, data};
 use crate::support::elf::Target;
 
 const FIELD: Word = Word { width: 4, bits: 0xffff_fffc, random: 0, field: 0xffff_ffff };
@@ -11,6 +11,7 @@ const LOAD: &[Word] = &[byte(0x8b), byte(0x83), NO_ADDEND];
 const LOAD_ABSOLUTE: &[Word] = &[byte(0x8b), byte(0x0d), NO_ADDEND];
 
 const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
     data(1, "32", 4).absolute(&[32]),
     data(2, "PC32", 4).relative(&[32]),
     code(2, "PC32", CALL).at(1).relative(&[32]).addend(-4),
@@ -28,11 +29,25 @@ const KINDS: &[Kind] = &[
     data(34, "TLS_LE_32", 4).thread(&[32]),
 ];
 
+const LIBRARY_KINDS: &[Kind] = &[
+    data(15, "TLS_IE", 4).entry(Value::Slot, &[32]),
+    data(16, "TLS_GOTIE", 4).entry(Value::SlotOffset, &[32]),
+    data(18, "TLS_GD", 4).entry(Value::SlotOffset, &[32]),
+    data(19, "TLS_LDM", 4).entry(Value::SlotOffset, &[32]),
+    data(32, "TLS_LDO_32", 4).block(&[32]),
+];
+
+const GNU_KINDS: &[Kind] = &[data(38, "SIZE32", 4).of(Value::Size, &[32])];
+
 pub static MACHINE: Machine = Machine {
     name: "i386",
     prefix: "R_386_",
     target: Target { machine: 3, class: 32, big_endian: false, explicit_addends: false, flags: 0 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    gnu_kinds: GNU_KINDS,
+    gnu_ld: &["i686-linux-gnu-ld"],
+    dynamic: Dynamic { module: 35, block_offset: 36, thread_offset: 14, descriptor: 41, jump_slot: 0 },
     thread_block: -0x400,
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
     code_align: 1,

@@ -1,6 +1,6 @@
 //! LoongArch, 64 bits.
 
-use crate::machine::{Difference, Kind, Known, Machine, Value, Word, code, data, word};
+use crate::machine::{Difference, Dynamic, Kind, Known, Machine, Value, Word, code, data, word};
 use crate::support::elf::Target;
 
 const RD: u64 = 0x1f;
@@ -29,6 +29,9 @@ const ULEB: Word = Word { width: 1, bits: 0x80, random: 0x7f, field: 0 };
 const LAST: Word = Word { width: 1, bits: 0, random: 0x7f, field: 0 };
 
 const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
+    code(20, "MARK_LA", ABSOLUTE).absolute(&[32]),
+    code(21, "MARK_PCREL", ABSOLUTE).absolute(&[32]),
     data(1, "32", 4).absolute(&[32]),
     data(2, "64", 8),
     data(47, "ADD8", 1).absolute(&[8]).same(52, "SUB8"),
@@ -77,12 +80,61 @@ const KINDS: &[Kind] = &[
     code(123, "TLS_LE_LO12_R", &[ADDI]).thread(&[12, 32]),
 ];
 
+const PCADDI: &[Word] = &[word(0x1800_0000, RD, J20)];
+
+const LIBRARY_KINDS: &[Kind] = &[
+    data(8, "TLS_DTPREL32", 4).block(&[32]),
+    data(9, "TLS_DTPREL64", 8).block(&[64]),
+    code(87, "TLS_IE_PC_HI20", &[PCALAU12I]).entry(Value::SlotPage, &[32]).round(0x800).next(88, "TLS_IE_PC_LO12", LD),
+    code(87, "TLS_IE_PC_HI20", EXTREME).entry(Value::SlotPage, &[32, 52]).round(0x800),
+    code(89, "TLS_IE64_PC_LO20", EXTREME).at(8).entry(Value::SlotPage, &[32, 52]).round(0x800),
+    code(90, "TLS_IE64_PC_HI12", EXTREME).at(12).entry(Value::SlotPage, &[32, 52, 64]).round(0x800),
+    code(91, "TLS_IE_HI20", ABSOLUTE).entry(Value::Slot, &[32]),
+    code(92, "TLS_IE_LO12", &[ORI]).entry(Value::Slot, &[12, 32]),
+    code(93, "TLS_IE64_LO20", ABSOLUTE).at(8).entry(Value::Slot, &[52, 64]),
+    code(94, "TLS_IE64_HI12", ABSOLUTE).at(12).entry(Value::Slot, &[64]),
+    code(95, "TLS_LD_PC_HI20", &[PCALAU12I]).entry(Value::SlotPage, &[32]).round(0x800).next(76, "GOT_PC_LO12", ADDI),
+    code(95, "TLS_LD_PC_HI20", EXTREME).entry(Value::SlotPage, &[32, 52]).round(0x800),
+    code(96, "TLS_LD_HI20", ABSOLUTE).entry(Value::Slot, &[32]),
+    code(97, "TLS_GD_PC_HI20", &[PCALAU12I]).entry(Value::SlotPage, &[32]).round(0x800).next(76, "GOT_PC_LO12", ADDI),
+    code(97, "TLS_GD_PC_HI20", EXTREME).entry(Value::SlotPage, &[32, 52]).round(0x800),
+    code(98, "TLS_GD_HI20", ABSOLUTE).entry(Value::Slot, &[32]),
+    code(111, "TLS_DESC_PC_HI20", &[PCALAU12I]).entry(Value::SlotPage, &[32]).round(0x800).next(112, "TLS_DESC_PC_LO12", ADDI),
+    code(111, "TLS_DESC_PC_HI20", EXTREME).entry(Value::SlotPage, &[32, 52]).round(0x800),
+
+    code(113, "TLS_DESC64_PC_LO20", EXTREME).at(8).entry(Value::SlotPage, &[32, 52]).round(0x800),
+    code(114, "TLS_DESC64_PC_HI12", EXTREME).at(12).entry(Value::SlotPage, &[32, 52, 64]).round(0x800),
+    code(115, "TLS_DESC_HI20", ABSOLUTE).entry(Value::Slot, &[32]),
+    code(116, "TLS_DESC_LO12", &[ORI]).entry(Value::Slot, &[12, 32]),
+    code(117, "TLS_DESC64_LO20", ABSOLUTE).at(8).entry(Value::Slot, &[52, 64]),
+    code(118, "TLS_DESC64_HI12", ABSOLUTE).at(12).entry(Value::Slot, &[64]),
+    code(119, "TLS_DESC_LD", &[LD]).thread(&[32]),
+    code(120, "TLS_DESC_CALL", &[JIRL]).thread(&[32]),
+    code(124, "TLS_LD_PCREL20_S2", PCADDI).entry(Value::SlotRelative, &[22]).step(4),
+    code(125, "TLS_GD_PCREL20_S2", PCADDI).entry(Value::SlotRelative, &[22]).step(4),
+    code(126, "TLS_DESC_PCREL20_S2", PCADDI).entry(Value::SlotRelative, &[22]).step(4),
+    code(132, "TLS_IE_PCADD_HI20", &[PCADDU12I]).entry(Value::SlotRelative, &[32]).round(0x800).low(133, "TLS_IE_PCADD_LO12", LD),
+    code(134, "TLS_LD_PCADD_HI20", &[PCADDU12I]).entry(Value::SlotRelative, &[32]).round(0x800).low(135, "TLS_LD_PCADD_LO12", ADDI),
+    code(138, "TLS_DESC_PCADD_HI20", &[PCADDU12I])
+        .entry(Value::SlotRelative, &[32])
+        .round(0x800)
+        .low(139, "TLS_DESC_PCADD_LO12", ADDI)
+        .at_zero(),
+    code(136, "TLS_GD_PCADD_HI20", &[PCADDU12I]).entry(Value::SlotRelative, &[32]).round(0x800).low(137, "TLS_GD_PCADD_LO12", ADDI),
+];
+
 pub static MACHINE: Machine = Machine {
     name: "loongarch64",
     prefix: "R_LARCH_",
     target: Target { machine: 258, class: 64, big_endian: false, explicit_addends: true, flags: 0x43 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    dynamic: Dynamic { module: 7, block_offset: 9, thread_offset: 11, descriptor: 14, jump_slot: 0 },
+    // In the last, what lld counts from the GOT is as if it were not.
+    bases: &[0x20_0000, 0x5555_5000_0000, 0x7ffe_ffc0_0000, 0x7ffe_0000_0000],
     known: KNOWN,
+    // lld, of some kinds; there are no offsets in the block to go with the module's entry.
+    swaps_local_dynamic: true,
     always_relaxed: true,
     whole_only: &[
         (100, "RELAX"),
@@ -92,22 +144,42 @@ pub static MACHINE: Machine = Machine {
     ..Machine::DEFAULT
 };
 
+const DESC_PCADD: &[&str] = &["TLS_DESC_PCADD_HI20"];
+const FROM_ZERO: &str = "lld forgets that the distance to a descriptor counts from its instruction, pcaddu12i";
+
+const PCADD: &[&str] =
+    &["GOT_PCADD_HI20", "PCADD_HI20", "TLS_DESC_PCADD_HI20", "TLS_GD_PCADD_HI20", "TLS_IE_PCADD_HI20", "TLS_LD_PCADD_HI20"];
+
+const HIGH_PARTS: &[&str] = &[
+    "ABS_HI20", "GOT_HI20", "GOT_PC_HI20", "PCALA_HI20", "TLS_DESC_PC_HI20", "TLS_GD_PC_HI20", "TLS_IE_PC_HI20",
+    "TLS_LD_PC_HI20", "TLS_LE_HI20", "TLS_LE_HI20_R",
+];
+
 const KNOWN: &[Known] = &[
     Known {
-        kinds: &["ABS_HI20", "GOT_HI20", "GOT_PC_HI20", "PCALA_HI20", "TLS_LE_HI20", "TLS_LE_HI20_R"],
+        kinds: HIGH_PARTS,
         what: Difference::OnlyWeRefuse,
         when: |case| case.kind.code.len() == 1,
         why: "lld cuts off what does not fit in 32 bits, though no instruction for the rest follows",
     },
     Known {
-        kinds: &["GOT_PCADD_HI20", "PCADD_HI20"],
+        kinds: &["TLS_GD_HI20", "TLS_LD_HI20"],
+        what: Difference::Bytes,
+        when: |case| case.section as u32 > 0x10_0000,
+        why: "the psABI has absolute addresses; lld counts from the GOT",
+    },
+    Known { kinds: DESC_PCADD, what: Difference::Bytes, when: |case| case.section != 0, why: FROM_ZERO },
+    Known { kinds: DESC_PCADD, what: Difference::OnlyWeRefuse, when: |case| case.section != 0, why: FROM_ZERO },
+    Known { kinds: DESC_PCADD, what: Difference::OnlyTheyRefuse, when: |case| case.section != 0, why: FROM_ZERO },
+    Known {
+        kinds: PCADD,
         what: Difference::OnlyWeRefuse,
         when: |_| true,
         why: "the low part is signed, so the last 2 KiB before 2^31 cannot be reached; lld encodes them wrongly",
     },
     Known {
-        kinds: &["GOT_PCADD_HI20", "PCADD_HI20"],
-        what: Difference::OnlyLldRefuses,
+        kinds: PCADD,
+        what: Difference::OnlyTheyRefuse,
         when: |_| true,
         why: "the low part is signed, so 2 KiB before -2^31 can be reached; lld does not know",
     },

@@ -36,6 +36,30 @@ macro_rules! machines {
     };
 }
 
+/// More tests of machines, of kinds that lld shows in shared libraries only.
+macro_rules! libraries {
+    ($($module:ident: $machine:ident $name:ident;)*) => {
+        mod libraries {
+            $(#[test]
+            fn $name() {
+                crate::generated::compare_in_libraries(&super::$module::$machine);
+            })*
+        }
+    };
+}
+
+/// The same of kinds that only GNU ld knows.
+macro_rules! gnu_only {
+    ($($module:ident: $machine:ident $name:ident;)*) => {
+        mod gnu_only {
+            $(#[test]
+            fn $name() {
+                crate::generated::compare_with_gnu(&super::$module::$machine);
+            })*
+        }
+    };
+}
+
 machines! {
     x86_64: MACHINE of_x86_64;
     i386: MACHINE of_i386 [EXPLICIT of_i386_with_explicit_addends];
@@ -45,4 +69,24 @@ machines! {
     loongarch64: MACHINE of_loongarch64;
     ppc64: MACHINE of_powerpc64le;
     s390x: MACHINE of_s390x;
+}
+
+libraries! {
+    x86_64: MACHINE of_x86_64;
+    i386: MACHINE of_i386;
+    arm: MACHINE of_arm;
+    aarch64: MACHINE of_aarch64;
+    riscv: RISCV64 of_riscv64;
+    riscv: RISCV32 of_riscv32;
+    loongarch64: MACHINE of_loongarch64;
+    ppc64: MACHINE of_powerpc64le;
+    s390x: MACHINE of_s390x;
+}
+
+gnu_only! {
+    x86_64: MACHINE of_x86_64;
+    i386: MACHINE of_i386;
+    arm: MACHINE of_arm;
+    aarch64: MACHINE of_aarch64;
+    ppc64: MACHINE of_powerpc64le;
 }

@@ -5,8 +5,8 @@
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, RelocationTarget};
 
-use crate::case::Case;
-use crate::machine::{Form, Kind, Machine, Value, Word, code, data, word};
+use crate::case::{Case, sign_extend};
+use crate::machine::{Difference, Dynamic, Form, Kind, Known, Machine, Value, Word, code, data, word};
 use crate::support::elf::Target;
 
 const REGISTERS: u64 = 0x3ff_0000;
@@ -25,6 +25,11 @@ const NOP: u32 = 0x6000_0000;
 const LOAD_TOC: u32 = 0xe841_0018; // ld 2,24(1)
 const CALL: &[Word] = &[word(0x4800_0000, 3, 0x3ff_fffc), word(NOP as u64, 0, 0)];
 const BRANCH: &[Word] = &[word(0x4082_0000, 0x1f_0003, 0xfffc), word(NOP as u64, 0, 0)];
+const BRANCH_TO: &[Word] = &[word(0x4800_0002, 1, 0x3ff_fffc)];
+const BRANCH_IF: &[Word] = &[word(0x4082_0002, 0x1f_0001, 0xfffc)];
+const BCTRL: Word = word(0x4e80_0421, 0, 0);
+/// `add` of the thread pointer.
+const ADD_R13: &[Word] = &[word(0x7c00_6a14, REGISTERS, 0)];
 /// `pla`, `pld`.
 const PLA: &[Word] = &[word(0x0610_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3e0_0000, HALF)];
 const PLI: &[Word] = &[word(0x0600_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3ff_0000, HALF)];
@@ -34,6 +39,7 @@ const PLD: &[Word] = &[word(0x0410_0000, 0, 0x3_ffff), word(0xe400_0000, 0x3e0_0
 const ENTRIES: &[u8] = &[0, 0, 2 << 5, 5 << 5, 1 << 5];
 
 const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
     data(1, "ADDR32", 4).absolute(&[32]),
     code(3, "ADDR16", ADDI).absolute(&[16]),
     code(4, "ADDR16_LO", ADDI).absolute(&[16, 32]),
@@ -89,6 +95,83 @@ const KINDS: &[Kind] = &[
     code(146, "TPREL34", PLI).thread(&[34]),
 ];
 
+const LIBRARY_KINDS: &[Kind] = &[
+    code(67, "TLS", ADD_R13).thread(&[32]),
+    code(74, "DTPREL16", ADDI).block(&[16]),
+    code(75, "DTPREL16_LO", ADDI).block(&[16, 32]),
+    code(76, "DTPREL16_HI", ADDIS).block(&[32]),
+    code(77, "DTPREL16_HA", ADDIS).block(&[32]).round(0x8000),
+    data(78, "DTPREL64", 8).block(&[64]),
+    code(79, "GOT_TLSGD16", ADDI).entry(Value::SlotOffset, &[16]),
+    code(80, "GOT_TLSGD16_LO", ADDI).entry(Value::SlotOffset, &[16, 32]),
+    code(81, "GOT_TLSGD16_HI", ADDIS).entry(Value::SlotOffset, &[32]),
+    code(82, "GOT_TLSGD16_HA", ADDIS).entry(Value::SlotOffset, &[32]).round(0x8000),
+    code(83, "GOT_TLSLD16", ADDI).entry(Value::SlotOffset, &[16]),
+    code(84, "GOT_TLSLD16_LO", ADDI).entry(Value::SlotOffset, &[16, 32]),
+    code(85, "GOT_TLSLD16_HI", ADDIS).entry(Value::SlotOffset, &[32]),
+    code(86, "GOT_TLSLD16_HA", ADDIS).entry(Value::SlotOffset, &[32]).round(0x8000),
+    code(87, "GOT_TPREL16_DS", LD).entry(Value::SlotOffset, &[16]).step(4),
+    code(88, "GOT_TPREL16_LO_DS", LD).entry(Value::SlotOffset, &[16, 32]).step(4),
+    code(89, "GOT_TPREL16_HI", ADDIS).entry(Value::SlotOffset, &[32]),
+    code(90, "GOT_TPREL16_HA", ADDIS).entry(Value::SlotOffset, &[32]).round(0x8000),
+    code(91, "GOT_DTPREL16_DS", LD).entry(Value::SlotOffset, &[16]).step(4),
+    code(92, "GOT_DTPREL16_LO_DS", LD).entry(Value::SlotOffset, &[16, 32]).step(4),
+    code(93, "GOT_DTPREL16_HI", ADDIS).entry(Value::SlotOffset, &[32]),
+    code(94, "GOT_DTPREL16_HA", ADDIS).entry(Value::SlotOffset, &[32]).round(0x8000),
+    code(101, "DTPREL16_DS", LD).block(&[16]).step(4),
+    code(102, "DTPREL16_LO_DS", STD).block(&[16, 32]).step(4),
+    code(103, "DTPREL16_HIGHER", ADDI).block(&[48, 64]),
+    code(104, "DTPREL16_HIGHERA", ADDI).block(&[48, 64]).round(0x8000),
+    code(105, "DTPREL16_HIGHEST", ADDI).block(&[64]),
+    code(106, "DTPREL16_HIGHESTA", ADDI).block(&[64]).round(0x8000),
+    code(147, "DTPREL34", PLI).block(&[34]),
+    code(148, "GOT_TLSGD_PCREL34", PLA).entry(Value::SlotRelative, &[34]),
+    code(149, "GOT_TLSLD_PCREL34", PLA).entry(Value::SlotRelative, &[34]),
+    code(150, "GOT_TPREL_PCREL34", PLD).entry(Value::SlotRelative, &[34]),
+];
+
+const GNU_KINDS: &[Kind] = &[
+    code(2, "ADDR24", BRANCH_TO).absolute(&[26]).step(4).defined(),
+    code(7, "ADDR14", BRANCH_IF).absolute(&[16]).step(4).defined(),
+    data(24, "UADDR32", 4).absolute(&[32]),
+    data(25, "UADDR16", 2).absolute(&[16]),
+    data(43, "UADDR64", 8),
+    code(109, "TOCSAVE", ADDI).absolute(&[32]),
+    code(111, "ADDR16_HIGHA", ADDIS).absolute(&[32, 48]).round(0x8000).defined(),
+    code(112, "TPREL16_HIGH", ADDIS).thread(&[32, 48]),
+    code(113, "TPREL16_HIGHA", ADDIS).thread(&[32, 48]).round(0x8000),
+    data(117, "ADDR64_LOCAL", 8).others(ENTRIES),
+    code(128, "D34", PLI).absolute(&[34]),
+    code(240, "REL16_HIGH", ADDIS).relative(&[32, 48]),
+    code(241, "REL16_HIGHA", ADDIS).relative(&[32, 48]).round(0x8000).defined(),
+    code(242, "REL16_HIGHER", ADDI).relative(&[48, 64]),
+    code(243, "REL16_HIGHERA", ADDI).relative(&[48, 64]).round(0x8000).defined(),
+    code(244, "REL16_HIGHEST", ADDI).relative(&[64]),
+    code(245, "REL16_HIGHESTA", ADDI).relative(&[64]).round(0x8000).defined(),
+    code(249, "REL16", ADDI).relative(&[16]),
+    code(253, "GNU_VTINHERIT", ADDI).absolute(&[32]),
+    code(254, "GNU_VTENTRY", ADDI).absolute(&[32]),
+];
+
+/// GNU ld forgets addends of GOT entries.
+const GNU_LIBRARY_KINDS: &[Kind] = &[
+    code(107, "TLSGD", CALL).thread(&[32]),
+    code(108, "TLSLD", CALL).thread(&[32]),
+    code(114, "DTPREL16_HIGH", ADDIS).block(&[32, 48]),
+    code(115, "DTPREL16_HIGHA", ADDIS).block(&[32, 48]).round(0x8000),
+    code(151, "GOT_DTPREL_PCREL34", PLD).entry(Value::SlotRelative, &[34]).plain(),
+    code(29, "PLT16_LO", ADDI).imported(Value::SlotOffset, &[16, 32]).plain(),
+    code(30, "PLT16_HI", ADDIS).imported(Value::SlotOffset, &[32]).plain(),
+    code(31, "PLT16_HA", ADDIS).imported(Value::SlotOffset, &[32]).round(0x8000).plain(),
+    code(60, "PLT16_LO_DS", LD).imported(Value::SlotOffset, &[16, 32]).plain().next(119, "PLTSEQ", STD[0]),
+    code(60, "PLT16_LO_DS", LD).imported(Value::SlotOffset, &[16, 32]).plain().next(120, "PLTCALL", BCTRL),
+    code(134, "PLT_PCREL34", PLD).imported(Value::SlotRelative, &[34]).plain().next(121, "PLTSEQ_NOTOC", STD[0]),
+    code(135, "PLT_PCREL34_NOTOC", PLD)
+        .imported(Value::SlotRelative, &[34])
+        .plain()
+        .next(122, "PLTCALL_NOTOC", BCTRL),
+];
+
 /// The callee's TOC is another.
 fn changes_toc(case: &Case) -> bool {
     case.symbol.form == Form::External || case.symbol.other >> 5 == 1
@@ -135,17 +218,44 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_PPC64_",
     target: Target { machine: 21, class: 64, big_endian: false, explicit_addends: true, flags: 2 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    gnu_kinds: GNU_KINDS,
+    gnu_library_kinds: GNU_LIBRARY_KINDS,
+    gnu_ld: &["powerpc64le-linux-gnu-ld", "--no-toc-optimize", "--no-tls-optimize", "--no-pcrel-optimize", "--no-inline-optimize"],
+    dynamic: Dynamic { module: 68, block_offset: 78, thread_offset: 73, descriptor: 0, jump_slot: 21 },
+    block_bias: 0x8000,
     thread_block: -0x7000,
     got: (".got", 0x8000),
     got_header: 1,
     // The second is R_PPC64_ENTRY, of the large code model: a hint of where a function's instructions may be made fewer.
-    harmless: &["R12 setup stub offset is out of range", "unknown relocation (118)"],
+    harmless: &["R12 setup stub offset is out of range", "unknown relocation (118)", "disable TLS relaxation"],
     whole_only: &[(118, "ENTRY"), (123, "PCREL_OPT")],
     through_stub,
     always_stub: changes_toc_or_needs_r12,
+    known: KNOWN,
     mask,
     ..Machine::DEFAULT
 };
+
+const KNOWN: &[Known] = &[
+    Known {
+        kinds: &["ADDR14", "ADDR24"],
+        what: Difference::OnlyWeRefuse,
+        when: |case| is_within(case, case.kind.bits[0] + 1) && (!is_within(case, case.kind.bits[0]) || case.sum() % 4 != 0),
+        why: "absolute branches have signed fields, and go to instructions (Power ISA, 2.4); GNU ld takes any number of one bit more",
+    },
+    Known {
+        kinds: &["UADDR16", "UADDR32"],
+        what: Difference::OnlyWeRefuse,
+        when: |case| !is_within(case, case.kind.bits[0]) && case.sum() >> case.kind.bits[0] != 0,
+        why: "the ABI has the same checked fields for UADDR16 and UADDR32 as for ADDR16 and ADDR32; GNU ld cuts off",
+    },
+];
+
+/// `S + A` is a signed number of so many bits.
+fn is_within(case: &Case, bits: u32) -> bool {
+    sign_extend(case.sum(), bits) as u64 == case.sum()
+}
 
 fn changes_toc_or_needs_r12(case: &Case) -> bool {
     changes_toc(case) || case.kind.name == "REL24_NOTOC"

@@ -1,6 +1,6 @@
 //! RISC-V of both widths. Low parts of PC-relative addresses name the place of their high part.
 
-use crate::machine::{Kind, Machine, Value, Word, code, data, half, word};
+use crate::machine::{Dynamic, Kind, Machine, Value, Word, code, data, half, word};
 use crate::support::elf::Target;
 
 const RD: u64 = 0xf80;
@@ -11,6 +11,7 @@ const AUIPC: Word = word(0x17, RD, 0xffff_f000);
 const LUI: &[Word] = &[word(0x37, RD, 0xffff_f000)];
 const ADDI: Word = word(0x13, RD | RS1, 0xfff0_0000);
 const LOAD: Word = word(0x2003, RD | RS1 | 0x4000, 0xfff0_0000); // lw, lwu
+const JALR: Word = word(0x67, RD | RS1, 0);
 const STORE: Word = word(0x2023, RS1 | RS2, 0xfe00_0f80); // sw
 /// beq, bne; blt, bge: any condition whose second bit is 0.
 const BRANCH: &[Word] = &[word(0x63, RS1 | RS2 | 0x5000, 0xfe00_0f80)];
@@ -22,8 +23,9 @@ const HIGH: &[Word] = &[AUIPC];
 const ULEB: Word = Word { width: 1, bits: 0x80, random: 0x7f, field: 0 };
 const LAST: Word = Word { width: 1, bits: 0, random: 0x7f, field: 0 };
 
-/// What both widths have.
-const COMMON: [Kind; 38] = [
+const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
+    data(2, "64", 8),
     data(1, "32", 4).absolute(&[32]),
     code(16, "BRANCH", BRANCH).relative(&[13]).step(2),
     code(17, "JAL", JAL).relative(&[21]).step(2).stub(),
@@ -64,15 +66,13 @@ const COMMON: [Kind; 38] = [
     code(60, "SET_ULEB128", &[ULEB, ULEB, LAST]).same(61, "SUB_ULEB128"),
 ];
 
-const KINDS_64: [Kind; 39] = {
-    let mut kinds = [data(2, "64", 8); 39];
-    let mut number = 0;
-    while number < COMMON.len() {
-        kinds[number + 1] = COMMON[number];
-        number += 1;
-    }
-    kinds
-};
+const LIBRARY_KINDS: &[Kind] = &[
+    code(21, "TLS_GOT_HI20", HIGH).entry(Value::SlotRelative, &[32]).round(0x800).low(24, "PCREL_LO12_I", LOAD),
+    code(22, "TLS_GD_HI20", HIGH).entry(Value::SlotRelative, &[32]).round(0x800).low(24, "PCREL_LO12_I", ADDI),
+    code(62, "TLSDESC_HI20", HIGH).entry(Value::SlotRelative, &[32]).round(0x800).low(63, "TLSDESC_LOAD_LO12", LOAD),
+    code(62, "TLSDESC_HI20", HIGH).entry(Value::SlotRelative, &[32]).round(0x800).low(64, "TLSDESC_ADD_LO12", ADDI),
+    code(62, "TLSDESC_HI20", HIGH).entry(Value::SlotRelative, &[32]).round(0x800).low(65, "TLSDESC_CALL", JALR),
+];
 
 const WHOLE_ONLY: &[(u32, &str)] = &[
     (21, "TLS_GOT_HI20"),
@@ -87,7 +87,9 @@ pub static RISCV64: Machine = Machine {
     name: "riscv64",
     prefix: "R_RISCV_",
     target: TARGET,
-    kinds: &KINDS_64,
+    kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    dynamic: Dynamic { module: 7, block_offset: 9, thread_offset: 11, descriptor: 12, jump_slot: 0 },
     code_align: 2,
     got_header: 1,
     whole_only: WHOLE_ONLY,
@@ -97,7 +99,9 @@ pub static RISCV64: Machine = Machine {
 pub static RISCV32: Machine = Machine {
     name: "riscv32",
     target: Target { class: 32, ..TARGET },
-    kinds: &COMMON,
+    kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    dynamic: Dynamic { module: 6, block_offset: 8, thread_offset: 10, descriptor: 12, jump_slot: 0 },
     bases: &[0x20_0000, 0x5000_0000, 0xff00_0000],
     prefix: "R_RISCV_",
     code_align: 2,

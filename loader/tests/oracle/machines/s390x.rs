@@ -1,6 +1,6 @@
 //! s390x. Fields of instructions are two bytes from their start, and distances count halfwords.
 
-use crate::machine::{Kind, Machine, Value, Word, code, data, half};
+use crate::machine::{Dynamic, Kind, Machine, Value, Word, code, data, half};
 use crate::support::elf::Target;
 
 const FIELD: Word = Word { width: 4, bits: 0, random: 0, field: 0xffff_ffff };
@@ -17,6 +17,7 @@ const LOAD_12: &[Word] = &[half(0x5800, 0xff, 0), half(0, 0xf000, 0xfff)];
 const LOAD_20: &[Word] = &[half(0xe300, 0xff, 0), Word { width: 4, bits: 4, random: 0xf000_0000, field: 0xfff_ff00 }];
 
 const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
     data(1, "8", 1).absolute(&[8]),
     code(2, "12", LOAD_12).at(2).absolute(&[12, 13]),
     data(3, "16", 2).absolute(&[16]),
@@ -62,11 +63,32 @@ const KINDS: &[Kind] = &[
     data(51, "TLS_LE64", 8).thread(&[64]),
 ];
 
+const LIBRARY_KINDS: &[Kind] = &[
+    code(37, "TLS_LOAD", LOAD_20).thread(&[32]),
+    code(38, "TLS_GDCALL", BRASL).thread(&[32]),
+    code(39, "TLS_LDCALL", BRASL).thread(&[32]),
+    data(40, "TLS_GD32", 4).entry(Value::SlotOffset, &[32]),
+    data(41, "TLS_GD64", 8).entry(Value::SlotOffset, &[64]),
+    code(42, "TLS_GOTIE12", LOAD_12).at(2).entry(Value::SlotOffset, &[12, 13]),
+    data(43, "TLS_GOTIE32", 4).entry(Value::SlotOffset, &[32]),
+    data(44, "TLS_GOTIE64", 8).entry(Value::SlotOffset, &[64]),
+    data(45, "TLS_LDM32", 4).entry(Value::SlotOffset, &[32]),
+    data(46, "TLS_LDM64", 8).entry(Value::SlotOffset, &[64]),
+    data(47, "TLS_IE32", 4).entry(Value::Slot, &[32]),
+    data(48, "TLS_IE64", 8).entry(Value::Slot, &[64]),
+    code(49, "TLS_IEENT", LGRL).at(2).entry(Value::SlotRelative, &[33]).step(2).addend(2),
+    data(52, "TLS_LDO32", 4).block(&[32]),
+    data(53, "TLS_LDO64", 8).block(&[64]),
+    code(60, "TLS_GOTIE20", LOAD_20).at(2).entry(Value::SlotOffset, &[20]),
+];
+
 pub static MACHINE: Machine = Machine {
     name: "s390x",
     prefix: "R_390_",
     target: Target { machine: 22, class: 64, big_endian: true, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    dynamic: Dynamic { module: 54, block_offset: 55, thread_offset: 56, descriptor: 0, jump_slot: 0 },
     thread_block: -0x400,
     code_align: 2,
     got_header: 3,

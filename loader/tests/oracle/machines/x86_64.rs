@@ -1,6 +1,7 @@
-//! x86-64: instructions are bytes, so nearly every field may stand anywhere. lld does not know GOTPCREL64.
+//! x86-64: instructions are bytes, so nearly every field may stand anywhere. lld does not know GOTPCREL64 and
+//! GOTPLT64, and of APX's only those that are here.
 
-use crate::machine::{Machine, Kind, Value, Word, byte, code, data};
+use crate::machine::{Dynamic, Kind, Machine, Value, Word, byte, code, data};
 use crate::whole::blank;
 use crate::support::elf::Target;
 
@@ -9,10 +10,15 @@ const FIELD: Word = Word { width: 4, bits: 0, random: 0, field: 0xffff_ffff };
 const CALL: &[Word] = &[byte(0xe8), FIELD];
 const JUMP: &[Word] = &[byte(0xe9), FIELD];
 const JUMP_IF: &[Word] = &[byte(0x0f), byte(0x85), FIELD];
+/// `call *(%rax)`.
+const CALL_DESCRIPTOR: &[Word] = &[byte(0xff), byte(0x10)];
+/// `mov slot(%rip), %r16`.
+const LOAD_REX2: &[Word] = &[byte(0xd5), byte(0x48), byte(0x8b), byte(0x05), FIELD];
 /// `mov slot(%rip), %rax`.
 const LOAD: &[Word] = &[byte(0x48), byte(0x8b), byte(0x05), FIELD];
 
 const KINDS: &[Kind] = &[
+    data(0, "NONE", 4).absolute(&[32]),
     data(1, "64", 8),
     data(2, "PC32", 4).relative(&[32]),
     code(2, "PC32", CALL).at(1).relative(&[32]).addend(-4).plain().stub(),
@@ -37,8 +43,27 @@ const KINDS: &[Kind] = &[
     data(33, "SIZE64", 8).of(Value::Size, &[64]),
     code(41, "GOTPCRELX", LOAD).at(3).of(Value::SlotRelative, &[32]).addend(-4),
     code(42, "REX_GOTPCRELX", LOAD).at(3).of(Value::SlotRelative, &[32]).addend(-4),
+    code(43, "CODE_4_GOTPCRELX", LOAD_REX2).at(4).of(Value::SlotRelative, &[32]).addend(-4),
     data(18, "TPOFF64", 8).thread(&[64]),
     data(23, "TPOFF32", 4).thread(&[32]),
+];
+
+const LIBRARY_KINDS: &[Kind] = &[
+    data(17, "DTPOFF64", 8).block(&[64]),
+    data(19, "TLSGD", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    data(20, "TLSLD", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    data(21, "DTPOFF32", 4).block(&[32]),
+    data(22, "GOTTPOFF", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    data(34, "GOTPC32_TLSDESC", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    code(35, "TLSDESC_CALL", CALL_DESCRIPTOR).thread(&[32]),
+    data(44, "CODE_4_GOTTPOFF", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    data(45, "CODE_4_GOTPC32_TLSDESC", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+    data(50, "CODE_6_GOTTPOFF", 4).entry(Value::SlotRelative, &[32]).addend(-4),
+];
+
+const GNU_KINDS: &[Kind] = &[
+    data(28, "GOTPCREL64", 8).of(Value::SlotRelative, &[64]),
+    data(30, "GOTPLT64", 8).of(Value::SlotOffset, &[64]),
 ];
 
 pub static MACHINE: Machine = Machine {
@@ -46,6 +71,10 @@ pub static MACHINE: Machine = Machine {
     prefix: "R_X86_64_",
     target: Target { machine: 62, class: 64, big_endian: false, explicit_addends: true, flags: 0 },
     kinds: KINDS,
+    library_kinds: LIBRARY_KINDS,
+    gnu_kinds: GNU_KINDS,
+    gnu_ld: &["x86_64-linux-gnu-ld"],
+    dynamic: Dynamic { module: 16, block_offset: 17, thread_offset: 18, descriptor: 36, jump_slot: 0 },
     thread_block: -0x400,
     relaxes: true,
     relaxed_mask,
