@@ -64,7 +64,9 @@
 //!
 //! Thread-local variables are served in this process on Linux (x86-64, aarch64): general- and local-dynamic ones in
 //! each thread that asks, with the destructors of C++ objects; initial- and local-exec ones as far as they begin as zero,
-//! and 4 KiB of them in all. Linked for elsewhere, an image's variables are where a static linker has a program's.
+//! and 4 KiB of them in all. Linked for elsewhere, an image is the program: its variables are where a static linker has a
+//! program's, and dynamic accesses to them become local-exec as `ld.lld` makes them, so that neither `__tls_get_addr` nor
+//! descriptors are needed. Accesses that the ABI does not know stay as they are; then descriptors are refused.
 //!
 //! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
 //! an object. Linked for elsewhere they are refused.

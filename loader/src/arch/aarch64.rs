@@ -9,13 +9,14 @@
 //! that fits in either reading, signed or unsigned, which is what "-2^31 <= X < 2^32" says.
 
 mod elf;
+mod local_exec;
 mod macho;
 mod pe;
 mod relax;
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, ThreadBlock, aligned,
-    bytes_at, change_u32, coff, either, field, insert, sign_extend, signed, unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Relaxed, SlotKind, Stub,
+    ThreadBlock, aligned, bytes_at, change_u32, coff, either, field, insert, sign_extend, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -34,6 +35,8 @@ pub(crate) struct Kind {
 enum Value {
     /// Nothing.
     None,
+    /// Nothing: marks the call of a descriptor's function.
+    DescriptorCall,
     /// `S + A`.
     Symbol,
     /// `S + A - P`.
@@ -199,7 +202,7 @@ impl Architecture for AArch64 {
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match (kind.value, kind.field) {
-            (Value::None, _) => Operand::None,
+            (Value::None | Value::DescriptorCall, _) => Operand::None,
             // Of an address, these hold 32 bits or less.
             (Value::Symbol, Field::Data32 | Field::Signed32 | Field::Data16) => Operand::LowSymbol,
             (Value::Symbol, Field::MovUnsigned { group: 0 | 1 } | Field::MovSigned { group: 0 | 1 }) => {
@@ -301,6 +304,25 @@ impl Architecture for AArch64 {
         }
     }
 
+    #[inline]
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, section, offset, &fixup)
+    }
+
     /// `adrp x16, slot; ldr x16, [x16, :lo12:slot]; br x16`. X16 is what the procedure call standard gives to veneers; a
     /// branch through it may go to a function that begins with `bti c`, too.
     fn write_stub(_kind: u8, stub: &mut [u8], place: u64, leads: Stub) -> Result<(), FixupProblem> {
@@ -325,7 +347,7 @@ impl Value {
         }
         let value = fixup.absolute();
         match self {
-            Value::None | Value::Coff(_) => 0,
+            Value::None | Value::DescriptorCall | Value::Coff(_) => 0,
             Value::SectionOffset => value as i64,
             Value::Symbol | Value::Slot(_) | Value::ThreadOffset | Value::BlockOffset => value as i64,
             Value::Relative

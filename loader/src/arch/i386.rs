@@ -7,11 +7,13 @@
 //! part of the addend here.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, bytes_at, coff, either, field,
-    sign_extend, signed,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, SlotKind, Stub, bytes_at,
+    coff, either, field, sign_extend, signed,
 };
 use crate::error::FixupProblem;
 use crate::graph::Format;
+
+mod local_exec;
 
 pub(crate) enum I386 {}
 
@@ -38,6 +40,9 @@ pub(crate) enum Kind {
     TlsGotIe,
     TlsLe,
     TlsLe32,
+    TlsGotDesc,
+    /// Marks the call of the descriptor's function.
+    TlsDescCall,
     /// COFF's `REL32`.
     Rel32,
     Coff(coff::Common),
@@ -82,8 +87,8 @@ const ELF: [(u32, &str, Option<Kind>); 42] = [
     (36, "TLS_DTPOFF32", None),
     (37, "TLS_TPOFF32", None),
     (38, "SIZE32", Some(Kind::Size32)),
-    (39, "TLS_GOTDESC", None),
-    (40, "TLS_DESC_CALL", None),
+    (39, "TLS_GOTDESC", Some(Kind::TlsGotDesc)),
+    (40, "TLS_DESC_CALL", Some(Kind::TlsDescCall)),
     (41, "TLS_DESC", None),
     (42, "IRELATIVE", None),
     (43, "GOT32X", Some(Kind::Got32)),
@@ -128,7 +133,7 @@ fn elf(raw: u32) -> Option<&'static (u32, &'static str, Option<Kind>)> {
 #[cold]
 fn elf_unsupported(raw: u32) -> &'static str {
     match raw {
-        24..=31 | 33 | 39 | 40 => "this form of thread-local storage",
+        24..=31 | 33 => "this form of thread-local storage",
         5..=8 | 14 | 35..=37 | 41 | 42 => "a relocation of the dynamic linker in an object file",
         _ => "this kind of relocation",
     }
@@ -182,7 +187,7 @@ impl Architecture for I386 {
 
     fn operand(kind: Kind) -> Operand {
         match kind {
-            Kind::None => Operand::None,
+            Kind::None | Kind::TlsDescCall => Operand::None,
             Kind::Abs32 | Kind::Abs16 | Kind::Abs8 | Kind::Pc32 | Kind::Pc16 | Kind::Pc8 | Kind::GotOff => {
                 Operand::Symbol
             }
@@ -194,6 +199,7 @@ impl Architecture for I386 {
             Kind::TlsGd => Operand::Slot(SlotKind::ThreadIndex),
             Kind::TlsLdm => Operand::Slot(SlotKind::ThreadModule),
             Kind::TlsIe | Kind::TlsGotIe => Operand::Slot(SlotKind::ThreadOffset),
+            Kind::TlsGotDesc => Operand::Slot(SlotKind::ThreadDescriptor),
             Kind::TlsLdo32 => Operand::BlockOffset,
             Kind::TlsLe | Kind::TlsLe32 => Operand::ThreadOffset,
         }
@@ -201,7 +207,7 @@ impl Architecture for I386 {
 
     fn implicit_addend(kind: Kind, section: &[u8], offset: u64) -> Result<i64, FixupProblem> {
         match kind {
-            Kind::None => Ok(0),
+            Kind::None | Kind::TlsDescCall => Ok(0),
             Kind::Rel32 => Ok(coff::word(section, offset)? - 4),
             Kind::Coff(kind) => kind.implicit_addend(section, offset),
             Kind::Abs16 | Kind::Pc16 => {
@@ -214,7 +220,7 @@ impl Architecture for I386 {
 
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         let value = match kind {
-            Kind::None => return Ok(()),
+            Kind::None | Kind::TlsDescCall => return Ok(()),
             Kind::Coff(kind) => return kind.apply(section, offset, fixup),
             // S + A. Z + A.
             Kind::Abs32 | Kind::Abs16 | Kind::Abs8 | Kind::Size32 => fixup.absolute(),
@@ -224,7 +230,9 @@ impl Architecture for I386 {
             Kind::Got32 if is_absolute(section, offset) => fixup.absolute(),
             Kind::Got32 => fixup.got_relative() as u64,
             // S + A - GOT, and the same of entries for thread-local symbols.
-            Kind::GotOff | Kind::TlsGd | Kind::TlsLdm | Kind::TlsGotIe => fixup.got_relative() as u64,
+            Kind::GotOff | Kind::TlsGd | Kind::TlsLdm | Kind::TlsGotIe | Kind::TlsGotDesc => {
+                fixup.got_relative() as u64
+            }
             // The entry's address. The offset from the thread pointer; that in the block.
             Kind::TlsIe | Kind::TlsLe | Kind::TlsLdo32 => fixup.absolute(),
             // The offset from the thread pointer, to be subtracted from it; the addend is not.
@@ -240,6 +248,27 @@ impl Architecture for I386 {
             _ => *field(section, offset)? = (value as u32).to_le_bytes(),
         }
         Ok(())
+    }
+
+    const MODULE_IS_AT_THREAD_POINTER: bool = true;
+
+    #[inline]
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset).unwrap_or(LocalExecForm::Foreign)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, section, offset, &fixup)
     }
 
     /// `jmp target`, five bytes, then traps.

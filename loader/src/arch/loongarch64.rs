@@ -7,11 +7,14 @@
 //! linker's, and so is the load from the GOT, which becomes an addition when the symbol is in reach.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, Relaxed, SlotKind, Stub, ThreadBlock,
-    aligned, bytes_at, change_bits, change_u32, field, insert, sign_extend, signed, uleb128,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Padding, Relaxed,
+    SlotKind, Stub, ThreadBlock, aligned, bytes_at, change_bits, change_u32, field, insert, sign_extend,
+    signed, uleb128,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
+
+mod local_exec;
 
 pub(crate) enum LoongArch64 {}
 
@@ -43,6 +46,9 @@ pub(crate) enum Kind {
     TlsLeHi20R,
     TlsDtprel32,
     TlsDtprel64,
+    /// Mark the load of a descriptor's function, and its call.
+    DescLoad,
+    DescCall,
     /// Of so many bits.
     Add(u8),
     Sub(u8),
@@ -204,8 +210,8 @@ const ELF: [(&str, Result<Kind, &str>); 140] = [
     ("TLS_DESC_LO12", Ok(Kind::Part(DESC, Bits::Lo12))),
     ("TLS_DESC64_LO20", Ok(Kind::Part(DESC, Bits::Hi20Of64))),
     ("TLS_DESC64_HI12", Ok(Kind::Part(DESC, Bits::Hi12Of64))),
-    ("TLS_DESC_LD", Ok(Kind::None)),
-    ("TLS_DESC_CALL", Ok(Kind::None)),
+    ("TLS_DESC_LD", Ok(Kind::DescLoad)),
+    ("TLS_DESC_CALL", Ok(Kind::DescCall)),
     ("TLS_LE_HI20_R", Ok(Kind::TlsLeHi20R)),
     ("TLS_LE_ADD_R", Ok(Kind::None)),
     ("TLS_LE_LO12_R", Ok(Kind::Part(Of::ThreadOffset, Bits::Lo12))),
@@ -344,7 +350,7 @@ impl Architecture for LoongArch64 {
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match kind {
-            Kind::None => Operand::None,
+            Kind::None | Kind::DescLoad | Kind::DescCall => Operand::None,
             Kind::Align => Operand::Alignment,
             Kind::Abs32 => Operand::LowSymbol,
             Kind::Abs64
@@ -402,7 +408,7 @@ impl Architecture for LoongArch64 {
         // A distance of that many bits, in words.
         let words = |bits| Ok(aligned(signed(fixup.relative(), bits)?, 4)? as u64);
         match kind {
-            Kind::None | Kind::Align => Ok(()),
+            Kind::None | Kind::Align | Kind::DescLoad | Kind::DescCall => Ok(()),
             // S + A: word32. Addresses above 4 GiB are cut off.
             Kind::Abs32 | Kind::TlsDtprel32 => {
                 *field(section, offset)? = (fixup.absolute() as u32).to_le_bytes();
@@ -500,6 +506,21 @@ impl Architecture for LoongArch64 {
         }
     }
 
+    /// The two parts of an entry's address come in pairs throughout. General-dynamic accesses have the second part only.
+    fn may_relax(kinds: impl Iterator<Item = Kind>) -> bool {
+        let mut kinds = kinds.filter(|kind| *kind != Kind::None);
+        while let Some(kind) = kinds.next() {
+            let is_alone = match kind {
+                PAGE_PART_OF_SLOT => kinds.next() != Some(PART_OF_SLOT),
+                _ => kind == PART_OF_SLOT,
+            };
+            if is_alone {
+                return false;
+            }
+        }
+        true
+    }
+
     /// `pcalau12i rd, hi; ld.d rd, rd, lo` through the GOT becomes `pcalau12i rd, hi; addi.d rd, rd, lo`.
     fn relax(
         kind: Kind,
@@ -536,6 +557,24 @@ impl Architecture for LoongArch64 {
             Err(_) => return Relaxed::No,
         }
         Relaxed::Both
+    }
+
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, section, offset, &fixup)
     }
 
     /// `pcalau12i $t8, slot; ld.d $t8, $t8, slot; jr $t8; break 0`.

@@ -11,6 +11,7 @@ mod coff;
 mod coverage;
 mod fields;
 pub(crate) mod i386;
+mod local_exec;
 pub(crate) mod loongarch64;
 pub(crate) mod ppc64;
 pub(crate) mod riscv;
@@ -18,6 +19,7 @@ pub(crate) mod s390x;
 pub(crate) mod x86_64;
 
 pub(crate) use fields::*;
+pub(crate) use local_exec::*;
 
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation, Symbol, SymbolKind};
@@ -272,6 +274,40 @@ pub(crate) trait Architecture {
         _fixup: Fixup,
     ) -> Relaxed {
         Relaxed::No
+    }
+
+    /// Where local-dynamic accesses become local-exec, their offsets count from the thread pointer: so
+    /// `_TLS_MODULE_BASE_` is there. Elsewhere they count from the block.
+    const MODULE_IS_AT_THREAD_POINTER: bool = false;
+
+    /// What a relocation of this kind becomes where an access to one of the program's own thread-local variables becomes
+    /// local-exec. `None`: it is no part of one.
+    #[inline]
+    fn local_exec(_kind: Self::Kind) -> Option<LocalExec> {
+        None
+    }
+
+    /// Whether the instructions at `offset` are those that the ABI has for such a relocation. Asked before anything is
+    /// written. `next` is the kind of the relocation that follows in the table.
+    fn local_exec_form(
+        _kind: Self::Kind,
+        _next: Option<Self::Kind>,
+        _section: &[u8],
+        _offset: u64,
+    ) -> LocalExecForm {
+        LocalExecForm::Foreign
+    }
+
+    /// Rewrites the instructions of an access that [`local_exec_form`](Self::local_exec_form) knows.
+    /// `fixup.target` is the variable's offset from the thread pointer.
+    fn to_local_exec(
+        _kind: Self::Kind,
+        _next: Option<Self::Kind>,
+        _section: &mut [u8],
+        _offset: u64,
+        _fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        Err(FixupProblem::Unsupported("an access to a thread-local variable of the program"))
     }
 
     /// Writes a jump to the stub's target into a stub that runs at `place`. `stub` has [`STUB_SIZE`](Self::STUB_SIZE) bytes.

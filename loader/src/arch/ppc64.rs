@@ -12,8 +12,8 @@
 //! none here: another object of the link has to define them.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, ThreadBlock, aligned, bytes_at,
-    change_u32, either, field, signed,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, SlotKind, Stub,
+    ThreadBlock, aligned, bytes_at, change_u32, either, field, signed,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Symbol, SymbolPlace};
@@ -21,6 +21,8 @@ use crate::graph::{Format, Symbol, SymbolPlace};
 use Field::*;
 use Support::{Does, Refused};
 use Value::*;
+
+mod local_exec;
 
 pub(crate) enum Ppc64 {}
 
@@ -36,6 +38,11 @@ pub(crate) struct Kind {
 enum Value {
     /// Nothing: marks an instruction for linkers that rewrite it.
     Marker,
+    /// Nothing: the instruction of an initial-exec access that adds the thread pointer.
+    TlsMarker,
+    /// Nothing: the call of a general-dynamic access, and of a local-dynamic one.
+    GdMarker,
+    LdMarker,
     /// `S + A`.
     Address,
     /// `L + A`, where L is the local entry of S.
@@ -187,7 +194,7 @@ const ELF: [(u32, &str, Support); 161] = [
     (64, "TOC16_LO_DS", Does(TocOffset, LoDs)),
     (65, "PLTGOT16_DS", OTHER),
     (66, "PLTGOT16_LO_DS", OTHER),
-    (67, "TLS", MARKER),
+    (67, "TLS", Does(TlsMarker, Nowhere)),
     (68, "DTPMOD64", DYNAMIC),
     (69, "TPREL16", Does(ThreadOffset, SignedHalf)),
     (70, "TPREL16_LO", Does(ThreadOffset, Lo)),
@@ -227,8 +234,8 @@ const ELF: [(u32, &str, Support); 161] = [
     (104, "DTPREL16_HIGHERA", Does(BlockOffset, HigherA)),
     (105, "DTPREL16_HIGHEST", Does(BlockOffset, Highest)),
     (106, "DTPREL16_HIGHESTA", Does(BlockOffset, HighestA)),
-    (107, "TLSGD", MARKER),
-    (108, "TLSLD", MARKER),
+    (107, "TLSGD", Does(GdMarker, Nowhere)),
+    (108, "TLSLD", Does(LdMarker, Nowhere)),
     (109, "TOCSAVE", MARKER),
     (110, "ADDR16_HIGH", Does(Address, High)),
     (111, "ADDR16_HIGHA", Does(Address, HighA)),
@@ -362,7 +369,7 @@ impl Architecture for Ppc64 {
 
     fn operand(kind: Kind) -> Operand {
         match kind.value {
-            Marker => Operand::None,
+            Marker | TlsMarker | GdMarker | LdMarker => Operand::None,
             Address if kind.field == Word32 => Operand::LowSymbol,
             Address | LocalEntry | TocOffset => Operand::Symbol,
             Relative if kind.field == Word64 => Operand::Symbol,
@@ -416,7 +423,7 @@ impl Architecture for Ppc64 {
 
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         let value = match kind.value {
-            Marker => return Ok(()),
+            Marker | TlsMarker | GdMarker | LdMarker => return Ok(()),
             Address | Toc | ThreadOffset | BlockOffset => fixup.absolute() as i64,
             LocalEntry => (fixup.absolute() as i64).wrapping_add(local_entry_distance(fixup.symbol_flags)?),
             Relative | SlotRelative(_) => fixup.relative(),
@@ -438,6 +445,24 @@ impl Architecture for Ppc64 {
             TocOffset | Slot(_) => fixup.got_relative(),
         };
         kind.field.write(section, offset, value)
+    }
+
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, next, section, offset)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, next, section, offset, &fixup)
     }
 
     /// Through the slot to the global entry, which wants its own address in r12. r2 is the caller's, or, for `notoc`,

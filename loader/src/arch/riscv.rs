@@ -7,11 +7,14 @@
 //! `ld.lld` has it, so that it is always in reach.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Padding, SlotKind, Stub, ThreadBlock, aligned,
-    bytes_at, change_bits, change_u16, change_u32, field, insert, sign_extend, signed, uleb128,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Padding, SlotKind, Stub,
+    ThreadBlock, aligned, bytes_at, change_bits, change_u16, change_u32, field, insert, sign_extend, signed,
+    uleb128,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
+
+mod local_exec;
 
 /// RISC-V with registers of `XLEN` bits.
 pub(crate) enum Riscv<const XLEN: u8> {}
@@ -41,7 +44,10 @@ pub(crate) enum Kind {
     TlsDescHi20,
     PcrelLo12I,
     PcrelLo12S,
-    TlsDescLo12,
+    TlsDescLoadLo12,
+    TlsDescAddLo12,
+    /// Marks the call of the descriptor's function.
+    TlsDescCall,
     TprelHi20,
     TprelLo12I,
     TprelLo12S,
@@ -123,9 +129,9 @@ const ELF: [(&str, Result<Kind, &str>); 66] = [
     ("SET_ULEB128", Ok(Kind::SetUleb128)),
     ("SUB_ULEB128", Ok(Kind::SubUleb128)),
     ("TLSDESC_HI20", Ok(Kind::TlsDescHi20)),
-    ("TLSDESC_LOAD_LO12", Ok(Kind::TlsDescLo12)),
-    ("TLSDESC_ADD_LO12", Ok(Kind::TlsDescLo12)),
-    ("TLSDESC_CALL", Ok(Kind::None)),
+    ("TLSDESC_LOAD_LO12", Ok(Kind::TlsDescLoadLo12)),
+    ("TLSDESC_ADD_LO12", Ok(Kind::TlsDescAddLo12)),
+    ("TLSDESC_CALL", Ok(Kind::TlsDescCall)),
 ];
 
 /// How an immediate is spread over an instruction: lowest bit in the value, number of bits, lowest bit in the instruction
@@ -205,7 +211,7 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match kind {
-            Kind::None => Operand::None,
+            Kind::None | Kind::TlsDescCall => Operand::None,
             Kind::Align => Operand::Alignment,
             Kind::Abs64
             | Kind::Add(_)
@@ -222,7 +228,9 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
             Kind::TlsGotHi20 => Operand::Slot(SlotKind::ThreadOffset),
             Kind::TlsGdHi20 => Operand::Slot(SlotKind::ThreadIndex),
             Kind::TlsDescHi20 => Operand::Slot(SlotKind::ThreadDescriptor),
-            Kind::PcrelLo12I | Kind::PcrelLo12S | Kind::TlsDescLo12 => Operand::PairedLow,
+            Kind::PcrelLo12I | Kind::PcrelLo12S | Kind::TlsDescLoadLo12 | Kind::TlsDescAddLo12 => {
+                Operand::PairedLow
+            }
             Kind::TprelHi20 | Kind::TprelLo12I | Kind::TprelLo12S => Operand::ThreadOffset,
         }
     }
@@ -265,7 +273,7 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
         // A conditional branch or a jump, of that many bits.
         let branch = |bits| aligned(signed(distance(&fixup), bits)?, 2);
         match kind {
-            Kind::None | Kind::Align => Ok(()),
+            Kind::None | Kind::Align | Kind::TlsDescCall => Ok(()),
             // S + A: word32. Addresses above 4 GiB are cut off.
             Kind::Abs32 => {
                 *field(section, offset)? = (fixup.absolute() as u32).to_le_bytes();
@@ -321,7 +329,7 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
                 change_u32(section, offset, |word| Ok(encode(U_TYPE, word, high)))
             }
             // S + A - P of the high part: I-Type.
-            Kind::PcrelLo12I | Kind::TlsDescLo12 => {
+            Kind::PcrelLo12I | Kind::TlsDescLoadLo12 | Kind::TlsDescAddLo12 => {
                 change_u32(section, offset, |word| Ok(encode(I_TYPE, word, fixup.relative())))
             }
             // S + A - P of the high part: S-Type.
@@ -347,6 +355,24 @@ impl<const XLEN: u8> Architecture for Riscv<XLEN> {
             // Done together with the one before it.
             Kind::SubUleb128 => Err(FixupProblem::Unsupported("a difference without its first part")),
         }
+    }
+
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite::<XLEN>(kind, section, offset, &fixup)
     }
 
     /// `auipc t3, slot; l[wd] t3, slot(t3); jr t3; nop`.

@@ -5,8 +5,8 @@
 //! a relocation is a value and a field, and a table says which numbers mean which.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, SlotKind, Stub, aligned, bytes_at, either, field,
-    signed, unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, SlotKind, Stub, aligned,
+    bytes_at, either, field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::Format;
@@ -14,6 +14,8 @@ use crate::graph::Format;
 use Field::*;
 use Support::{Does, Refused};
 use Value::*;
+
+mod local_exec;
 
 pub(crate) enum S390x {}
 
@@ -29,6 +31,9 @@ pub(crate) struct Kind {
 enum Value {
     /// Nothing: marks an instruction for linkers that rewrite it.
     Marker,
+    /// Nothing: the call of a general-dynamic access, and of a local-dynamic one.
+    GdCall,
+    LdCall,
     /// `S + A`.
     Address,
     /// `S + A - P`.
@@ -130,8 +135,8 @@ const ELF: [(&str, Support); 66] = [
     ("PLTOFF32", Does(GotOffset, Word32)),
     ("PLTOFF64", Does(GotOffset, Word64)),
     ("TLS_LOAD", MARKER),
-    ("TLS_GDCALL", MARKER),
-    ("TLS_LDCALL", MARKER),
+    ("TLS_GDCALL", Does(GdCall, Nowhere)),
+    ("TLS_LDCALL", Does(LdCall, Nowhere)),
     ("TLS_GD32", Does(Slot(INDEX), Word32)),
     ("TLS_GD64", Does(Slot(INDEX), Word64)),
     ("TLS_GOTIE12", Does(Slot(OFFSET), Unsigned12)),
@@ -199,7 +204,7 @@ impl Architecture for S390x {
 
     fn operand(kind: Kind) -> Operand {
         match (kind.value, kind.field) {
-            (Marker, _) => Operand::None,
+            (Marker | GdCall | LdCall, _) => Operand::None,
             (Address, Word32) => Operand::LowSymbol,
             (Address | GotOffset, _) => Operand::Symbol,
             (Relative, Half32 | Signed32) => Operand::NearSymbol,
@@ -230,12 +235,30 @@ impl Architecture for S390x {
             return Err(FixupProblem::Unsupported("a call into the middle of a function elsewhere"));
         }
         let value = match kind.value {
-            Marker => return Ok(()),
+            Marker | GdCall | LdCall => return Ok(()),
             Address | SlotAddress(_) | ThreadOffset | BlockOffset => fixup.absolute() as i64,
             Relative | Call | Got | SlotRelative(_) => fixup.relative(),
             GotOffset | Slot(_) => fixup.got_relative(),
         };
         kind.field.write(section, offset, value)
+    }
+
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, section, offset, &fixup)
     }
 
     /// `larl %r1,slot; lg %r1,0(%r1); br %r1`: r1 belongs to whoever is between caller and callee.

@@ -10,12 +10,13 @@
 //! bytes follow the field. Here that is part of the addend, so that the fix-ups are ELF's.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, Operand, Relaxed, SlotKind, Stub, bytes_at, coff, either,
-    field, signed, unsigned,
+    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Relaxed, SlotKind, Stub,
+    bytes_at, coff, either, field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
 
+mod local_exec;
 mod relax;
 
 pub(crate) enum X86_64 {}
@@ -55,7 +56,15 @@ pub(crate) enum Kind {
     TlsGd,
     TlsLd,
     GotTpOff,
+    /// With a REX2 prefix.
+    Code4GotTpOff,
+    /// With an EVEX prefix.
+    Code6GotTpOff,
     TlsDesc,
+    /// With a REX2 prefix.
+    Code4TlsDesc,
+    /// Marks the call of the descriptor's function.
+    TlsDescCall,
     TpOff32,
     TpOff64,
     DtpOff32,
@@ -166,7 +175,9 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         19 => Kind::TlsGd,
         20 => Kind::TlsLd,
         21 => Kind::DtpOff32,
-        22 | 44 | 47 | 50 => Kind::GotTpOff,
+        22 | 47 => Kind::GotTpOff,
+        44 => Kind::Code4GotTpOff,
+        50 => Kind::Code6GotTpOff,
         23 => Kind::TpOff32,
         24 => Kind::Pc64,
         25 => Kind::GotOff64,
@@ -177,9 +188,9 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         31 => Kind::PltOff64,
         32 => Kind::Size32,
         33 => Kind::Size64,
-        34 | 45 | 48 | 51 => Kind::TlsDesc,
-        // TLSDESC_CALL: marks the call of the descriptor's function.
-        35 => Kind::None,
+        34 | 48 | 51 => Kind::TlsDesc,
+        45 => Kind::Code4TlsDesc,
+        35 => Kind::TlsDescCall,
         _ => return None,
     })
 }
@@ -282,7 +293,7 @@ impl Architecture for X86_64 {
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match kind {
-            Kind::None => Operand::None,
+            Kind::None | Kind::TlsDescCall => Operand::None,
             Kind::Abs64 | Kind::Pc64 | Kind::GotOff64 | Kind::PltOff64 => Operand::Symbol,
             Kind::Difference32 | Kind::Difference64 => Operand::Symbol,
             Kind::Abs32 | Kind::Abs32S | Kind::Abs16 | Kind::Abs8 | Kind::Addr32 | Kind::Unsigned8 => {
@@ -303,8 +314,10 @@ impl Architecture for X86_64 {
             Kind::Coff(kind) => kind.operand(),
             Kind::TlsGd => Operand::Slot(SlotKind::ThreadIndex),
             Kind::TlsLd => Operand::Slot(SlotKind::ThreadModule),
-            Kind::GotTpOff => Operand::Slot(SlotKind::ThreadOffset),
-            Kind::TlsDesc => Operand::Slot(SlotKind::ThreadDescriptor),
+            Kind::GotTpOff | Kind::Code4GotTpOff | Kind::Code6GotTpOff => {
+                Operand::Slot(SlotKind::ThreadOffset)
+            }
+            Kind::TlsDesc | Kind::Code4TlsDesc => Operand::Slot(SlotKind::ThreadDescriptor),
             Kind::TpOff32 | Kind::TpOff64 => Operand::ThreadOffset,
             Kind::DtpOff32 | Kind::DtpOff64 => Operand::BlockOffset,
         }
@@ -337,7 +350,7 @@ impl Architecture for X86_64 {
     #[inline]
     fn apply(kind: Kind, section: &mut [u8], offset: u64, fixup: Fixup) -> Result<(), FixupProblem> {
         match kind {
-            Kind::None => {}
+            Kind::None | Kind::TlsDescCall => {}
             // S + A: word64. Z + A: word64. @tpoff, @dtpoff: word64.
             Kind::Abs64 | Kind::Size64 | Kind::TpOff64 | Kind::DtpOff64 => {
                 *field(section, offset)? = fixup.absolute().to_le_bytes()
@@ -370,7 +383,10 @@ impl Architecture for X86_64 {
             | Kind::TlsGd
             | Kind::TlsLd
             | Kind::GotTpOff
-            | Kind::TlsDesc => {
+            | Kind::Code4GotTpOff
+            | Kind::Code6GotTpOff
+            | Kind::TlsDesc
+            | Kind::Code4TlsDesc => {
                 *field(section, offset)? = (signed(fixup.relative(), 32)? as i32).to_le_bytes();
             }
             // S + A - P: word16.
@@ -414,6 +430,27 @@ impl Architecture for X86_64 {
             _ => None,
         };
         if done.is_some() { Relaxed::This } else { Relaxed::No }
+    }
+
+    const MODULE_IS_AT_THREAD_POINTER: bool = true;
+
+    #[inline]
+    fn local_exec(kind: Kind) -> Option<LocalExec> {
+        local_exec::of(kind)
+    }
+
+    fn local_exec_form(kind: Kind, _next: Option<Kind>, section: &[u8], offset: u64) -> LocalExecForm {
+        local_exec::form(kind, section, offset).unwrap_or(LocalExecForm::Foreign)
+    }
+
+    fn to_local_exec(
+        kind: Kind,
+        _next: Option<Kind>,
+        section: &mut [u8],
+        offset: u64,
+        fixup: Fixup,
+    ) -> Result<(), FixupProblem> {
+        local_exec::rewrite(kind, section, offset, &fixup)
     }
 
     /// `jmp *slot(%rip)`, six bytes, then traps.

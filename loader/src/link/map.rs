@@ -237,7 +237,9 @@ fn slots<A: Architecture>(object: &Object<'_>) -> Vec<MappedSlot> {
         address: object.addresses.slots.wrapping_add(word * A::SLOT_SIZE),
         size: u64::from(SlotKind::words(key.kind)) * A::SLOT_SIZE,
     });
-    slots.collect()
+    let mut slots: Vec<_> = slots.collect();
+    slots.sort_by_key(|slot| slot.address);
+    slots
 }
 
 fn stubs<A: Architecture>(object: &Object<'_>) -> Vec<MappedStub> {

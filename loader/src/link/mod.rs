@@ -14,6 +14,7 @@ mod resolve;
 mod scope;
 mod symbols;
 mod tables;
+mod thread_relax;
 mod threads;
 mod write;
 
@@ -30,6 +31,7 @@ use layout::Addresses;
 use scope::Scope;
 use symbols::Symbols;
 use tables::{StubKey, Tables};
+use thread_relax::ThreadAccesses;
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
@@ -54,6 +56,8 @@ pub(crate) struct Object<'a> {
     pub(crate) graph: LinkGraph<'a>,
     symbols: Symbols,
     tables: Tables,
+    /// Accesses to thread-local variables that become local-exec.
+    thread_accesses: ThreadAccesses,
     /// Numbers of the symbols that are indirect functions and get a stub.
     indirect: Vec<u32>,
     addresses: Addresses,
@@ -65,6 +69,7 @@ impl<'a> Object<'a> {
             graph,
             symbols: Symbols::default(),
             tables: Tables::default(),
+            thread_accesses: ThreadAccesses::default(),
             indirect: Vec::new(),
             addresses: Addresses::default(),
         }
@@ -155,8 +160,12 @@ pub(crate) fn link<A: Architecture>(
     let mut bounds = Bounds::wanted(objects, limits)?;
     let placed = manager.placement().is_some();
     let near = !placed && image_bytes(objects) < A::BRANCH_REACH;
-    for Object { graph, symbols, tables, .. } in &mut *objects {
-        *tables = tables::plan::<A>(graph, symbols, near, !near, binds_here)
+    for Object { graph, symbols, tables, thread_accesses, .. } in &mut *objects {
+        if !manager.executes_here() {
+            let found = thread_relax::find::<A>(graph, symbols);
+            *thread_accesses = found.map_err(|error| error.of_object(graph.name))?;
+        }
+        *tables = tables::plan::<A>(graph, symbols, thread_accesses, near, !near, binds_here)
             .map_err(|error| error.of_object(graph.name))?;
     }
 

@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use super::symbols::{Facts, SymbolState, Symbols};
+use super::thread_relax::{ThreadAccesses, is_consumed};
 use crate::arch::{Architecture, Operand, SlotKind};
 use crate::error::{FixupError, FixupProblem, LoadError, printable};
-use crate::graph::{LinkGraph, Relocation, Role, Section};
+use crate::graph::{Binding, LinkGraph, Relocation, Role, Section};
 use crate::memory::Segment;
 
 /// The GOT entries and stubs of an object.
@@ -128,6 +129,7 @@ impl Tables {
 pub(super) fn plan<A: Architecture>(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
+    thread_accesses: &ThreadAccesses,
     everything_is_near: bool,
     islands: bool,
     binds_indirect: bool,
@@ -137,7 +139,8 @@ pub(super) fn plan<A: Architecture>(
         if section.segment.is_none() {
             continue;
         }
-        section.relocations.try_for_each(|_, relocation| {
+        let consumed = thread_accesses.consumed_of(number);
+        section.relocations.try_for_each(|index, relocation| {
             // What most objects are full of: the image's own symbols, in reach.
             let state = symbols.states.get(relocation.symbol as usize);
             if A::is_relative_32(graph.format, relocation.raw_kind)
@@ -146,10 +149,13 @@ pub(super) fn plan<A: Architecture>(
             {
                 return Ok(());
             }
-            plan.look_at::<A>(graph, number, relocation, symbols)
+            if is_consumed(consumed, index) {
+                return Ok(());
+            }
+            plan.look_at::<A>(graph, number, relocation, symbols, thread_accesses)
         })?;
     }
-    Ok(plan.number::<A>(symbols))
+    plan.number::<A>(graph, symbols)
 }
 
 #[derive(Default)]
@@ -172,6 +178,7 @@ impl Plan {
         number: usize,
         relocation: Relocation,
         symbols: &mut Symbols,
+        thread_accesses: &ThreadAccesses,
     ) -> Result<(), LoadError> {
         let section = &graph.sections[number];
         self.check_subtrahend::<A>(graph, section, relocation, symbols)?;
@@ -185,7 +192,7 @@ impl Plan {
                 return Err(refuse::<A>(graph, section, relocation, FixupProblem::Unsupported(what)));
             }
         };
-        let operand = operand::<A>(kind, *facts);
+        let operand = operand::<A>(kind, *facts, thread_accesses);
         if facts.has(Facts::IMPORT) && !facts.has(Facts::DEFINED_ELSEWHERE) {
             // A pointer that is to be in this image, so in reach of all of it.
             facts.add(Facts::SLOT.and(Facts::REFERENCED));
@@ -289,45 +296,94 @@ impl Plan {
         self.stubs.push(key);
     }
 
-    /// Entries that relocations refer to come first, those that only a stub jumps through follow, then all that hold
-    /// something else than a symbol's address.
-    fn number<A: Architecture>(mut self, symbols: &Symbols) -> Tables {
+    /// Entries that relocations refer to come first, those that only a stub jumps through follow.
+    fn number<A: Architecture>(
+        mut self,
+        graph: &LinkGraph<'_>,
+        symbols: &Symbols,
+    ) -> Result<Tables, LoadError> {
         let mut tables = Tables { low_2gib: self.low_2gib, ..Tables::default() };
         if !self.any {
-            return tables;
+            return Ok(tables);
         }
         self.stubs.sort_unstable();
         self.stubs.dedup();
         let mut words = 0;
         tables.address_slots = vec![Tables::NO_SLOT; symbols.states.len()];
-        for (slot, SymbolState { facts, .. }) in tables.address_slots.iter_mut().zip(&symbols.states) {
-            if facts.has(Facts::SLOT) {
-                *slot = words;
-                words += 1;
+        if self.other_slots.is_empty() {
+            for (slot, SymbolState { facts, .. }) in tables.address_slots.iter_mut().zip(&symbols.states) {
+                if facts.has(Facts::SLOT) {
+                    *slot = words;
+                    words += 1;
+                }
             }
+        } else {
+            words = self.number_all(graph, symbols, &mut tables)?;
         }
         if A::STUB_USES_SLOT {
             for stub in &self.stubs {
                 let slot = &mut tables.address_slots[stub.symbol as usize];
                 if stub.addend != 0 {
                     let key = SlotKey { symbol: stub.symbol, kind: SlotKind::Address, addend: stub.addend };
-                    self.other_slots.push(key);
+                    tables.other_slots.push(OtherSlot { key, word: 0 });
                 } else if *slot == Tables::NO_SLOT {
                     *slot = words;
                     words += 1;
                 }
             }
         }
-        self.other_slots.sort_unstable();
-        self.other_slots.dedup();
-        for key in self.other_slots {
-            tables.other_slots.push(OtherSlot { key, word: words });
-            words += key.kind.words();
+        tables.other_slots.sort_unstable_by_key(|slot| slot.key);
+        tables.other_slots.dedup_by_key(|slot| slot.key);
+        for slot in tables.other_slots.iter_mut().filter(|slot| slot.key.kind == SlotKind::Address) {
+            slot.word = words;
+            words += slot.key.kind.words();
         }
         tables.slot_words = u64::from(words);
         tables.stubs = self.stubs;
         tables.islands = self.islands;
-        tables
+        Ok(tables)
+    }
+
+    /// Numbers the words of all entries when some are of thread-local variables, in the order of `ld.lld`: that of the
+    /// module, those of global symbols, those of local ones.
+    #[cold]
+    fn number_all(
+        &mut self,
+        graph: &LinkGraph<'_>,
+        symbols: &Symbols,
+        tables: &mut Tables,
+    ) -> Result<u32, LoadError> {
+        let with_address =
+            symbols.states.iter().enumerate().filter(|(_, state)| state.facts.has(Facts::SLOT));
+        let with_address = with_address.map(|(symbol, _)| SlotKey::of(SlotKind::Address, symbol as u32));
+        let mut ordered = Vec::new();
+        for key in with_address.chain(self.other_slots.drain(..)) {
+            let is_module = key.kind == SlotKind::ThreadModule;
+            let is_local = graph.symbols.get(key.symbol as usize)?.binding == Binding::Local;
+            ordered.push((!is_module, is_local, key.symbol, order_of(key.kind), key));
+        }
+        ordered.sort_unstable();
+        ordered.dedup();
+        let mut words = 0;
+        for (.., key) in ordered {
+            match key.kind {
+                SlotKind::Address => tables.address_slots[key.symbol as usize] = words,
+                _ => tables.other_slots.push(OtherSlot { key, word: words }),
+            }
+            words += key.kind.words();
+        }
+        Ok(words)
+    }
+}
+
+/// Of the entries of one symbol.
+fn order_of(kind: SlotKind) -> u8 {
+    match kind {
+        SlotKind::ThreadModule | SlotKind::Address => 0,
+        SlotKind::ThreadDescriptor => 1,
+        SlotKind::ThreadIndex => 2,
+        SlotKind::BlockOffset => 3,
+        SlotKind::ThreadOffset => 4,
     }
 }
 
@@ -365,7 +421,14 @@ pub(super) fn leads_with_addend<A: Architecture>(kind: A::Kind, facts: Facts) ->
 
 /// What a relocation against such a symbol is made from.
 #[inline]
-pub(super) fn operand<A: Architecture>(kind: A::Kind, facts: Facts) -> Operand {
+pub(super) fn operand<A: Architecture>(
+    kind: A::Kind,
+    facts: Facts,
+    thread_accesses: &ThreadAccesses,
+) -> Operand {
+    if let Some(operand) = thread_accesses.operand::<A>(kind) {
+        return operand;
+    }
     if facts.has(Facts::THREAD_LOCAL) { A::thread_local_operand(kind) } else { A::operand(kind) }
 }
 

@@ -8,9 +8,10 @@ use super::symbols::{Facts, SymbolState, Symbols};
 use super::tables::{
     SlotKey, StubKey, is_unwind_table, leads_with_addend, may_use_stub, operand, refuse, stub_key,
 };
+use super::thread_relax::is_consumed;
 use super::threads::Threads;
 use super::{Object, indirect};
-use crate::arch::{Architecture, Fixup, Operand, Relaxed, SlotKind, Stub, field};
+use crate::arch::{Architecture, Fixup, LocalExecOperand, Operand, Relaxed, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
 use crate::memory::{Segment, WorkingMemory};
@@ -128,8 +129,12 @@ impl Link<'_, '_> {
         let mut found_out = FoundOut::default();
         // Number of a relocation that was done together with the one before it.
         let mut done = usize::MAX;
+        let consumed = self.object.thread_accesses.consumed_of(number);
         section.relocations.try_for_each(|index, mut relocation| {
-            if is_unwind_table && self.is_left_alone(relocation.symbol) || index == done {
+            if is_consumed(consumed, index)
+                || is_unwind_table && self.is_left_alone(relocation.symbol)
+                || index == done
+            {
                 return Ok(());
             }
             if A::is_relative_32(graph.format, relocation.raw_kind)
@@ -184,6 +189,10 @@ impl Link<'_, '_> {
         let Place { section, index, relocation, .. } = place;
         let kind = self.kind::<A>(relocation)?;
         let offset = relocation.offset;
+        if let Some(operand) = self.object.thread_accesses.rewritten::<A>(kind) {
+            self.rewrite_thread_access::<A>(kind, operand, place, bytes, found_out)?;
+            return Ok(Consumed::One);
+        }
         let (mut fixup, mut consumed) = (None, Consumed::One);
         match A::operand(kind) {
             Operand::None | Operand::Alignment => return Ok(consumed),
@@ -218,6 +227,30 @@ impl Link<'_, '_> {
         Ok(consumed)
     }
 
+    /// An access to one of the program's own thread-local variables becomes local-exec.
+    #[cold]
+    fn rewrite_thread_access<A: Architecture>(
+        &self,
+        kind: A::Kind,
+        operand: LocalExecOperand,
+        place: &Place<'_, '_>,
+        bytes: &mut [u8],
+        found_out: &mut FoundOut,
+    ) -> Result<(), FixupProblem> {
+        let Place { section, index, relocation, .. } = place;
+        let mut fixup = match operand {
+            LocalExecOperand::Paired => self.high_part::<A>(place, bytes, &mut found_out.high_parts)?,
+            _ => self.fixup::<A>(kind, section, *relocation, bytes)?,
+        };
+        let facts = self.object.symbols.states[relocation.symbol as usize].facts;
+        let is_module_base = facts.has(Facts::SYNTHESIZED) && facts.has(Facts::THREAD_LOCAL);
+        if is_module_base && self.object.thread_accesses.count_from_thread_pointer::<A>() {
+            fixup.target = 0;
+        }
+        let next = section.relocations.get(index + 1).and_then(|next| self.kind::<A>(&next).ok());
+        A::to_local_exec(kind, next, bytes, relocation.offset, fixup)
+    }
+
     fn kind<A: Architecture>(&self, relocation: &Relocation) -> Result<A::Kind, FixupProblem> {
         A::kind(self.object.graph.format, relocation.raw_kind).map_err(FixupProblem::Unsupported)
     }
@@ -234,7 +267,7 @@ impl Link<'_, '_> {
         let Relocation { offset, symbol, addend, .. } = relocation;
         let Object { symbols, addresses, .. } = self.object;
         let state = &symbols.states[symbol as usize];
-        let target = match operand::<A>(kind, state.facts) {
+        let target = match operand::<A>(kind, state.facts, &self.object.thread_accesses) {
             Operand::None | Operand::Alignment => 0,
             Operand::Got => addresses.got,
             Operand::Slot(slot) => self.slot::<A>(SlotKey::of(slot, symbol))?,

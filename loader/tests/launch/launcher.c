@@ -68,40 +68,48 @@ static void *map_fixed(word address, word size) {
 /* ---- The thread-local block of the only thread, where the machine's ABI wants it (ELF Handling For Thread-Local Storage). */
 
 #if defined(__x86_64__)
-#define THREADS
 enum { BEFORE = 1, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
 static void set_thread_pointer(char *pointer) {
     enum { ARCH_PRCTL = 158, SET_FS = 0x1002 };
     *(char **)pointer = pointer;
     system_call(ARCH_PRCTL, SET_FS, (word)pointer, 0, 0, 0, 0);
 }
+#elif defined(__i386__)
+enum { BEFORE = 1, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) {
+    enum { SET_THREAD_AREA = 243, ANY_ENTRY = -1, WHOLE = 0xfffff, USABLE_PAGES_OF_32_BITS = 0x51, USER_SEGMENT = 3 };
+    word description[4] = {(word)ANY_ENTRY, (word)pointer, WHOLE, USABLE_PAGES_OF_32_BITS};
+    *(char **)pointer = pointer;
+    system_call(SET_THREAD_AREA, (word)description, 0, 0, 0, 0, 0);
+    __asm__ volatile("movw %w0, %%gs" : : "r"(description[0] * 8 + USER_SEGMENT));
+}
+#elif defined(__arm__)
+enum { BEFORE = 0, GAP = 8, BIAS = 0, INDEX_BIAS = 0 };
+static void set_thread_pointer(char *pointer) {
+    enum { SET_TLS = 0xf0005 };
+    system_call(SET_TLS, (word)pointer, 0, 0, 0, 0, 0);
+}
 #elif defined(__s390x__)
-#define THREADS
 enum { BEFORE = 1, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
 static void set_thread_pointer(char *pointer) {
     __asm__ volatile("sar %%a1, %0; srlg %0, %0, 32; sar %%a0, %0" : "+r"(pointer));
 }
 #elif defined(__aarch64__)
-#define THREADS
 enum { BEFORE = 0, GAP = 16, BIAS = 0, INDEX_BIAS = 0 };
 static void set_thread_pointer(char *pointer) { __asm__ volatile("msr tpidr_el0, %0" : : "r"(pointer)); }
 #elif defined(__riscv)
-#define THREADS
 enum { BEFORE = 0, GAP = 0, BIAS = 0, INDEX_BIAS = 0x800 };
 static void set_thread_pointer(char *pointer) { __asm__ volatile("mv tp, %0" : : "r"(pointer)); }
 #elif defined(__loongarch__)
-#define THREADS
 enum { BEFORE = 0, GAP = 0, BIAS = 0, INDEX_BIAS = 0 };
 static void set_thread_pointer(char *pointer) { __asm__ volatile("move $tp, %0" : : "r"(pointer)); }
 #elif defined(__powerpc64__)
-#define THREADS
 enum { BEFORE = 0, GAP = 0, BIAS = 0x7000, INDEX_BIAS = 0x8000 };
 static void set_thread_pointer(char *pointer) { __asm__ volatile("mr 13, %0" : : "r"(pointer)); }
 #endif
 
 void *memcpy(void *to, const void *from, word size);
 
-#ifdef THREADS
 static _Alignas(4096) char thread[8192];
 static char *block;
 
@@ -115,11 +123,6 @@ static void start_thread(word start, word content, word size, word align) {
 }
 
 void *__tls_get_addr(const word *index) { return block + index[1] + INDEX_BIAS; }
-#else
-static void start_thread(word start, word content, word size, word align) {
-    (void)start, (void)content, (void)size, (void)align;
-}
-#endif
 
 /* ---- What images may call and read. ---- */
 

@@ -50,6 +50,9 @@ const MACHINES: &[Machine] = &[
             (&["-fPIC"], &[LOW, FAR]),
             (&["-fno-pic"], &[LOW]),
             (&["-fno-pic", "-mcmodel=large"], &[FAR]),
+            (&["-fPIC", "-mtls-dialect=gnu2"], &[LOW]),
+            (&["-fPIC", "-ftls-model=local-dynamic", "-fno-plt"], &[LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[FAR]),
         ],
     },
     Machine {
@@ -59,6 +62,7 @@ const MACHINES: &[Machine] = &[
         models: &[
             (&["-march=rv64gc", "-fPIC"], &[LOW, FAR]),
             (&["-march=rv64gc", "-fPIC", "-mno-relax"], &[FAR]),
+            (&["-march=rv64gc", "-fPIC", "-mtls-dialect=desc"], &[LOW]),
             (&["-march=rv64gc", "-fno-pic", "-mcmodel=medlow"], &[NEAR, LOW]),
             (&["-march=rv64gc", "-fno-pic", "-mcmodel=medany"], &[LOW]),
             (&["-march=rv64g", "-fno-pic", "-mcmodel=medany"], &[LOW]),
@@ -83,25 +87,44 @@ const MACHINES: &[Machine] = &[
             (&["-fno-pic", "-mno-relax"], &[NEAR, LOW]),
             (&["-fPIC", "-mcmodel=medium"], &[LOW, FAR]),
             (&["-fPIC", "-mcmodel=extreme"], &[LOW, FAR]),
+            (&["-fPIC", "-mtls-dialect=desc"], &[LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[FAR]),
         ],
     },
     Machine {
         name: "i386",
         flags: &["--target=i386-linux-gnu"],
         emulator: Some("qemu-i386"),
-        models: &[(&["-fPIC"], &[LOW]), (&["-fno-pic"], &[LOW])],
+        models: &[
+            (&["-fPIC"], &[LOW]),
+            (&["-fno-pic"], &[LOW]),
+            (&["-fPIC", "-mtls-dialect=gnu2"], &[LOW]),
+            (&["-fPIC", "-ftls-model=local-dynamic"], &[LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[LOW]),
+            (&["-fno-pic", "-ftls-model=initial-exec"], &[LOW]),
+        ],
     },
     Machine {
         name: "powerpc64le",
         flags: &["--target=powerpc64le-linux-gnu"],
         emulator: Some("qemu-ppc64le"),
-        models: &[(&["-fPIC"], &[NEAR, LOW, FAR]), (&["-fno-pic"], &[LOW])],
+        models: &[
+            (&["-fPIC"], &[NEAR, LOW, FAR]),
+            (&["-fno-pic"], &[LOW]),
+            (&["-fPIC", "-ftls-model=local-dynamic"], &[LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[LOW]),
+        ],
     },
     Machine {
         name: "s390x",
         flags: &["--target=s390x-linux-gnu"],
         emulator: Some("qemu-s390x"),
-        models: &[(&["-fPIC"], &[LOW, FAR]), (&["-fno-pic"], &[LOW])],
+        models: &[
+            (&["-fPIC"], &[LOW, FAR]),
+            (&["-fno-pic"], &[LOW]),
+            (&["-fPIC", "-ftls-model=local-dynamic"], &[LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[LOW]),
+        ],
     },
     Machine {
         name: "aarch64",
@@ -110,6 +133,7 @@ const MACHINES: &[Machine] = &[
         models: &[
             (&["-fPIC"], &[NEAR, LOW, FAR]),
             (&["-fno-pic"], &[NEAR, LOW]),
+            (&["-fPIC", "-ftls-model=initial-exec"], &[LOW]),
             // Clang does not compile thread-local variables for this model.
             (&["-fno-pic", "-mcmodel=large", "-DNO_THREADS"], &[FAR]),
         ],

@@ -54,7 +54,7 @@ Square square(host_add(2, 3)); // made by an initialiser
 Circle circle(counter);
 const Shape *shapes[] = {&square, &circle};
 
-#if defined(__i386__) || defined(__arm__) || defined(NO_THREADS)
+#ifdef NO_THREADS
 extern "C" int more_thread;
 int more_thread = 7;
 #else

@@ -129,12 +129,9 @@ NOINLINE int structs(const struct pair *from) {
 static int constructed = 1;
 __attribute__((constructor)) static void construct(void) { constructed = constructed * 10 + hidden_data; }
 
-/* Thread-local variables, where the launcher gives its thread a block. */
-#if defined(__i386__) || defined(__arm__) || defined(NO_THREADS)
+/* Thread-local variables: the launcher gives its thread a block. */
+#ifdef NO_THREADS
 #define THREAD
-#elif defined(__aarch64__) || defined(__s390x__)
-/* Others need descriptors, or a function of a convention of its own, which are the dynamic linker's. */
-#define THREAD __attribute__((tls_model("initial-exec"))) __thread
 #else
 #define THREAD __thread
 #endif

@@ -317,7 +317,7 @@ impl Batch {
         let object = Case::object(self.machine, self.cases.iter().enumerate()).build();
         let file = match self.linker.is_library() {
             true => lld::link_library(&object, &script, what),
-            false => lld::link(&object, &script, false, what),
+            false => lld::link(&[&object], &script, false, what),
         };
         let mut refused = HashMap::new();
         for line in file.complaints(self.machine) {

@@ -35,20 +35,20 @@ pub struct Dynamic {
 const FLAGS: &str = "-O0 --no-gc-sections --build-id=none -z norelro --noinhibit-exec -e 0 --error-limit=0 \
      --no-toc-optimize --no-pcrel-optimize";
 
-/// Links an object by a script.
-pub fn link(object: &[u8], script: &str, relax: bool, what: &str) -> LinkedFile {
+/// Links objects by a script.
+pub fn link(objects: &[&[u8]], script: &str, relax: bool, what: &str) -> LinkedFile {
     let flags: &[&str] = if relax { &["-static"] } else { &["-static", "--no-relax"] };
-    link_with(object, script, flags, what)
+    link_with(objects, script, flags, what)
 }
 
 /// The same into a shared library, of whose thread-local variables lld knows no more than the object. What it leaves to
 /// the dynamic linker it also does itself.
 pub fn link_library(object: &[u8], script: &str, what: &str) -> LinkedFile {
-    link_with(object, script, &["-shared", "--no-relax", "--apply-dynamic-relocs"], what)
+    link_with(&[object], script, &["-shared", "--no-relax", "--apply-dynamic-relocs"], what)
 }
 
-fn link_with(object: &[u8], script: &str, flags: &[&str], what: &str) -> LinkedFile {
-    let files = Files::new(object, script, what);
+fn link_with(objects: &[&[u8]], script: &str, flags: &[&str], what: &str) -> LinkedFile {
+    let files = Files::new(objects, script, what);
     let mut command = Command::new(LLD);
     command.args(FLAGS.split(' ')).args(flags);
     let (is_done, messages) = files.run(command);
@@ -58,26 +58,29 @@ fn link_with(object: &[u8], script: &str, flags: &[&str], what: &str) -> LinkedF
 
 /// The files of a link, which are removed when it is over.
 pub struct Files {
-    input: PathBuf,
+    inputs: Vec<PathBuf>,
     commands: PathBuf,
     output: PathBuf,
 }
 
 impl Files {
-    pub fn new(object: &[u8], script: &str, what: &str) -> Self {
+    pub fn new(objects: &[&[u8]], script: &str, what: &str) -> Self {
         // Several tests of a machine run at once.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = |suffix: &str| scratch(&format!("{what}-{number}.{suffix}"));
-        let [input, commands, output] = ["o", "ld", "elf"].map(file);
-        std::fs::write(&input, object).unwrap();
+        let [commands, output] = ["ld", "elf"].map(file);
+        let inputs: Vec<_> = (0..objects.len()).map(|position| file(&format!("{position}.o"))).collect();
+        for (input, object) in inputs.iter().zip(objects) {
+            std::fs::write(input, object).unwrap();
+        }
         std::fs::write(&commands, script).unwrap();
-        Files { input, commands, output }
+        Files { inputs, commands, output }
     }
 
     /// Runs a linker that is told everything but the files; whether there is an output, and what was said.
     pub fn run(&self, mut command: Command) -> (bool, String) {
-        command.arg("-T").args([&self.commands, &self.input]).arg("-o").arg(&self.output);
+        command.arg("-T").arg(&self.commands).args(&self.inputs).arg("-o").arg(&self.output);
         let result = command.output().unwrap();
         (result.status.success(), String::from_utf8_lossy(&result.stderr).into_owned())
     }
@@ -94,7 +97,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        for path in [&self.input, &self.commands, &self.output] {
+        for path in self.inputs.iter().chain([&self.commands, &self.output]) {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,10 +1,12 @@
-//! Thread-local variables of a program: the distances from the thread pointer that are in the code, local-exec, must be
-//! those that `ld.lld` computes, on every machine and for every alignment.
+//! Thread-local variables of a program: every way to reach them that compilers know becomes, or stays, what `ld.lld` makes
+//! of it, on every machine; and the distances from the thread pointer are those that it computes, for every alignment.
 
-use crate::corpus::{Model, TOOLCHAINS};
+use object::{Object as _, ObjectSymbol as _, SymbolKind};
+
+use crate::corpus::{Model, TOOLCHAINS, Toolchain};
 use crate::machine::Machine;
-use crate::support::{LLD, Random, compile_text, has};
-use crate::whole::compare_object;
+use crate::support::{CLANG, LLD, Random, compile, compile_text, fixture, has};
+use crate::whole::{Compared, compare_objects};
 
 /// With content and without, of several alignments.
 const SOURCE: &str = "
@@ -22,29 +24,123 @@ const SOURCE: &str = "
     char far_away(void) { return large[4321]; }
 ";
 
+/// How the variables of `tls.c` are reached.
+const ACCESSES: &[&[&str]] = &[
+    &["-fPIC", "-O2"],
+    &["-fPIC", "-O0"],
+    &["-fPIC", "-O2", "-ftls-model=local-dynamic"],
+    &["-fPIC", "-O1", "-ftls-model=initial-exec"],
+    &["-fPIE", "-O2"],
+    &["-fno-pic", "-O2", "-ftls-model=initial-exec"],
+];
+/// The other dialect than the default one, where there are two; `-fno-plt` calls `__tls_get_addr` through the GOT.
+const DIALECTS: &[(&str, &[&[&str]])] = &[
+    (
+        "x86_64",
+        &[
+            &["-fPIC", "-O2", "-mtls-dialect=gnu2"],
+            &["-fPIC", "-O2", "-mtls-dialect=gnu2", "-ftls-model=local-dynamic"],
+            &["-fPIC", "-O2", "-fno-plt"],
+            &["-fPIC", "-O2", "-fno-plt", "-ftls-model=local-dynamic"],
+        ],
+    ),
+    (
+        "i386",
+        &[
+            // Of descriptors lld takes no register but %eax.
+            &["-fPIC", "-O2", "-mtls-dialect=gnu2", "-DNO_LOOP"],
+            &["-fPIC", "-O2", "-mtls-dialect=gnu2", "-ftls-model=local-dynamic", "-DNO_LOOP"],
+            &["-fPIC", "-O2", "-fno-plt"],
+            &["-fPIC", "-O2", "-fno-plt", "-ftls-model=local-dynamic"],
+        ],
+    ),
+    ("riscv64", DESCRIPTORS),
+    ("riscv32", DESCRIPTORS),
+    ("loongarch64", DESCRIPTORS),
+];
+/// Of clang only.
+const DESCRIPTORS: &[&[&str]] =
+    &[&["-fPIC", "-O2", "-mtls-dialect=desc"], &["-fPIC", "-O0", "-mtls-dialect=desc"]];
+/// Of `tls.cpp`.
+const OF_CPP: &[&[&str]] =
+    &[&["-fPIC", "-O2"], &["-fPIC", "-O0", "-ftls-model=local-dynamic"], &["-fPIE", "-O2"]];
+/// Unwind tables are for other tests.
+const COMMON: &[&str] = &[
+    "-w",
+    "-ffreestanding",
+    "-fdata-sections",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
+    "-fno-exceptions",
+];
+/// The functions that dynamic accesses call.
+const CALLED: [&str; 3] = ["__tls_get_addr", "___tls_get_addr", "__tls_get_offset"];
+
 pub fn compare(machine: &'static Machine) {
     if !has(LLD) {
         return;
     }
     let mut random = Random(machine.name.bytes().fold(11, |seed, byte| seed * 31 + u64::from(byte)));
     let mut links = 0;
+    let mut without_got = 0;
     for toolchain in TOOLCHAINS.iter().filter(|toolchain| toolchain.machine == machine.name) {
         if !has(toolchain.c) {
             continue;
         }
-        for level in ["-O0", "-O2"] {
-            for align in ["-DALIGN=4", "-DALIGN=64", "-DALIGN=1024"] {
-                let model = ["-fno-pic", "-ftls-model=local-exec", "-ffreestanding", level, align];
-                let no_tables = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
-                let flags = [toolchain.flags, &model, &no_tables].concat();
-                let object = compile_text(toolchain.c, &flags, "c", SOURCE);
-                let what = format!("{} {}", toolchain.c, flags.join(" "));
-                let low = Model { flags: &[], is_low: true, is_tiny: false };
-                let compared = compare_object(machine, &what, &low, &object, false, &mut random);
-                assert!(compared.sections >= 2, "{what}");
-                links += 1;
-            }
+        for align in ["-DALIGN=4", "-DALIGN=64", "-DALIGN=1024"] {
+            let model = ["-fno-pic", "-ftls-model=local-exec", "-O2", align];
+            let flags = [toolchain.flags, &model, COMMON].concat();
+            let object = compile_text(toolchain.c, &flags, "c", SOURCE);
+            let compared = compare_link(
+                machine,
+                &format!("{} {}", toolchain.c, flags.join(" ")),
+                &[&object],
+                &mut random,
+            );
+            assert!(compared.sections >= 2);
+            links += 1;
+        }
+        let other = compile(toolchain.c, &[toolchain.flags, COMMON].concat(), &fixture("tls_other.c"));
+        for (compiler, source, flags) in accesses(toolchain) {
+            let flags = [toolchain.flags, COMMON, flags].concat();
+            let what = format!("{compiler} {} {source}", flags.join(" "));
+            let object = compile(compiler, &flags, &fixture(source));
+            let compared = compare_link(machine, &what, &[&object, &other], &mut random);
+            links += 1;
+            without_got += usize::from(compared.without_got);
         }
     }
-    eprintln!("{}: {links} links with thread-local variables", machine.name);
+    eprintln!(
+        "{}: {links} links with thread-local variables, {without_got} of dynamic accesses without a GOT",
+        machine.name
+    );
+}
+
+fn accesses(toolchain: &Toolchain) -> Vec<(&'static str, &'static str, &'static [&'static str])> {
+    let dialects = DIALECTS.iter().filter(|(machine, _)| *machine == toolchain.machine);
+    let has_descriptors = toolchain.c == CLANG;
+    let dialects = dialects.flat_map(|(_, dialects)| dialects.iter());
+    let dialects = dialects.filter(|flags| has_descriptors || !flags.contains(&"-mtls-dialect=desc"));
+    let of_c = ACCESSES.iter().chain(dialects).map(|flags| (toolchain.c, "tls.c", *flags));
+    let of_cpp = OF_CPP.iter().map(|flags| (toolchain.cpp, "tls.cpp", *flags));
+    of_c.chain(of_cpp.filter(|(compiler, ..)| has(compiler))).collect()
+}
+
+/// What was rewritten has no GOT entry, and calls nothing.
+fn compare_link(machine: &Machine, what: &str, objects: &[&[u8]], random: &mut Random) -> Compared {
+    let low = Model { flags: &[], is_low: true, is_tiny: false };
+    let compared = compare_objects(machine, what, &low, objects, false, random);
+    if compared.without_got {
+        for (object, file) in objects.iter().zip(&compared.map.files) {
+            let object = object::File::parse(*object).unwrap();
+            let slot = file.got.iter().find(|slot| {
+                let named = object.symbols().find(|symbol| symbol.name() == Ok(&slot.target));
+                named.is_none_or(|symbol| symbol.kind() == SymbolKind::Tls)
+            });
+            assert!(slot.is_none(), "{what}: lld has no GOT entry, we have {slot:?}");
+        }
+        let called = compared.map.absolute.iter().find(|(name, _)| CALLED.contains(&name.as_str()));
+        assert!(called.is_none(), "{what}: nothing calls {called:?}");
+    }
+    compared
 }

@@ -18,7 +18,7 @@ use crate::support::{LLD, Random, has};
 use crate::{exidx, frames};
 
 /// Names that linkers define.
-const OF_LINKERS: [&str; 2] = ["_GLOBAL_OFFSET_TABLE_", ".TOC."];
+const OF_LINKERS: [&str; 3] = ["_GLOBAL_OFFSET_TABLE_", ".TOC.", "_TLS_MODULE_BASE_"];
 
 #[derive(Default)]
 struct Counts {
@@ -44,7 +44,7 @@ pub fn compare(machine: &'static Machine) {
         count_relocations(object, &mut counts);
         for relax in [false, false, true] {
             if !relax || machine.relaxes {
-                counts.add(compare_object(machine, what, model, object, relax, &mut random));
+                counts.add(compare_objects(machine, what, model, &[object], relax, &mut random));
             }
         }
     };
@@ -60,10 +60,14 @@ pub fn compare(machine: &'static Machine) {
     counts.check(machine);
 }
 
-/// What of an object was compared.
+/// What of a link was compared.
 pub struct Compared {
     pub sections: usize,
     pub functions: usize,
+    /// What the loader says of it.
+    pub map: LinkMap,
+    /// The linker made no GOT entry.
+    pub without_got: bool,
 }
 
 impl Counts {
@@ -108,12 +112,13 @@ fn count_relocations(object: &[u8], counts: &mut Counts) {
     }
 }
 
-/// `relax`: both linkers make accesses through the GOT direct ones.
-pub fn compare_object(
+/// Links objects whose sections have names of their own, except for empty ones. `relax`: both linkers make accesses
+/// through the GOT direct ones.
+pub fn compare_objects(
     machine: &Machine,
     what: &str,
     model: &Model,
-    object: &[u8],
+    objects: &[&[u8]],
     relax: bool,
     random: &mut Random,
 ) -> Compared {
@@ -123,13 +128,14 @@ pub fn compare_object(
     } else {
         0x10_0000_0000 + (random.below(1 << 40) & !0xfff)
     };
-    let plan = Plan::new(object, base, model.is_tiny, random);
-    let linked = lld::link(object, &plan.script, relax, &format!("whole-{}", machine.name));
+    let plan = Plan::new(objects, base, model.is_tiny, random);
+    let linked = lld::link(objects, &plan.script, relax, &format!("whole-{}", machine.name));
     assert_eq!(linked.complaints(machine).next(), None, "{what}");
-    let (image, map) = load_like(machine, &linked, object, base, &plan.externals, relax, what);
+    let (image, map) = load_like(machine, &linked, objects, base, &plan.externals, relax, what);
     let ours = bytes_by_section(&image, &map);
     let mut compared = 0;
-    for (name, bytes) in &ours {
+    for (object, name, bytes) in &ours {
+        let object = objects[*object];
         let is_rewritten = name == ".eh_frame" || name.starts_with(".ARM.exidx");
         if bytes.is_empty() || is_rewritten {
             continue;
@@ -156,13 +162,14 @@ pub fn compare_object(
     }
     let functions =
         frames::compare(machine, &image, &map, &linked, what) + exidx::compare(&image, &map, &linked, what);
-    if let Some((_, got)) = linked.sections.get(".got").filter(|_| !relax) {
-        let got = &got[(machine.got_header as usize * machine.target.word()).min(got.len())..];
+    let got = linked.sections.get(".got").map_or(&[][..], |(_, got)| got);
+    let got = &got[(machine.got_header as usize * machine.target.word()).min(got.len())..];
+    if !relax {
         let read_only = image.linked_bytes(Segment::ReadOnly).unwrap();
         let found = got.is_empty() || read_only.windows(got.len()).any(|window| window == got);
         assert!(found, "{what}: the GOT differs: lld {got:02x?}");
     }
-    Compared { sections: compared, functions }
+    Compared { sections: compared, functions, without_got: got.is_empty(), map }
 }
 
 /// Blanks the four bytes at each place of a section whose relocation is of one of these kinds: all, or those against
@@ -198,16 +205,20 @@ struct Plan {
 }
 
 impl Plan {
-    /// Every section of the object at an address of its own, in random order.
-    fn new(object: &[u8], base: u64, is_tiny: bool, random: &mut Random) -> Self {
+    /// Every section of the objects at an address of its own, in random order.
+    fn new(objects: &[&[u8]], base: u64, is_tiny: bool, random: &mut Random) -> Self {
         let (gap, reach) = if is_tiny { (500, 0x4_0000) } else { (40_000, 0x80_0000) };
-        let file = object::File::parse(object).unwrap();
-        let mut sections: Vec<(String, u64, u64)> = file
-            .sections()
-            .filter(lld::is_allocated)
-            .map(|section| (section.name().unwrap().to_owned(), section.align().max(1), section.size()))
-            .filter(|(name, ..)| !name.starts_with(".note"))
-            .collect();
+        let files: Vec<_> = objects.iter().map(|object| object::File::parse(*object).unwrap()).collect();
+        let mut sections: Vec<(String, u64, u64)> = Vec::new();
+        for (number, file) in files.iter().enumerate() {
+            let of_file = file
+                .sections()
+                .filter(lld::is_allocated)
+                .filter(|section| number == 0 || section.size() != 0)
+                .map(|section| (section.name().unwrap().to_owned(), section.align().max(1), section.size()))
+                .filter(|(name, ..)| !name.starts_with(".note"));
+            sections.extend(of_file);
+        }
         let unique: HashSet<_> = sections.iter().map(|(name, ..)| name).collect();
         assert_eq!(unique.len(), sections.len(), "section names must be unique for this");
         for special in ["COMMON", ".got", ".got.plt"] {
@@ -239,13 +250,29 @@ impl Plan {
             next += size;
         }
         script += "/DISCARD/ : { *(.comment) *(.note*) }\n";
-        let names = file
-            .symbols()
+        // Empty ones of other objects would still align the sections of that name.
+        for (number, file) in files.iter().enumerate().skip(1) {
+            for section in file.sections().filter(|section| lld::is_allocated(section) && section.size() == 0)
+            {
+                let name = section.name().unwrap();
+                script.insert_str("SECTIONS {\n".len(), &format!("/DISCARD/ : {{ *.{number}.o({name}) }}\n"));
+            }
+        }
+        let defined: HashSet<&str> = files
+            .iter()
+            .flat_map(|file| file.symbols())
+            .filter(|symbol| symbol.is_global() && !symbol.is_undefined())
+            .map(|symbol| symbol.name().unwrap())
+            .collect();
+        let names = files
+            .iter()
+            .flat_map(|file| file.symbols())
             .filter(|symbol| symbol.is_undefined() && symbol.index() != SymbolIndex(0))
             // From where zero is in reach, weak symbols may stay undefined.
             .filter(|symbol| !symbol.is_weak() || base >> 32 != 0)
             .map(|symbol| symbol.name().unwrap().to_owned())
-            .filter(|name| !name.is_empty() && !OF_LINKERS.contains(&name.as_str()));
+            .filter(|name| !name.is_empty() && !OF_LINKERS.contains(&name.as_str()))
+            .filter(|name| !defined.contains(name.as_str()));
         let externals: BTreeMap<String, u64> = names
             .map(|name| match name.as_str() {
                 "__dso_handle" => (name, base), // the loader's own: the image's first byte
@@ -259,11 +286,11 @@ impl Plan {
     }
 }
 
-/// Loads an object where the linker put it.
+/// Loads objects where the linker put them.
 fn load_like(
     machine: &Machine,
     linked: &LinkedFile,
-    object: &[u8],
+    objects: &[&[u8]],
     base: u64,
     externals: &BTreeMap<String, u64>,
     relax: bool,
@@ -282,15 +309,20 @@ fn load_like(
     let memory = FixedMemory::placed(base, move |name: &[u8], _| addresses.get(name).copied());
     let loader = Loader::builder().memory(Arc::new(memory)).relax(relax || machine.always_relaxed).build();
     let resolver = from_fn(|name: &str| externals.get(name).copied());
-    let loaded = loader.load_all(&[InputObject { name: "object", bytes: object }], &resolver);
+    let inputs: Vec<_> =
+        objects.iter().zip(["object", "other"]).map(|(bytes, name)| InputObject { name, bytes }).collect();
+    let loaded = loader.load_all(&inputs, &resolver);
     loaded.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-fn bytes_by_section(image: &LoadedImage, map: &LinkMap) -> Vec<(String, Vec<u8>)> {
-    let sections = map.files[0].sections.iter().filter(|section| section.number.is_some());
-    let bytes = sections.map(|section| {
+/// Number of the object, name and bytes.
+fn bytes_by_section(image: &LoadedImage, map: &LinkMap) -> Vec<(usize, String, Vec<u8>)> {
+    let sections = map.files.iter().enumerate().flat_map(|(number, file)| {
+        file.sections.iter().filter(|section| section.number.is_some()).map(move |section| (number, section))
+    });
+    let bytes = sections.map(|(number, section)| {
         let segment = image.linked_bytes(section.segment).unwrap();
-        (section.name.clone(), segment[section.offset..][..section.size as usize].to_vec())
+        (number, section.name.clone(), segment[section.offset..][..section.size as usize].to_vec())
     });
     bytes.collect()
 }

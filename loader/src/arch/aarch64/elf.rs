@@ -143,7 +143,7 @@ const KINDS: [(u16, &str, Value, Field); 118] = [
     ),
     (567, "TLSDESC_LDR", Value::None, Field::None),
     (568, "TLSDESC_ADD", Value::None, Field::None),
-    (569, "TLSDESC_CALL", Value::None, Field::None),
+    (569, "TLSDESC_CALL", Value::DescriptorCall, Field::None),
     (570, "TLSLE_LDST128_TPREL_LO12", Value::ThreadOffset, Field::All12 { scale: 4 }),
     (571, "TLSLE_LDST128_TPREL_LO12_NC", Value::ThreadOffset, Field::Low12 { scale: 4 }),
     (572, "TLSLD_LDST128_DTPREL_LO12", Value::BlockOffset, Field::All12 { scale: 4 }),

@@ -161,7 +161,7 @@ fn each_number_has_a_name_and_a_kind_or_a_reason() {
     assert_eq!(I386::name(Format::Elf, 4), "R_386_PLT32");
     assert_eq!(I386::name(Format::Elf, 43), "R_386_GOT32X");
     assert_eq!(I386::name(Format::Elf, 12), "relocation type 12");
-    assert_eq!(I386::kind(Format::Elf, 39), Err("this form of thread-local storage"));
+    assert_eq!(I386::kind(Format::Elf, 24), Err("this form of thread-local storage"));
     assert_eq!(I386::kind(Format::Elf, 42), Err("a relocation of the dynamic linker in an object file"));
     assert!(I386::kind(Format::Elf, u32::MAX).is_err());
 }

@@ -209,7 +209,7 @@ fn relative_addresses_in_two_parts() {
         assert_eq!(reach(-0x8000_0800), Ok(0x8000_0000));
         assert_eq!(reach(-0x8000_0801), Err(out_of(32, -0x8000_0801)));
     }
-    for kind in [PcrelLo12I, TlsDescLo12] {
+    for kind in [PcrelLo12I, TlsDescLoadLo12, TlsDescAddLo12] {
         check(kind, 0xfff5_0513, far(0x1234_5678), Ok(0x6785_0513));
     }
     check(PcrelLo12S, 0x00b5_2023, far(0x1234_5678), Ok(0x66b5_2c23));
