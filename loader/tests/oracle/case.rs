@@ -308,14 +308,22 @@ impl Case {
         let symbol = self.symbol.add_to(object, &format!("s{number}"), section);
         let second = match self.kind.second {
             Second::Same { .. } => self.second.add_to(object, &format!("r{number}"), section),
+            Second::Call { .. } => object.symbol(&format!("c{number}"), elf::WEAK, 0, 0),
             _ => 0,
         };
         let flags = if self.kind.code.is_empty() { elf::WRITE } else { elf::EXEC };
         let place = self.offset as u64;
         let section = object.section(&format!(".t.{number}"), flags, &self.bytes);
         section.relocate(place, self.kind.number, symbol, self.addend);
+        let start = place - self.kind.at as u64;
         match self.kind.second {
             Second::None => {}
+            Second::Mark { number, at, .. } => {
+                section.relocate(start + at as u64, number, symbol, 0);
+            }
+            Second::Call { number, at, .. } => {
+                section.relocate(start + at as u64, number, second, 0);
+            }
             Second::Low { number, .. } => {
                 section.relocate(self.low() as u64, number, label.unwrap(), 0);
             }

@@ -21,7 +21,7 @@ pub fn link(
 ) -> (LinkedFile, HashMap<usize, String>) {
     let mut refused = HashMap::new();
     loop {
-        let files = Files::new(&object(&refused), script, what);
+        let files = Files::new(&[&object(&refused)], script, what);
         let [program, flags @ ..] = machine.gnu_ld else { panic!("no GNU ld for {}", machine.name) };
         let mut command = Command::new(program);
         command.args(flags).args(FLAGS.split(' ')).arg(if is_library { "-shared" } else { "-static" });

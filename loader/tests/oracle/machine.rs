@@ -281,6 +281,17 @@ pub enum Second {
         number: u32,
         name: &'static str,
     },
+    /// At that offset in `code`, against the same symbol.
+    Mark {
+        number: u32,
+        name: &'static str,
+        at: usize,
+    },
+    /// The same, against a function that is not there: a call that both linkers remove.
+    Call {
+        number: u32,
+        at: usize,
+    },
 }
 
 /// How a symbol is defined.
@@ -315,6 +326,11 @@ pub const fn word(bits: u64, random: u64, field: u64) -> Word {
 
 pub const fn half(bits: u64, random: u64, field: u64) -> Word {
     Word { width: 2, bits, random, field }
+}
+
+/// A byte of which some bits may be anything.
+pub const fn byte_with(bits: u64, random: u64) -> Word {
+    Word { width: 1, bits, random, field: 0 }
 }
 
 pub const fn byte(bits: u64) -> Word {
@@ -440,13 +456,22 @@ impl Kind {
         Kind { second: Second::Same { number, name }, ..self }
     }
 
+    pub const fn mark(self, number: u32, name: &'static str, at: usize) -> Self {
+        Kind { second: Second::Mark { number, name, at }, ..self }
+    }
+
+    pub const fn call(self, number: u32, at: usize) -> Self {
+        Kind { second: Second::Call { number, at }, ..self }
+    }
+
     /// Numbers and names of its relocations.
     pub fn relocations(&self) -> impl Iterator<Item = (u32, &'static str)> {
         let second = match self.second {
-            Second::None => None,
+            Second::None | Second::Call { .. } => None,
             Second::Low { number, name, .. }
             | Second::Next { number, name, .. }
-            | Second::Same { number, name } => Some((number, name)),
+            | Second::Same { number, name }
+            | Second::Mark { number, name, .. } => Some((number, name)),
         };
         std::iter::once((self.number, self.name)).chain(second)
     }

@@ -1,11 +1,14 @@
 //! Thread-local variables of a program: every way to reach them that compilers know becomes, or stays, what `ld.lld` makes
 //! of it, on every machine; and the distances from the thread pointer are those that it computes, for every alignment.
 
+use std::collections::BTreeSet;
+
+use objcache_loader::{FixedMemory, InputObject, LinkMap, LoadError, Loader, PhonySymbols};
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 
 use crate::corpus::{Model, TOOLCHAINS, Toolchain};
 use crate::machine::Machine;
-use crate::support::{CLANG, LLD, Random, compile, compile_text, fixture, has};
+use crate::support::{CLANG, LLD, Random, compile, compile_text, coverage, fixture, has, relocation_kinds};
 use crate::whole::{Compared, compare_objects};
 
 /// With content and without, of several alignments.
@@ -42,6 +45,7 @@ const DIALECTS: &[(&str, &[&[&str]])] = &[
             &["-fPIC", "-O2", "-mtls-dialect=gnu2", "-ftls-model=local-dynamic"],
             &["-fPIC", "-O2", "-fno-plt"],
             &["-fPIC", "-O2", "-fno-plt", "-ftls-model=local-dynamic"],
+            &["-fPIC", "-O2", "-ftls-model=initial-exec", "-mapxf"],
         ],
     ),
     (
@@ -58,7 +62,8 @@ const DIALECTS: &[(&str, &[&[&str]])] = &[
     ("riscv32", DESCRIPTORS),
     ("loongarch64", DESCRIPTORS),
 ];
-/// Of clang only.
+/// Only clang has these.
+const OF_CLANG: [&str; 2] = ["-mtls-dialect=desc", "-mapxf"];
 const DESCRIPTORS: &[&[&str]] =
     &[&["-fPIC", "-O2", "-mtls-dialect=desc"], &["-fPIC", "-O0", "-mtls-dialect=desc"]];
 /// Of `tls.cpp`.
@@ -81,10 +86,10 @@ pub fn compare(machine: &'static Machine) {
         return;
     }
     let mut random = Random(machine.name.bytes().fold(11, |seed, byte| seed * 31 + u64::from(byte)));
-    let mut links = 0;
-    let mut without_got = 0;
+    let (mut links, mut without_got, mut kinds, mut all) = (0, 0, BTreeSet::new(), true);
     for toolchain in TOOLCHAINS.iter().filter(|toolchain| toolchain.machine == machine.name) {
-        if !has(toolchain.c) {
+        if !has(toolchain.c) || !has(toolchain.cpp) {
+            all = false;
             continue;
         }
         for align in ["-DALIGN=4", "-DALIGN=64", "-DALIGN=1024"] {
@@ -108,22 +113,30 @@ pub fn compare(machine: &'static Machine) {
             let compared = compare_link(machine, &what, &[&object, &other], &mut random);
             links += 1;
             without_got += usize::from(compared.without_got);
+            kinds.extend(relocation_kinds(&object));
         }
     }
     eprintln!(
         "{}: {links} links with thread-local variables, {without_got} of dynamic accesses without a GOT",
         machine.name
     );
+    if all {
+        let kinds = coverage::names("elf", machine.architecture(), kinds);
+        let of_threads =
+            |name: &String| ["TLS", "TPOFF", "DTP", "TPREL"].iter().any(|part| name.contains(part));
+        let kinds = kinds.into_iter().filter(of_threads).collect();
+        coverage::keep_at_least("compared-threads", "elf", machine.architecture(), &kinds);
+    }
 }
 
 fn accesses(toolchain: &Toolchain) -> Vec<(&'static str, &'static str, &'static [&'static str])> {
     let dialects = DIALECTS.iter().filter(|(machine, _)| *machine == toolchain.machine);
-    let has_descriptors = toolchain.c == CLANG;
+    let is_new = toolchain.c == CLANG;
     let dialects = dialects.flat_map(|(_, dialects)| dialects.iter());
-    let dialects = dialects.filter(|flags| has_descriptors || !flags.contains(&"-mtls-dialect=desc"));
+    let dialects = dialects.filter(|flags| is_new || !flags.iter().any(|flag| OF_CLANG.contains(flag)));
     let of_c = ACCESSES.iter().chain(dialects).map(|flags| (toolchain.c, "tls.c", *flags));
     let of_cpp = OF_CPP.iter().map(|flags| (toolchain.cpp, "tls.cpp", *flags));
-    of_c.chain(of_cpp.filter(|(compiler, ..)| has(compiler))).collect()
+    of_c.chain(of_cpp).collect()
 }
 
 /// What was rewritten has no GOT entry, and calls nothing.
@@ -143,4 +156,49 @@ fn compare_link(machine: &Machine, what: &str, objects: &[&[u8]], random: &mut R
         assert!(called.is_none(), "{what}: nothing calls {called:?}");
     }
     compared
+}
+
+/// Links one object as a program, whatever its code refers to.
+fn link(object: &[u8]) -> Result<LinkMap, LoadError> {
+    let memory = FixedMemory::at(0x40_0000);
+    let loader = Loader::builder().memory(std::sync::Arc::new(memory)).build();
+    let resolver = PhonySymbols::below(0x40_0000);
+    let program = InputObject { name: "program", bytes: object };
+    Ok(loader.load_all(&[program], &resolver)?.1)
+}
+
+/// Accesses that the ABI does not have keep their GOT entries, of which a program has all but descriptors.
+#[test]
+fn other_accesses_stay_or_are_refused() {
+    if !has(CLANG) {
+        return;
+    }
+    let assemble = |code: &str| {
+        let text = format!("{code}\n.section .tdata,\"awT\",@progbits\nx: .quad 5");
+        compile_text(CLANG, &["--target=x86_64-linux-gnu"], "s", &text)
+    };
+    let known = "movq x@gottpoff(%rip), %rax";
+    assert_eq!(link(&assemble(known)).unwrap().files[0].got.len(), 0);
+    let compared = "cmpq x@gottpoff(%rip), %rax";
+    assert_eq!(link(&assemble(compared)).unwrap().files[0].got.len(), 1);
+    // One such access, and no other of its model in the object is rewritten.
+    assert_eq!(link(&assemble(&format!("{known}\n{compared}"))).unwrap().files[0].got.len(), 1);
+    let without_prefix = "leaq x@tlsgd(%rip), %rdi\ncall __tls_get_addr@plt";
+    let map = link(&assemble(without_prefix)).unwrap();
+    assert_eq!((map.files[0].got[0].target.as_str(), map.files[0].got[0].size), ("x", 16));
+    assert!(map.absolute.iter().any(|(name, _)| name == "__tls_get_addr"));
+    let error = link(&assemble("movq x@tlsdesc(%rip), %rax\ncall *x@tlscall(%rax)")).unwrap_err();
+    assert!(error.to_string().contains("a thread-local descriptor without a dynamic linker"), "{error}");
+}
+
+/// What C compilers make for the large code model calls `__tls_get_addr` by an address of 64 bits: it stays.
+#[test]
+fn the_large_code_model_calls_the_resolvers_function() {
+    if !has("gcc") {
+        return;
+    }
+    let flags = ["-fPIC", "-mcmodel=large", "-O1"];
+    let object = compile_text("gcc", &flags, "c", "__thread int x = 1; int *address(void) { return &x; }");
+    let map = link(&object).unwrap();
+    assert!(map.absolute.iter().any(|(name, _)| name == "__tls_get_addr"), "{map:?}");
 }

@@ -429,3 +429,28 @@ fn numbers_have_the_widths_of_their_names() {
         assert_eq!(Riscv64::name(Format::Elf, raw), name);
     }
 }
+
+/// `lui a0, high; addi a0, a0, low`, or `li a0, low` where that is enough, by the psABI.
+#[test]
+fn descriptors_of_the_program_become_offsets() {
+    let rewritten = |target: u64| {
+        let mut section = [0u8; 16];
+        let kinds = [TlsDescHi20, TlsDescLoadLo12, TlsDescAddLo12, TlsDescCall];
+        for (offset, kind) in (0..).step_by(4).zip(kinds) {
+            let fixup = Fixup { target, ..Fixup::default() };
+            Riscv::<64>::to_local_exec(kind, None, &mut section, offset, fixup)?;
+        }
+        Ok(section
+            .chunks_exact(4)
+            .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+            .collect::<Vec<_>>())
+    };
+    const NOP: u32 = 0x13;
+    assert_eq!(rewritten(0x7ff), Ok(vec![NOP, NOP, NOP, 0x7ff0_0513]));
+    assert_eq!(rewritten(0x800), Ok(vec![NOP, NOP, 0x0000_1537, 0x8005_0513]));
+    assert_eq!(rewritten(0xffff_ffff_ffff_f800), Ok(vec![NOP, NOP, NOP, 0x8000_0513]));
+    assert_eq!(rewritten(0xffff_ffff_ffff_f7ff), Ok(vec![NOP, NOP, 0xffff_f537, 0x7ff5_0513]));
+    assert_eq!(rewritten(0x7fff_f7ff), Ok(vec![NOP, NOP, 0x7fff_f537, 0x7ff5_0513]));
+    let beyond = FixupProblem::OutOfRange { value: 0x7fff_f800, bits: 32 };
+    assert_eq!(rewritten(0x7fff_f800), Err(beyond));
+}

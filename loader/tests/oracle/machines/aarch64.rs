@@ -45,6 +45,14 @@ const MOVK: [&[Word]; 4] = [
     &[word(0xf2e0_0000, RD, 0)],
 ];
 
+/// A part of an access through a descriptor, and `blr x1`.
+const BLR: Word = word(0xd63f_0020, 0, 0);
+const DESCRIPTOR_PAGE: &[Word] = &[word(0x9000_0000, 0, 0x60ff_ffe0), BLR];
+const DESCRIPTOR_LOAD: &[Word] = &[word(0xf940_0000, RD, IMM12), BLR];
+const DESCRIPTOR_ADD: &[Word] = &[word(0x9100_0000, 0, IMM12), BLR];
+/// `ldr x9, [x9]`.
+const LOAD_ITSELF: &[Word] = &[word(0xf940_0129, 0, IMM12)];
+
 const KINDS: &[Kind] = &[
     code(0, "NONE", LDRX).absolute(&[32]),
     data(257, "ABS64", 8),
@@ -106,6 +114,11 @@ const KINDS: &[Kind] = &[
     code(555, "TLSLE_LDST16_TPREL_LO12_NC", STRH).thread(&[12, 32]).step(2),
     code(557, "TLSLE_LDST32_TPREL_LO12_NC", LDRSW).thread(&[12, 32]).step(4),
     code(559, "TLSLE_LDST64_TPREL_LO12_NC", LDRX).thread(&[12, 32]).step(8),
+    code(541, "TLSIE_ADR_GOTTPREL_PAGE21", ADRP).thread(&[16, 32]),
+    code(542, "TLSIE_LD64_GOTTPREL_LO12_NC", LOAD_ITSELF).thread(&[16, 32]),
+    code(562, "TLSDESC_ADR_PAGE21", DESCRIPTOR_PAGE).thread(&[16, 32]).mark(569, "TLSDESC_CALL", 4),
+    code(563, "TLSDESC_LD64_LO12", DESCRIPTOR_LOAD).thread(&[16, 32]).mark(569, "TLSDESC_CALL", 4),
+    code(564, "TLSDESC_ADD_LO12", DESCRIPTOR_ADD).thread(&[16, 32]).mark(569, "TLSDESC_CALL", 4),
     code(571, "TLSLE_LDST128_TPREL_LO12_NC", LDRQ).thread(&[12, 32]).step(16),
 ];
 

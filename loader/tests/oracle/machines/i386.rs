@@ -1,6 +1,6 @@
 //! i386: addends are in the fields, and values wrap round. lld does not know SIZE32.
 
-use crate::machine::{Dynamic, Kind, Machine, Value, Word, byte, code, data};
+use crate::machine::{Dynamic, Kind, Machine, Value, Word, byte, byte_with, code, data};
 use crate::support::elf::Target;
 
 const FIELD: Word = Word { width: 4, bits: 0xffff_fffc, random: 0, field: 0xffff_ffff };
@@ -9,6 +9,21 @@ const CALL: &[Word] = &[byte(0xe8), FIELD];
 /// `mov slot(%ebx), %eax`, and `mov slot, %ecx`.
 const LOAD: &[Word] = &[byte(0x8b), byte(0x83), NO_ADDEND];
 const LOAD_ABSOLUTE: &[Word] = &[byte(0x8b), byte(0x0d), NO_ADDEND];
+
+/// `mov x@indntpoff, %eax`; the other registers, and `add`; the same relative to the GOT.
+const MOV_OFFSET_EAX: &[Word] = &[byte(0xa1), NO_ADDEND];
+const MOV_OFFSET: &[Word] = &[byte(0x8b), byte_with(0x05, 0x38), NO_ADDEND];
+const ADD_OFFSET: &[Word] = &[byte(0x03), byte_with(0x05, 0x38), NO_ADDEND];
+const MOV_OFFSET_BY_GOT: &[Word] = &[byte(0x8b), byte_with(0x83, 0x38), NO_ADDEND];
+const ADD_OFFSET_BY_GOT: &[Word] = &[byte(0x03), byte_with(0x83, 0x18), NO_ADDEND];
+/// `lea x@tlsdesc(%ebx), %eax; call *x@tlscall(%eax)`.
+const DESCRIPTOR: &[Word] = &[byte(0x8d), byte(0x83), NO_ADDEND, byte(0xff), byte(0x10)];
+/// The address of a variable and of the block, directly called and through the GOT.
+const GENERAL: &[Word] = &[byte(0x8d), byte(0x04), byte(0x1d), NO_ADDEND, byte(0xe8), FIELD];
+const GENERAL_BY_BASE: &[Word] = &[byte(0x8d), byte(0x83), NO_ADDEND, byte(0xe8), FIELD, byte(0x90)];
+const GENERAL_BY_GOT: &[Word] = &[byte(0x8d), byte_with(0x80, 3), NO_ADDEND, byte(0xff), byte_with(0x90, 3), FIELD];
+const LOCAL: &[Word] = &[byte(0x8d), byte(0x83), NO_ADDEND, byte(0xe8), FIELD];
+const LOCAL_BY_GOT: &[Word] = &[byte(0x8d), byte_with(0x80, 3), NO_ADDEND, byte(0xff), byte_with(0x90, 3), FIELD];
 
 const KINDS: &[Kind] = &[
     data(0, "NONE", 4).absolute(&[32]),
@@ -27,6 +42,18 @@ const KINDS: &[Kind] = &[
     code(43, "GOT32X", LOAD_ABSOLUTE).at(2).of(Value::Slot, &[32]),
     data(17, "TLS_LE", 4).thread(&[32]),
     data(34, "TLS_LE_32", 4).thread(&[32]),
+    data(32, "TLS_LDO_32", 4).thread(&[32]),
+    code(15, "TLS_IE", MOV_OFFSET_EAX).at(1).thread(&[32]),
+    code(15, "TLS_IE", MOV_OFFSET).at(2).thread(&[32]),
+    code(15, "TLS_IE", ADD_OFFSET).at(2).thread(&[32]),
+    code(16, "TLS_GOTIE", MOV_OFFSET_BY_GOT).at(2).thread(&[32]),
+    code(16, "TLS_GOTIE", ADD_OFFSET_BY_GOT).at(2).thread(&[32]),
+    code(39, "TLS_GOTDESC", DESCRIPTOR).at(2).thread(&[32]).mark(40, "TLS_DESC_CALL", 6),
+    code(18, "TLS_GD", GENERAL).at(3).thread(&[32]).call(4, 8),
+    code(18, "TLS_GD", GENERAL_BY_BASE).at(2).thread(&[32]).call(4, 7),
+    code(18, "TLS_GD", GENERAL_BY_GOT).at(2).thread(&[32]).call(43, 8),
+    code(19, "TLS_LDM", LOCAL).at(2).thread(&[32]).call(4, 7),
+    code(19, "TLS_LDM", LOCAL_BY_GOT).at(2).thread(&[32]).call(43, 8),
 ];
 
 const LIBRARY_KINDS: &[Kind] = &[

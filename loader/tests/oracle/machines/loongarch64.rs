@@ -28,6 +28,10 @@ const ABSOLUTE: &[Word] = &[LU12I, ORI, LU32I, LU52I];
 const ULEB: Word = Word { width: 1, bits: 0x80, random: 0x7f, field: 0 };
 const LAST: Word = Word { width: 1, bits: 0, random: 0x7f, field: 0 };
 
+/// The parts of an access through a descriptor, by $a0 and $ra.
+const DESCRIPTOR_LOAD: Word = word(0x28c0_0081, 0, K12);
+const DESCRIPTOR_CALL: Word = word(0x4c00_0021, 0, 0);
+
 const KINDS: &[Kind] = &[
     data(0, "NONE", 4).absolute(&[32]),
     code(20, "MARK_LA", ABSOLUTE).absolute(&[32]),
@@ -76,6 +80,12 @@ const KINDS: &[Kind] = &[
     code(84, "TLS_LE_LO12", &[ORI]).thread(&[12, 32]),
     code(85, "TLS_LE64_LO20", ABSOLUTE).at(8).thread(&[52, 64]),
     code(86, "TLS_LE64_HI12", ABSOLUTE).at(12).thread(&[64]),
+    code(87, "TLS_IE_PC_HI20", &[PCALAU12I]).thread(&[12, 13, 32]),
+    code(88, "TLS_IE_PC_LO12", &[LD]).thread(&[12, 13, 32]),
+    code(111, "TLS_DESC_PC_HI20", &[word(0x1a00_0004, 0, J20), DESCRIPTOR_CALL]).thread(&[12, 32]).mark(120, "TLS_DESC_CALL", 4),
+    code(112, "TLS_DESC_PC_LO12", &[word(0x02c0_0084, 0, K12), DESCRIPTOR_CALL]).thread(&[12, 32]).mark(120, "TLS_DESC_CALL", 4),
+    code(119, "TLS_DESC_LD", &[DESCRIPTOR_LOAD, DESCRIPTOR_CALL]).thread(&[12, 13, 32]).mark(120, "TLS_DESC_CALL", 4),
+    code(120, "TLS_DESC_CALL", &[DESCRIPTOR_CALL]).thread(&[12, 13, 32]),
     code(121, "TLS_LE_HI20_R", &[LU12I]).thread(&[32]).round(0x800),
     code(123, "TLS_LE_LO12_R", &[ADDI]).thread(&[12, 32]),
 ];
@@ -156,6 +166,19 @@ const HIGH_PARTS: &[&str] = &[
 ];
 
 const KNOWN: &[Known] = &[
+    Known {
+        kinds: &[
+            "TLS_IE_PC_HI20",
+            "TLS_IE_PC_LO12",
+            "TLS_DESC_PC_HI20",
+            "TLS_DESC_PC_LO12",
+            "TLS_DESC_LD",
+            "TLS_DESC_CALL",
+        ],
+        what: Difference::OnlyWeRefuse,
+        when: |_| true,
+        why: "lld cuts off an offset of more than 32 bits",
+    },
     Known {
         kinds: HIGH_PARTS,
         what: Difference::OnlyWeRefuse,

@@ -35,6 +35,14 @@ const PLA: &[Word] = &[word(0x0610_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3e0_0
 const PLI: &[Word] = &[word(0x0600_0000, 0, 0x3_ffff), word(0x3800_0000, 0x3ff_0000, HALF)];
 const PLD: &[Word] = &[word(0x0410_0000, 0, 0x3_ffff), word(0xe400_0000, 0x3e0_0000, HALF)];
 
+/// An instruction of that extended opcode whose second operand is the thread pointer, r13.
+const fn by_pointer(opcode: u64) -> [Word; 1] {
+    [word(0x7c00_0000 | 13 << 11 | opcode << 1, REGISTERS, 0)]
+}
+/// `addis x,2,0`.
+const ADDIS_TOC: &[Word] = &[word(0x3c02_0000, 0x3e0_0000, HALF)];
+const LD_ONLY: &[Word] = &[word(0xe800_0000, REGISTERS, HALF & !3)];
+
 /// Functions by what `st_other` says of their entries: distances of 0, 4 and 32 bytes, and one that does not keep r2.
 const ENTRIES: &[u8] = &[0, 0, 2 << 5, 5 << 5, 1 << 5];
 
@@ -93,6 +101,25 @@ const KINDS: &[Kind] = &[
     code(99, "TPREL16_HIGHEST", ADDI).thread(&[64]),
     code(100, "TPREL16_HIGHESTA", ADDI).thread(&[64]).round(0x8000),
     code(146, "TPREL34", PLI).thread(&[34]),
+    code(90, "GOT_TPREL16_HA", ADDIS_TOC).thread(&[16, 32]).round(0x8000),
+    code(88, "GOT_TPREL16_LO_DS", LD_ONLY).thread(&[16, 32]).round(0x8000),
+    code(87, "GOT_TPREL16_DS", LD_ONLY).thread(&[16, 32]).round(0x8000),
+    code(150, "GOT_TPREL_PCREL34", PLD).thread(&[34]),
+    code(67, "TLS", &by_pointer(87)).thread(&[16, 32]), // lbzx
+    code(67, "TLS", &by_pointer(279)).thread(&[16, 32]), // lhzx
+    code(67, "TLS", &by_pointer(23)).thread(&[16, 32]), // lwzx
+    code(67, "TLS", &by_pointer(215)).thread(&[16, 32]), // stbx
+    code(67, "TLS", &by_pointer(407)).thread(&[16, 32]), // sthx
+    code(67, "TLS", &by_pointer(151)).thread(&[16, 32]), // stwx
+    code(67, "TLS", &by_pointer(343)).thread(&[16, 32]), // lhax
+    code(67, "TLS", &by_pointer(535)).thread(&[16, 32]), // lfsx
+    code(67, "TLS", &by_pointer(599)).thread(&[16, 32]), // lfdx
+    code(67, "TLS", &by_pointer(663)).thread(&[16, 32]), // stfsx
+    code(67, "TLS", &by_pointer(727)).thread(&[16, 32]), // stfdx
+    code(67, "TLS", &by_pointer(266)).thread(&[16, 32]), // add
+    code(67, "TLS", &by_pointer(341)).thread(&[16, 32]).step(4), // lwax
+    code(67, "TLS", &by_pointer(21)).thread(&[16, 32]).step(4), // ldx
+    code(67, "TLS", &by_pointer(149)).thread(&[16, 32]).step(4), // stdx
 ];
 
 const LIBRARY_KINDS: &[Kind] = &[

@@ -61,6 +61,7 @@ const KINDS: &[Kind] = &[
     code(65, "PLT24DBL", BPRP).at(3).relative(&[25]).step(2).addend(3),
     data(50, "TLS_LE32", 4).thread(&[32]),
     data(51, "TLS_LE64", 8).thread(&[64]),
+    data(53, "TLS_LDO64", 8).thread(&[64]),
 ];
 
 const LIBRARY_KINDS: &[Kind] = &[

@@ -1,7 +1,7 @@
 //! x86-64: instructions are bytes, so nearly every field may stand anywhere. lld does not know GOTPCREL64 and
 //! GOTPLT64, and of APX's only those that are here.
 
-use crate::machine::{Dynamic, Kind, Machine, Value, Word, byte, code, data};
+use crate::machine::{Difference, Dynamic, Kind, Known, Machine, Value, Word, byte, byte_with, code, data};
 use crate::whole::blank;
 use crate::support::elf::Target;
 
@@ -16,6 +16,26 @@ const CALL_DESCRIPTOR: &[Word] = &[byte(0xff), byte(0x10)];
 const LOAD_REX2: &[Word] = &[byte(0xd5), byte(0x48), byte(0x8b), byte(0x05), FIELD];
 /// `mov slot(%rip), %rax`.
 const LOAD: &[Word] = &[byte(0x48), byte(0x8b), byte(0x05), FIELD];
+
+/// REX prefixes of all registers, and their ModRM byte without a base.
+const REX: Word = byte_with(0x48, 0x04);
+const REGISTER: Word = byte_with(0x05, 0x38);
+/// `mov x@gottpoff(%rip), %register`, and `add`; the same with registers from 16 on.
+const MOV_OFFSET: &[Word] = &[REX, byte(0x8b), REGISTER, FIELD];
+const ADD_OFFSET: &[Word] = &[REX, byte(0x03), REGISTER, FIELD];
+const MOV_OFFSET_2: &[Word] = &[byte(0xd5), byte_with(0x08, 0x44), byte(0x8b), REGISTER, FIELD];
+const ADD_OFFSET_2: &[Word] = &[byte(0xd5), byte_with(0x08, 0x44), byte(0x03), REGISTER, FIELD];
+/// `lea x@tlsdesc(%rip), %register; call *x@tlscall(%rax)`.
+const DESCRIPTOR: &[Word] = &[REX, byte(0x8d), REGISTER, FIELD, byte(0xff), byte(0x10)];
+const DESCRIPTOR_2: &[Word] =
+    &[byte(0xd5), byte_with(0x48, 0x04), byte(0x8d), REGISTER, FIELD, byte(0xff), byte(0x10)];
+/// The address of a variable and of the block, directly called and through the GOT.
+const GENERAL: &[Word] =
+    &[byte(0x66), byte(0x48), byte(0x8d), byte(0x3d), FIELD, byte(0x66), byte(0x66), byte(0x48), byte(0xe8), FIELD];
+const GENERAL_BY_GOT: &[Word] =
+    &[byte(0x66), byte(0x48), byte(0x8d), byte(0x3d), FIELD, byte(0x66), byte(0x48), byte(0xff), byte(0x15), FIELD];
+const LOCAL: &[Word] = &[byte(0x48), byte(0x8d), byte(0x3d), FIELD, byte(0xe8), FIELD];
+const LOCAL_BY_GOT: &[Word] = &[byte(0x48), byte(0x8d), byte(0x3d), FIELD, byte(0xff), byte(0x15), FIELD];
 
 const KINDS: &[Kind] = &[
     data(0, "NONE", 4).absolute(&[32]),
@@ -46,6 +66,18 @@ const KINDS: &[Kind] = &[
     code(43, "CODE_4_GOTPCRELX", LOAD_REX2).at(4).of(Value::SlotRelative, &[32]).addend(-4),
     data(18, "TPOFF64", 8).thread(&[64]),
     data(23, "TPOFF32", 4).thread(&[32]),
+    data(21, "DTPOFF32", 4).thread(&[32]),
+    data(17, "DTPOFF64", 8).thread(&[64]),
+    code(22, "GOTTPOFF", MOV_OFFSET).at(3).thread(&[32]).round(4),
+    code(22, "GOTTPOFF", ADD_OFFSET).at(3).thread(&[32]).round(4),
+    code(44, "CODE_4_GOTTPOFF", MOV_OFFSET_2).at(4).thread(&[32]).round(4),
+    code(44, "CODE_4_GOTTPOFF", ADD_OFFSET_2).at(4).thread(&[32]).round(4),
+    code(34, "GOTPC32_TLSDESC", DESCRIPTOR).at(3).thread(&[32]).round(4).mark(35, "TLSDESC_CALL", 7),
+    code(45, "CODE_4_GOTPC32_TLSDESC", DESCRIPTOR_2).at(4).thread(&[32]).round(4).mark(35, "TLSDESC_CALL", 8),
+    code(19, "TLSGD", GENERAL).at(4).thread(&[32]).round(4).call(4, 12),
+    code(19, "TLSGD", GENERAL_BY_GOT).at(4).thread(&[32]).round(4).call(41, 12),
+    code(20, "TLSLD", LOCAL).at(3).thread(&[32]).call(4, 8),
+    code(20, "TLSLD", LOCAL_BY_GOT).at(3).thread(&[32]).call(41, 9),
 ];
 
 const LIBRARY_KINDS: &[Kind] = &[
@@ -80,8 +112,24 @@ pub static MACHINE: Machine = Machine {
     relaxed_mask,
     code_align: 1,
     got: (".got.plt", 0),
+    known: KNOWN,
     ..Machine::DEFAULT
 };
+
+const KNOWN: &[Known] = &[
+    Known {
+        kinds: &[
+            "GOTTPOFF",
+            "CODE_4_GOTTPOFF",
+            "GOTPC32_TLSDESC",
+            "CODE_4_GOTPC32_TLSDESC",
+            "TLSGD",
+        ],
+        what: Difference::OnlyWeRefuse,
+        when: |_| true,
+        why: "lld cuts off an offset that does not fit in the instruction that it writes",
+    },
+];
 
 /// Neither linker relaxes GOTPCREL, nor anything against symbols from outside. But lld has no GOT entries for what it
 /// relaxes, so that these have others.
