@@ -71,6 +71,9 @@
 //! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
 //! an object. Linked for elsewhere they are refused.
 //!
+//! Functions that an ABI leaves to the linker, those that save and restore registers for code compiled for size on PowerPC,
+//! are made when no object defines them; in a link map they are the last file.
+//!
 //! Refused with an error that says so: compressed sections, thread-local variables in Mach-O and COFF, other machines and
 //! formats.
 //!
@@ -124,6 +127,7 @@ mod inputs;
 mod limits;
 mod link;
 mod loader;
+mod made;
 mod memory;
 mod process;
 mod read;

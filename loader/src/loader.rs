@@ -11,6 +11,7 @@ use crate::graph::LinkGraph;
 use crate::image::{Announced, LoadedImage};
 use crate::limits::Limits;
 use crate::link::{self, Environment, LinkMap, Linked, Object};
+use crate::made;
 use crate::memory::MemoryManager;
 use crate::read;
 use crate::resolver::SymbolResolver;
@@ -125,7 +126,14 @@ impl Loader {
         let storage = read::Storage::default();
         let graph = read::parse(object, &storage, &self.limits)?;
         let machine = graph.machine;
-        let (image, _) = self.link(machine, &[object], &mut [Object::of(graph)], resolver)?;
+        let parsed = Object::of(graph);
+        let made = made::of(machine, std::slice::from_ref(&parsed), &self.limits)?;
+        let Some(made) = &made else {
+            let (image, _) = self.link(machine, &[object], &mut [parsed], resolver)?;
+            return Ok(image);
+        };
+        let more = Object::of(read::parse(made, &storage, &self.limits)?);
+        let (image, _) = self.link(machine, &[object], &mut [parsed, more], resolver)?;
         Ok(image)
     }
 
@@ -141,12 +149,19 @@ impl Loader {
         resolver: &dyn SymbolResolver,
     ) -> Result<(LoadedImage, LinkMap), LoadError> {
         let storage: Vec<_> = objects.iter().map(|_| read::Storage::default()).collect();
+        let (made, made_storage);
         let mut parsed = Vec::with_capacity(objects.len());
         for (InputObject { name, bytes }, storage) in objects.iter().zip(&storage) {
             let graph = read::parse(bytes, storage, &self.limits).map_err(|error| error.of_object(name))?;
             parsed.push(Object::of(LinkGraph { name, ..graph }));
         }
         let machine = common_machine(&parsed)?;
+        made = made::of(machine, &parsed, &self.limits)?;
+        made_storage = read::Storage::default();
+        if let Some(made) = &made {
+            let graph = read::parse(made, &made_storage, &self.limits)?;
+            parsed.push(Object::of(LinkGraph { name: made::NAME, ..graph }));
+        }
         let bytes: Vec<_> = objects.iter().map(|object| object.bytes).collect();
         let (image, start) = self.link(machine, &bytes, &mut parsed, resolver)?;
         let map = with_architecture!(machine, A => link::map::<A>(&parsed, start))?;

@@ -64,6 +64,9 @@ const CPP: &str = "struct A { ~A(); }; void g(); template <class T> T h(T t) { A
     struct V { virtual ~V(); virtual int v() { return 1; } }; V::~V() {} inline int shared() { static int s = 4; return ++s; }
     int k() { V v; return h(1) + int(h(2.0)) + v.v() + shared(); }";
 
+const THREADS: &str = "__thread int counter = 5; static __thread short hidden; __thread long numbers[9] = {1};
+    int next(int n) { hidden += n; return counter++ + hidden + (int)numbers[n]; } int *where(void) { return &counter; }";
+
 /// What clang makes objects for, with flags. All of these machines and formats are linked.
 const TARGETS: &[&[&str]] = &[
     &["--target=x86_64-linux-gnu", "-fPIC"],
@@ -122,6 +125,10 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
                 ));
             }
         }
+    }
+    for target in TARGETS.iter().filter(|target| target[0].contains("linux") && target.contains(&"-fPIC")) {
+        let flags = [target, &["-O1", "-ffreestanding", "-g0"][..]].concat();
+        corpus.push((format!("{target:?} threads"), compile_text(CLANG, &flags, "c", THREADS)));
     }
     corpus
 }

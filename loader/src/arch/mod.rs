@@ -21,8 +21,11 @@ pub(crate) mod x86_64;
 pub(crate) use fields::*;
 pub(crate) use local_exec::*;
 
+use std::collections::BTreeSet;
+
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation, Symbol, SymbolKind};
+use crate::made::Code;
 
 /// Lists the machines with their architectures: the only place, besides its own file, that an architecture is named in.
 macro_rules! machines {
@@ -308,6 +311,14 @@ pub(crate) trait Architecture {
         _fixup: Fixup,
     ) -> Result<(), FixupProblem> {
         Err(FixupProblem::Unsupported("an access to a thread-local variable of the program"))
+    }
+
+    /// What names of functions begin with that the ABI leaves to the linker.
+    const LINKER_FUNCTIONS: &'static [&'static str] = &[];
+
+    /// Makes those of these functions that there are.
+    fn linker_functions(_names: &BTreeSet<&str>) -> Vec<Code> {
+        Vec::new()
     }
 
     /// Writes a jump to the stub's target into a stub that runs at `place`. `stub` has [`STUB_SIZE`](Self::STUB_SIZE) bytes.

@@ -7,9 +7,8 @@
 //! instructions later, r2 is there already. A call that stays in the image goes to the local entry; any other goes
 //! through a stub that saves r2 and loads r12, and the `nop` that compilers leave after such calls becomes the load that
 //! brings r2 back. Code for Power10 needs no r2 (`NOTOC`), but the functions that it calls may: it, too, sets up r12.
-//!
-//! gcc compiles for size with calls of `_savegpr0_14` and the like, which the ABI (2.3.3) leaves to the linker. There are
-//! none here: another object of the link has to define them.
+
+use std::collections::BTreeSet;
 
 use super::{
     Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, SlotKind, Stub,
@@ -17,12 +16,14 @@ use super::{
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Symbol, SymbolPlace};
+use crate::made::Code;
 
 use Field::*;
 use Support::{Does, Refused};
 use Value::*;
 
 mod local_exec;
+mod save_restore;
 
 pub(crate) enum Ppc64 {}
 
@@ -463,6 +464,12 @@ impl Architecture for Ppc64 {
         fixup: Fixup,
     ) -> Result<(), FixupProblem> {
         local_exec::rewrite(kind, next, section, offset, &fixup)
+    }
+
+    const LINKER_FUNCTIONS: &'static [&'static str] = save_restore::PREFIXES;
+
+    fn linker_functions(names: &BTreeSet<&str>) -> Vec<Code> {
+        save_restore::make(names)
     }
 
     /// Through the slot to the global entry, which wants its own address in r12. r2 is the caller's, or, for `notoc`,

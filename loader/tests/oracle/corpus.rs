@@ -177,9 +177,7 @@ fn each_with_threads(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, 
 /// Every object that a toolchain makes of the sources.
 pub fn each(toolchain: &Toolchain, mut check: impl FnMut(&str, &Model, &[u8])) {
     each_with_threads(toolchain, &mut check);
-    // For size gcc saves registers by functions that the linker is to make (`_savegpr0_14`, …); there are none here.
-    let is_gcc_for_power = toolchain.machine == "powerpc64le" && toolchain.c != CLANG;
-    let levels = ["-O0", "-O2", if is_gcc_for_power { "-O1" } else { "-Os" }];
+    let levels = ["-O0", "-O2", "-Os"];
     for (compiler, source) in [(toolchain.c, "corpus.c"), (toolchain.cpp, "kernel.cpp")] {
         if !has(compiler) {
             continue;

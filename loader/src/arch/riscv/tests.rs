@@ -438,7 +438,7 @@ fn descriptors_of_the_program_become_offsets() {
         let kinds = [TlsDescHi20, TlsDescLoadLo12, TlsDescAddLo12, TlsDescCall];
         for (offset, kind) in (0..).step_by(4).zip(kinds) {
             let fixup = Fixup { target, ..Fixup::default() };
-            Riscv::<64>::to_local_exec(kind, None, &mut section, offset, fixup)?;
+            Riscv::<64>::to_local_exec(kind, Option::None, &mut section, offset, fixup)?;
         }
         Ok(section
             .chunks_exact(4)
