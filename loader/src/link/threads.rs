@@ -190,7 +190,11 @@ impl Threads {
             SlotKind::Address | SlotKind::ThreadOffset => Ok([self.thread_offset(state)?, 0]),
             SlotKind::BlockOffset => Ok([self.block_offset::<A>(state)?, 0]),
             SlotKind::ThreadModule => own(0),
-            SlotKind::ThreadIndex if is_external(state) => Ok([tls::IN_EVERY_THREAD, state.address]),
+            SlotKind::ThreadIndex if is_external(state) && self.executes_here => {
+                Ok([tls::IN_EVERY_THREAD, state.address])
+            }
+            // Of a program, a weak variable that nobody defines, as static linkers have it.
+            SlotKind::ThreadIndex if is_external(state) => own(state.address.wrapping_sub(A::BLOCK_BIAS)),
             SlotKind::ThreadIndex => own(self.block_offset::<A>(state)?),
             SlotKind::ThreadDescriptor if !self.executes_here => {
                 Err(FixupProblem::Unsupported("a thread-local descriptor without a dynamic linker"))

@@ -27,6 +27,12 @@ const SOURCE: &str = "
     char far_away(void) { return large[4321]; }
 ";
 
+const WEAK: &str = "
+    extern __attribute__((weak)) __thread int absent;
+    __thread int present = 1;
+    int *where(int n) { return n ? &absent : &present; }
+";
+
 /// How the variables of `tls.c` are reached, besides in every code model.
 const ACCESSES: &[&[&str]] = &[
     &["-fPIC", "-O0"],
@@ -101,6 +107,12 @@ pub fn compare(machine: &'static Machine) {
                 &mut random,
             );
             assert!(compared.sections >= 2);
+            links += 1;
+        }
+        for level in ["-O0", "-O2"] {
+            let flags = [toolchain.flags, COMMON, &["-fPIC", level]].concat();
+            let object = compile_text(toolchain.c, &flags, "c", WEAK);
+            compare_link(machine, &format!("{} weak", toolchain.c), &[&object], &mut random);
             links += 1;
         }
         let other = compile(toolchain.c, &[toolchain.flags, COMMON].concat(), &fixture("tls_other.c"));
