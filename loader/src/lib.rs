@@ -62,11 +62,16 @@
 //! inside of an object. Several objects become one image, by the rules of static linkers ([`Loader::load_all`]), with what
 //! they need out of archives ([`needed_members`]).
 //!
-//! Thread-local variables are served in this process on Linux (x86-64, aarch64): general- and local-dynamic ones in
-//! each thread that asks, with the destructors of C++ objects; initial- and local-exec ones as far as they begin as zero,
-//! and 4 KiB of them in all. Linked for elsewhere, an image is the program: its variables are where a static linker has a
-//! program's, and dynamic accesses to them become local-exec as `ld.lld` makes them, so that neither `__tls_get_addr` nor
-//! descriptors are needed. Accesses that the ABI does not know stay as they are; then descriptors are refused.
+//! Thread-local variables are served in this process on Linux (x86-64, aarch64), whatever they begin as and however code
+//! reaches them (general-, local-dynamic, initial-, local-exec, descriptors), in each thread that asks, those that ran before
+//! the image was there included, with the destructors of C++ objects. A thread's variables are made at its first access,
+//! with the allocator: not for signal handlers. Code that counts on one distance from the thread pointer in all threads
+//! (what compilers write for programs) is changed when it is loaded: detours stand for the instructions that have
+//! the distance, except where variables begin as zero and find room in what is kept free in every thread (4 KiB for all
+//! images). Instructions that no compiler writes for it are refused by name. Linked for elsewhere, an image is the program:
+//! its variables are where a static linker has a program's, and dynamic accesses to them become local-exec as `ld.lld` makes
+//! them, so that neither `__tls_get_addr` nor descriptors are needed. Accesses that the ABI does not know stay as they are;
+//! then descriptors are refused.
 //!
 //! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
 //! an object. Linked for elsewhere they are refused.

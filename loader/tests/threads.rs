@@ -7,7 +7,9 @@ mod support;
 
 use std::sync::Arc;
 
-use objcache_loader::{LoadedImage, Loader, PageMemory, ProcessSymbols, SlabMemory};
+use objcache_loader::{
+    InputObject, LoadedImage, Loader, PageMemory, ProcessSymbols, SharedLibrary, SlabMemory, chain,
+};
 use support::*;
 
 /// Initialised and zero variables, of two alignments; a pointer that is relocated; a static one.
@@ -70,7 +72,7 @@ fn compilers() -> impl Iterator<Item = &'static str> {
 #[test]
 fn each_thread_has_its_own_initialised_variables() {
     for compiler in compilers() {
-        for model in DYNAMIC {
+        for model in DYNAMIC.into_iter().chain(FIXED) {
             for level in ["-O0", "-O2"] {
                 let object = compile_text(compiler, &[&[level], model].concat(), "c", VARIABLES);
                 for loader in loaders() {
@@ -129,29 +131,202 @@ fn variables_at_fixed_offsets_are_served_while_they_begin_as_zero() {
     }
 }
 
+/// Every way that compilers are told to, in threads that ran before the image was there and in later ones: the variables
+/// are those of a program that is made of the same source.
 #[test]
-fn initialised_variables_at_fixed_offsets_are_refused_by_name() {
-    for compiler in compilers() {
-        let object = compile_text(compiler, &["-O1", "-fno-pic"], "c", VARIABLES);
-        let error = Loader::new().load(&object, &ProcessSymbols).unwrap_err().to_string();
-        assert!(error.contains("R_X86_64_TPOFF32") && error.contains("initialised thread-local"), "{error}");
-    }
-}
-
-/// What is given away at fixed offsets is given once: in the end there is no more.
-#[test]
-fn room_at_fixed_offsets_ends_with_an_error() {
+fn every_model_does_what_a_program_does() {
     if !has(GCC) {
         return;
     }
-    let large = "static __thread char buffer[5000]; char *where(void) { return buffer; }";
-    let object = compile_text(GCC, &["-fno-pic"], "c", large);
-    let error = Loader::new().load(&object, &ProcessSymbols).unwrap_err().to_string();
-    assert!(error.contains("no more room"), "{error}");
-    let aligned = "static _Alignas(4096) __thread char buffer[8]; char *where(void) { return buffer; }";
-    let object = compile_text(GCC, &["-fno-pic"], "c", aligned);
-    let error = Loader::new().load(&object, &ProcessSymbols).unwrap_err().to_string();
-    assert!(error.contains("alignment"), "{error}");
+    let expected = as_program();
+    let [source, other] = [fixture("thread-locals.c"), fixture("thread-locals-other.c")];
+    let models = ["global-dynamic", "local-dynamic", "initial-exec", "local-exec"]
+        .map(|model| format!("-ftls-model={model}"));
+    let mut count = 0;
+    for compiler in compilers() {
+        for level in ["-O0", "-O2"] {
+            for place in ["-fPIC", "-fPIE", "-fno-pic", "-mcmodel=large"] {
+                for model in &models {
+                    let flags = [level, place, model, "-w"];
+                    let objects = [compile(compiler, &flags, &source), compile(compiler, &flags, &other)];
+                    let inputs = [("one", &objects[0]), ("other", &objects[1])];
+                    let inputs = inputs.map(|(name, bytes)| InputObject { name, bytes });
+                    in_threads_before_and_after(&expected, || {
+                        let (image, _) = Loader::new()
+                            .load_all(&inputs, &ProcessSymbols)
+                            .unwrap_or_else(|error| panic!("{compiler} {flags:?}: {error}"));
+                        image
+                    });
+                    count += 1;
+                }
+            }
+        }
+    }
+    eprintln!("{count} pairs of objects, in 4 threads each");
+}
+
+/// One thread waits for the image, and is one of the many that are full of other blocks by then.
+fn in_threads_before_and_after(expected: &str, load: impl FnOnce() -> LoadedImage) {
+    let image = std::sync::OnceLock::new();
+    let (ready, wait) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let image = &image;
+        scope.spawn(move || {
+            wait.recv().unwrap();
+            assert_eq!(calls(image.get().unwrap()), expected, "a thread from before");
+        });
+        image.set(load()).unwrap();
+        ready.send(()).unwrap();
+        assert_eq!(calls(image.get().unwrap()), expected, "the thread that loads");
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(calls(image.get().unwrap()), expected, "a later thread"));
+        }
+    });
+}
+
+const CALLS: [(&str, i32, i32); 15] = [
+    ("next", 0, 0),
+    ("next", 0, 0),
+    ("add", 3, 0),
+    ("add", 4, 0),
+    ("through", 0, 0),
+    ("is_aligned", 0, 0),
+    ("mix", 3, 5),
+    ("mix", 7, -2),
+    ("called", 0, 0),
+    ("jumped", 0, 0),
+    ("from_outside", 5, 0),
+    ("next", 0, 0),
+    ("pushed", 9, 0),
+    ("computed", 1, 0),
+    ("computed", 0, 0),
+];
+
+fn calls(image: &LoadedImage) -> String {
+    let call = |(name, a, b)| format!("{name} = {}\n", call_int(image, name, &[a, b]));
+    CALLS.into_iter().map(call).collect()
+}
+
+/// What the calls return in a program.
+fn as_program() -> String {
+    let [driver, program] = ["threads-driver.c", "threads-program"].map(scratch);
+    let call = |(name, a, b)| format!("{{ int {name}(); printf(\"{name} = %d\\n\", {name}({a}, {b})); }}\n");
+    let calls: String = CALLS.into_iter().map(call).collect();
+    std::fs::write(&driver, format!("#include <stdio.h>\nint main(void) {{\n{calls}return 0; }}\n")).unwrap();
+    let files = [fixture("thread-locals.c"), fixture("thread-locals-other.c"), driver];
+    let mut arguments: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    arguments.extend(["-O0", "-w", "-o", program.to_str().unwrap()]);
+    run(GCC, &arguments);
+    let output = std::process::Command::new(&program).output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A call through a variable returns to where unwind tables know it.
+#[test]
+fn exceptions_pass_calls_through_variables() {
+    let source = "
+        static int thrower(int n) { if (n > 2) throw n; return n; }
+        static thread_local int (*volatile function)(int) = thrower;
+        static thread_local long padding[3] = { 1, 2, 3 };
+        extern \"C\" int caught(int n) {
+            struct Guard { ~Guard() { padding[1] += 100; } };
+            try { Guard guard; return function(n) + 1000; }
+            catch (int thrown) { return thrown + (int)padding[1]; }
+        }
+    ";
+    // SAFETY: the library's initialisers prepare itself only.
+    let Ok(libstdcxx) = (unsafe { SharedLibrary::open(c"libstdc++.so.6") }) else {
+        return skip("there is no libstdc++.so.6");
+    };
+    let cpp = chain(libstdcxx, ProcessSymbols);
+    for compiler in [GXX, CLANGXX].into_iter().filter(|compiler| has(compiler)) {
+        // Non-PIC code reaches what is near, which the C++ library is not.
+        for model in [FIXED[0], &["-fPIC", "-ftls-model=local-exec"]] {
+            for level in ["-O0", "-O2"] {
+                let object = compile_text(compiler, &[&[level], model].concat(), "cpp", source);
+                for loader in loaders() {
+                    let image = loader.load(&object, &cpp).unwrap_or_else(|error| panic!("{error}"));
+                    std::thread::scope(|scope| {
+                        for _ in 0..2 {
+                            scope.spawn(|| {
+                                assert_eq!(call_int(&image, "caught", &[1]), 1001);
+                                assert_eq!(call_int(&image, "caught", &[7]), 7 + 202);
+                                assert_eq!(call_int(&image, "caught", &[8]), 8 + 302);
+                            });
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What no compiler writes has an error that says where.
+#[test]
+fn what_no_detour_goes_round_is_refused_by_name() {
+    if !has(CLANG) {
+        return;
+    }
+    let cases = [
+        ("mov %rsp, %fs:v@tpoff", "in an instruction of this form"),
+        ("popq %fs:v@tpoff", "in an instruction of this form"),
+        ("pushw %fs:v@tpoff", "in an instruction of this form"),
+        ("movq $v@tpoff, 8(%rax)", "in an instruction of this form"),
+        ("cmp $v@tpoff, %rax", "in an instruction of this form"),
+        ("mov v@tpoff(%eax), %eax", "in an instruction of this form"),
+        ("mov v@tpoff(%rsp), %eax", "in an instruction of this form"),
+        ("mov v@tpoff(%rip), %eax", "in an instruction of this form"),
+        ("call *%fs:v@tpoff(%r11)", "served"),
+        ("call *%fs:v@tpoff(,%r11,8)", "in an instruction of this form"),
+        ("ljmp *%fs:v@tpoff", "in an instruction of this form"),
+        ("cmp v@gottpoff(%rip), %rax", "other than MOV and ADD"),
+        ("mov v@gottpoff(%rip), %rsp", "in an instruction of this form"),
+        ("mov v@gottpoff(%rip), %r16", "in an instruction of this form"),
+        (".byte 6\nmov %fs:v@tpoff, %eax", "does not decode"),
+        (".byte 0xa1\n.reloc ., R_X86_64_TPOFF32, v\n.quad 0", "in an instruction of this form"),
+        (".data\n.quad v@tpoff", "in data"),
+        ("mov %fs:v@tpoff, %eax\n.reloc .-4, R_X86_64_TPOFF32, v", "does not decode"),
+        ("mov v@gottpoff(%rip), %rax\n.reloc .-4, R_X86_64_GOTTPOFF, v-4", "second"),
+        ("mov %fs:v@tpoff, %rax", "served"),
+    ];
+    for (text, problem) in cases {
+        let source = format!(
+            ".globl f\n.type f, @function\nf: {text}\nret\n.section .tdata, \"awT\", @progbits\n\
+             .type v, @object\nv: .quad 5\n.size v, 8\n"
+        );
+        let object = compile_text(CLANG, &[], "s", &source);
+        match Loader::new().load(&object, &ProcessSymbols) {
+            Ok(_) => assert_eq!(problem, "served", "{text}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains("TPOFF") && error.contains(problem), "{text}: {error}");
+            }
+        }
+    }
+}
+
+/// What begins as zero has no other place than what has content, once there is no more room at one distance.
+#[test]
+fn room_at_fixed_offsets_does_not_end() {
+    if !has(GCC) {
+        return;
+    }
+    let source = "static __thread char buffer[SIZE]; int next(void) { return buffer[SIZE - 1] += 3; }";
+    let aligned = "static _Alignas(4096) __thread char buffer[8]; \
+                   int next(void) { return (buffer[0] += 3) + (int)((unsigned long)buffer & 4095); }";
+    let object = |size: &str| compile_text(GCC, &["-fno-pic", size], "c", source);
+    let [large, many] = [object("-DSIZE=500000"), object("-DSIZE=600")];
+    let aligned = compile_text(GCC, &["-fno-pic"], "c", aligned);
+    let loader = Loader::new();
+    let images: Vec<_> = (0..20).map(|_| load(&loader, &many)).collect();
+    for image in images.iter().chain([&load(&loader, &large), &load(&loader, &aligned)]) {
+        assert_eq!(call_int(image, "next", &[]), 3);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(call_int(image, "next", &[]), 3));
+        });
+        assert_eq!(call_int(image, "next", &[]), 6);
+    }
 }
 
 #[test]
@@ -348,8 +523,7 @@ fn touch(image: &LoadedImage) {
 #[test]
 fn thread_local_objects_are_destroyed_with_their_thread_or_image() {
     for compiler in [GXX, CLANGXX].into_iter().filter(|compiler| has(compiler)) {
-        let models: [&[&str]; 2] = [DYNAMIC[0], DYNAMIC[3]];
-        for model in models {
+        for model in [DYNAMIC[0], DYNAMIC[3]].into_iter().chain(FIXED) {
             let object =
                 compile_text(compiler, &[&["-O1", "-fno-exceptions"], model].concat(), "cpp", OBJECTS);
             for loader in loaders() {

@@ -8,6 +8,7 @@
 //! Ranges are those of the ABI with one exception, which `ld.lld` makes too: data of 16 and 32 bits may hold any number
 //! that fits in either reading, signed or unsigned, which is what "-2^31 <= X < 2^32" says.
 
+mod detour;
 mod elf;
 mod local_exec;
 mod macho;
@@ -15,8 +16,9 @@ mod pe;
 mod relax;
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Relaxed, SlotKind, Stub,
-    ThreadBlock, aligned, bytes_at, change_u32, coff, either, field, insert, sign_extend, signed, unsigned,
+    Architecture, Detour, DetourPlaces, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand,
+    Refused, Relaxed, SlotKind, Stub, ThreadBlock, aligned, bytes_at, change_u32, coff, either, field,
+    insert, sign_extend, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -321,6 +323,23 @@ impl Architecture for AArch64 {
         fixup: Fixup,
     ) -> Result<(), FixupProblem> {
         local_exec::rewrite(kind, section, offset, &fixup)
+    }
+
+    fn plan_detours(
+        code: &[u8],
+        _functions: &[u64],
+        accesses: &[(Kind, u64)],
+    ) -> Result<Vec<Option<Detour>>, Refused> {
+        detour::plan(code, accesses)
+    }
+
+    fn write_detour(
+        detour: &Detour,
+        code: &mut [u8],
+        places: DetourPlaces,
+        bytes: &mut [u8],
+    ) -> Result<(), FixupProblem> {
+        detour::write(detour, code, places, bytes)
     }
 
     /// `adrp x16, slot; ldr x16, [x16, :lo12:slot]; br x16`. X16 is what the procedure call standard gives to veneers; a

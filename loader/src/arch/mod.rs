@@ -321,6 +321,29 @@ pub(crate) trait Architecture {
         Vec::new()
     }
 
+    /// Finds the instructions that count on one distance from the thread pointer to this image's thread-local block in all
+    /// threads, and plans a detour round each that is to add the distance in its thread. `None` is an access whose other
+    /// part another instruction has, with a detour. `functions` are the offsets at which functions begin, `accesses` the
+    /// places of relocations; both are sorted.
+    fn plan_detours(
+        _code: &[u8],
+        _functions: &[u64],
+        _accesses: &[(Self::Kind, u64)],
+    ) -> Result<Vec<Option<Detour>>, Refused> {
+        Err(Refused { access: 0, what: "a thread-local variable at a fixed offset" })
+    }
+
+    /// Writes a planned detour, and a branch to it into `code`: a section that is fixed up already, as if the block began
+    /// at the thread pointer.
+    fn write_detour(
+        _detour: &Detour,
+        _code: &mut [u8],
+        _places: DetourPlaces,
+        _bytes: &mut [u8],
+    ) -> Result<(), FixupProblem> {
+        Err(FixupProblem::WrongInstruction)
+    }
+
     /// Writes a jump to the stub's target into a stub that runs at `place`. `stub` has [`STUB_SIZE`](Self::STUB_SIZE) bytes.
     fn write_stub(stub_kind: u8, stub: &mut [u8], place: u64, leads: Stub) -> Result<(), FixupProblem>;
 }
@@ -424,6 +447,35 @@ pub(crate) enum Relaxed {
     This,
     /// This relocation and the next are done.
     Both,
+}
+
+/// A way round an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Detour {
+    /// Offset of the instruction in its section, and its bytes.
+    pub(crate) instruction: u64,
+    pub(crate) length: u64,
+    /// Bytes of the detour.
+    pub(crate) size: u64,
+}
+
+/// The addresses that a detour has to do with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DetourPlaces {
+    /// Of the instruction's section.
+    pub(crate) section: u64,
+    /// Of the detour.
+    pub(crate) detour: u64,
+    /// Of the TLS descriptor for the start of the image's thread-local block.
+    pub(crate) descriptor: u64,
+}
+
+/// Why there is no detour for one of several accesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Its position among them.
+    pub(crate) access: usize,
+    pub(crate) what: &'static str,
 }
 
 /// Where a stub leads.

@@ -10,12 +10,13 @@
 //! bytes follow the field. Here that is part of the addend, so that the fix-ups are ELF's.
 
 use super::{
-    Architecture, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand, Relaxed, SlotKind, Stub,
-    bytes_at, coff, either, field, signed, unsigned,
+    Architecture, Detour, DetourPlaces, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand,
+    Refused, Relaxed, SlotKind, Stub, bytes_at, coff, either, field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
 
+mod detour;
 mod local_exec;
 mod relax;
 
@@ -175,9 +176,9 @@ fn elf_kind(raw: u32) -> Option<Kind> {
         19 => Kind::TlsGd,
         20 => Kind::TlsLd,
         21 => Kind::DtpOff32,
-        22 | 47 => Kind::GotTpOff,
+        22 => Kind::GotTpOff,
         44 => Kind::Code4GotTpOff,
-        50 => Kind::Code6GotTpOff,
+        47 | 50 => Kind::Code6GotTpOff,
         23 => Kind::TpOff32,
         24 => Kind::Pc64,
         25 => Kind::GotOff64,
@@ -451,6 +452,23 @@ impl Architecture for X86_64 {
         fixup: Fixup,
     ) -> Result<(), FixupProblem> {
         local_exec::rewrite(kind, section, offset, &fixup)
+    }
+
+    fn plan_detours(
+        code: &[u8],
+        functions: &[u64],
+        accesses: &[(Kind, u64)],
+    ) -> Result<Vec<Option<Detour>>, Refused> {
+        detour::plan(code, functions, accesses)
+    }
+
+    fn write_detour(
+        detour: &Detour,
+        code: &mut [u8],
+        places: DetourPlaces,
+        bytes: &mut [u8],
+    ) -> Result<(), FixupProblem> {
+        detour::write(detour, code, places, bytes)
     }
 
     /// `jmp *slot(%rip)`, six bytes, then traps.

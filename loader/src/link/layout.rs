@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::Object;
 use super::bounds::Bounds;
+use super::detours::{Detours, Island};
 use super::tables::{StubKey, Tables};
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
@@ -64,12 +65,13 @@ pub(super) fn arrange<A: Architecture>(
     }
     cursor.place_bounded::<A>(objects, bounds)?;
     for zero_fill in [false, true] {
-        for Object { graph, tables, addresses, .. } in &mut *objects {
+        for Object { graph, tables, detours, addresses, .. } in &mut *objects {
             for (number, section) in graph.sections.iter_mut().enumerate() {
                 let is_next = section.zero_fill == zero_fill;
                 if is_next && !bounds.includes(section) && !section.is_thread_local() {
                     cursor.place_section(section)?;
                     cursor.place_island::<A>(addresses, tables, number)?;
+                    cursor.place_detours(section, detours.island_mut(number))?;
                 }
             }
         }
@@ -97,6 +99,16 @@ pub(super) fn arrange<A: Architecture>(
 pub(super) fn thread_locals<'o, 'a>(objects: &'o [Object<'a>]) -> impl Iterator<Item = &'o Section<'a>> {
     let sections = objects.iter().flat_map(|object| &object.graph.sections);
     sections.filter(|section| section.segment.is_some() && section.is_thread_local())
+}
+
+/// Bytes of the thread-local block, as it is laid out.
+pub(super) fn thread_block_size(objects: &[Object<'_>]) -> u64 {
+    let parts = |zero_fill| thread_locals(objects).filter(move |section| section.zero_fill == zero_fill);
+    let add = |end: u64, section: &Section<'_>| {
+        let start = end.checked_next_multiple_of(section.align).unwrap_or(u64::MAX);
+        start.saturating_add(section.size)
+    };
+    parts(false).chain(parts(true)).fold(0, add)
 }
 
 struct Cursor {
@@ -130,11 +142,12 @@ impl Cursor {
         bounds: &Bounds,
     ) -> Result<(), LoadError> {
         for (object, number) in bounds.sections(objects) {
-            let Object { graph, tables, addresses, .. } = &mut objects[object];
+            let Object { graph, tables, detours, addresses, .. } = &mut objects[object];
             let section = &mut graph.sections[number];
             if !section.is_thread_local() {
                 self.place_section(section)?;
                 self.place_island::<A>(addresses, tables, number)?;
+                self.place_detours(section, detours.island_mut(number))?;
             }
         }
         Ok(())
@@ -150,6 +163,14 @@ impl Cursor {
         if addresses.islands_have_room {
             let stubs = tables.stubs_of(section as u32).count() as u64 * A::STUB_SIZE;
             self.place_table(Segment::Code, stubs, A::STUB_ALIGN)?;
+        }
+        Ok(())
+    }
+
+    /// Room for the detours of the section that was just placed.
+    fn place_detours(&mut self, section: &Section<'_>, island: Option<&mut Island>) -> Result<(), LoadError> {
+        if let Some(island) = island {
+            island.distance = self.place(Segment::Code, island.size, Detours::ALIGN)? - section.offset;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod align;
 mod bounds;
+mod detours;
 mod exports;
 mod hooks;
 mod indirect;
@@ -27,6 +28,7 @@ pub use map::{FileMap, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSym
 use std::ops::Range;
 
 use bounds::Bounds;
+use detours::Detours;
 use layout::Addresses;
 use scope::Scope;
 use symbols::Symbols;
@@ -60,6 +62,8 @@ pub(crate) struct Object<'a> {
     thread_accesses: ThreadAccesses,
     /// Numbers of the symbols that are indirect functions and get a stub.
     indirect: Vec<u32>,
+    /// Round instructions that count on one distance of thread-local variables in all threads.
+    detours: Detours,
     addresses: Addresses,
 }
 
@@ -71,6 +75,7 @@ impl<'a> Object<'a> {
             tables: Tables::default(),
             thread_accesses: ThreadAccesses::default(),
             indirect: Vec::new(),
+            detours: Detours::default(),
             addresses: Addresses::default(),
         }
     }
@@ -157,6 +162,7 @@ pub(crate) fn link<A: Architecture>(
     for Object { graph, symbols, .. } in &mut *objects {
         symbols::place_commons(graph, symbols, limits)?;
     }
+    let reserved = if manager.executes_here() { threads::plan_fixed::<A>(objects)? } else { None };
     let mut bounds = Bounds::wanted(objects, limits)?;
     let placed = manager.placement().is_some();
     let near = !placed && image_bytes(objects) < A::BRANCH_REACH;
@@ -176,7 +182,7 @@ pub(crate) fn link<A: Architecture>(
     resolve::resolve::<A>(objects, &scope, &bounds, &image, environment)?;
     let indirect = indirect::redirect::<A>(objects);
     let exports = resolve::exports::<A>(objects)?;
-    let threads = threads::serve::<A>(objects, environment)?;
+    let threads = threads::serve::<A>(objects, reserved, environment)?;
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
     let memory = memory.finalize()?;
 
@@ -203,8 +209,9 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
     let loaded = sections.filter(|section| section.segment.is_some());
     let sections =
         loaded.fold(0u64, |sum, section| sum.saturating_add(section.size).saturating_add(section.align));
-    // What the loader adds comes to less than this again.
-    sections.saturating_mul(2)
+    let detours: u64 = objects.iter().map(|object| object.detours.size()).sum();
+    // What else the loader adds comes to less than this again.
+    sections.saturating_mul(2).saturating_add(detours)
 }
 
 /// What an unwinder wants to know of the image.

@@ -2,12 +2,12 @@
 //!
 //! Linked for elsewhere, the image is the program: its block is where a static linker has it, at a fixed distance from the
 //! thread pointer. In this process it comes late, so most blocks are made when a thread first asks for them
-//! ([`crate::tls`]); only code that knows no other way (initial-exec, local-exec) takes from what was set aside in every
-//! thread from its beginning.
+//! ([`crate::tls`]); only for code that knows no other way (initial-exec, local-exec), variables that begin as zero are taken
+//! from what was set aside in every thread from its beginning. All others have [detours](super::detours).
 
-use super::layout::thread_locals;
+use super::detours;
+use super::layout::{thread_block_size, thread_locals};
 use super::symbols::{Facts, SymbolState};
-use super::tables::refuse;
 use super::{Environment, Object};
 use crate::arch::{Architecture, Operand, SlotKind};
 use crate::error::{FixupProblem, LoadError};
@@ -22,6 +22,8 @@ pub(crate) struct Threads {
     offset: Option<u64>,
     /// The blocks of threads that asked for one.
     module: Option<Module>,
+    /// The descriptor of the block's start that detours ask. The image is linked as if the block began at the thread pointer.
+    detours: Option<[u64; 2]>,
     executes_here: bool,
 }
 
@@ -49,9 +51,26 @@ fn template(objects: &[Object<'_>]) -> Template {
     template
 }
 
+/// Decides how the image's own variables are served in this process to code that counts on one distance in all threads:
+/// from what is set aside, as long as they begin as zero and there is room, or with detours.
+pub(super) fn plan_fixed<A: Architecture>(
+    objects: &mut [Object<'_>],
+) -> Result<Option<tls::Reserved>, LoadError> {
+    if thread_locals(objects).next().is_none() || !any_at_fixed_offset::<A>(objects) {
+        return Ok(None);
+    }
+    let align = thread_locals(objects).map(|section| section.align).max().unwrap_or(1);
+    let reserved = if is_zero(objects) { tls::set_aside(thread_block_size(objects), align) } else { None };
+    if reserved.is_none() {
+        detours::plan::<A>(objects)?;
+    }
+    Ok(reserved)
+}
+
 /// Finds a place for the block. The sections have their addresses, the symbols theirs.
 pub(super) fn serve<A: Architecture>(
     objects: &mut [Object<'_>],
+    reserved: Option<tls::Reserved>,
     environment: &Environment<'_>,
 ) -> Result<Threads, LoadError> {
     let executes_here = environment.memory.executes_here();
@@ -67,21 +86,13 @@ pub(super) fn serve<A: Architecture>(
     }
     if !executes_here {
         threads.offset = Some(A::THREAD_BLOCK.offset(address, size, align));
-    } else if let Some((object, section, relocation)) = first_at_fixed_offset::<A>(objects) {
-        let served = match is_zero(objects) {
-            true => tls::set_aside(size, align),
-            false => Err("an initialised thread-local variable at a fixed distance from the thread pointer \
-                          (initial-exec, local-exec), of which running threads have no copy,"),
-        };
-        let object = &objects[object].graph;
-        let refuse = |what| {
-            let error =
-                refuse::<A>(object, &object.sections[section], relocation, FixupProblem::Unsupported(what));
-            error.of_object(object.name)
-        };
-        threads.offset = Some(served.map_err(refuse)?);
+    } else if let Some(reserved) = reserved {
+        threads.offset = Some(reserved.keep(size)?);
     } else {
         let module = tls::Module::new(template).map_err(|why| LoadError::Unsupported(why.to_owned()))?;
+        if objects.iter().any(|object| object.detours.size() != 0) {
+            threads.detours = Some(module.descriptor(0));
+        }
         threads.module = Some(module);
     }
     Ok(threads)
@@ -127,22 +138,20 @@ fn is_external(state: &SymbolState) -> bool {
         && state.facts.has(Facts::REFERENCED)
 }
 
-/// The first relocation that wants one of the image's own variables at the same offset in all threads.
-fn first_at_fixed_offset<A: Architecture>(objects: &[Object<'_>]) -> Option<(usize, usize, Relocation)> {
-    for (object, Object { graph, symbols, .. }) in objects.iter().enumerate() {
-        for (number, section) in graph.sections.iter().enumerate().filter(|(_, s)| s.segment.is_some()) {
-            let found = section.relocations.iter().find(|relocation| {
-                let operand = A::kind(graph.format, relocation.raw_kind).map(A::operand);
-                let is_fixed =
-                    matches!(operand, Ok(Operand::ThreadOffset | Operand::Slot(SlotKind::ThreadOffset)));
-                is_fixed && !symbols.states[relocation.symbol as usize].facts.has(Facts::EXTERNAL)
-            });
-            if let Some(relocation) = found {
-                return Some((object, number, relocation));
-            }
-        }
-    }
-    None
+/// Some relocation wants one of the image's own variables at the same offset in all threads.
+fn any_at_fixed_offset<A: Architecture>(objects: &[Object<'_>]) -> bool {
+    objects.iter().any(|object| {
+        let mut places = object.graph.places();
+        places.any(|(_, relocation)| is_at_fixed_offset::<A>(object, &relocation))
+    })
+}
+
+/// The relocation wants a variable of this image at the same offset in all threads.
+pub(super) fn is_at_fixed_offset<A: Architecture>(object: &Object<'_>, relocation: &Relocation) -> bool {
+    let operand = A::kind(object.graph.format, relocation.raw_kind).map(A::operand);
+    let is_fixed = matches!(operand, Ok(Operand::ThreadOffset | Operand::Slot(SlotKind::ThreadOffset)));
+    let state = object.symbols.states.get(relocation.symbol as usize);
+    is_fixed && state.is_some_and(|state| !state.facts.has(Facts::EXTERNAL))
 }
 
 /// All variables begin as zero.
@@ -157,10 +166,18 @@ impl Threads {
         self.module
     }
 
-    /// `S - TP`.
+    /// The descriptor that detours ask.
+    pub(super) fn detour_descriptor(&self) -> [u64; 2] {
+        self.detours.unwrap_or_default()
+    }
+
+    /// `S - TP`, less what detours add.
     pub(super) fn thread_offset(&self, state: &SymbolState) -> Result<u64, FixupProblem> {
         if is_external(state) {
             return Ok(state.address);
+        }
+        if self.detours.is_some() {
+            return self.offset_in_block(state);
         }
         let offset =
             self.offset.ok_or(FixupProblem::Unsupported("a thread-local variable at a fixed offset"))?;

@@ -110,6 +110,10 @@ impl Link<'_, '_> {
             let bytes = &mut working[segment.index()].bytes[start..start + content.len()];
             bytes.copy_from_slice(content);
             self.patch::<A>(number, section, bytes)?;
+            if let Some(island) = self.object.detours.island(number) {
+                let bytes = &mut working[segment.index()].bytes[start..];
+                island.write::<A>(section, self.threads.detour_descriptor(), bytes)?;
+            }
         }
         let [code, read_only, data] = working;
         indirect::write::<A>(self.object, code.bytes, data.bytes, crate::image::unbound_function())?;

@@ -54,13 +54,36 @@ impl Drop for Block {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Table(usize);
 
-type Entries = Vec<Entry>;
+/// What a table has. [`descriptor`](super::descriptor) reads it in assembly.
+#[repr(C)]
+struct Entries {
+    start: *const Entry,
+    len: usize,
+    /// Owns them.
+    list: Vec<Entry>,
+}
 
+#[repr(C)]
 #[derive(Clone, Copy)]
 struct Entry {
-    /// 0: none.
-    generation: u32,
+    /// [`Number::word`]; 0: none.
+    module: u64,
     block: *mut u8,
+}
+
+impl Entries {
+    fn new() -> Self {
+        Entries { start: ptr::null(), len: 0, list: Vec::new() }
+    }
+
+    fn set(&mut self, number: Number, block: *mut u8) {
+        let index = number.index as usize;
+        if self.list.len() <= index {
+            self.list.resize(index + 1, Entry { module: 0, block: ptr::null_mut() });
+        }
+        self.list[index] = Entry { module: number.word(), block };
+        (self.start, self.len) = (self.list.as_ptr(), self.list.len());
+    }
 }
 
 thread_local! {
@@ -96,12 +119,18 @@ pub(super) unsafe extern "C" fn get_addr(argument: *const Index) -> *mut u8 {
     start.wrapping_add(offset as usize)
 }
 
+/// Where a thread has the address of its table: the distance from the thread pointer, if that is the same in every thread.
+pub(super) fn table_offset() -> Option<u64> {
+    let offset = || TABLE.with(|table| ptr::from_ref(table) as usize as u64).wrapping_sub(pointer::get());
+    pointer::if_in_every_thread(offset)
+}
+
 #[inline]
 fn block(number: Number) -> *mut u8 {
     // SAFETY: the table is this thread's own; it is changed only below, and by the destructor that takes it away.
     let entries = unsafe { TABLE.get().as_ref() };
-    match entries.and_then(|entries| entries.get(number.index as usize)) {
-        Some(entry) if entry.generation == number.generation => entry.block,
+    match entries.and_then(|entries| entries.list.get(number.index as usize)) {
+        Some(entry) if entry.module == number.word() => entry.block,
         _ => first_time(number),
     }
 }
@@ -110,7 +139,7 @@ fn block(number: Number) -> *mut u8 {
 #[inline(never)]
 fn first_time(number: Number) -> *mut u8 {
     if TABLE.get().is_null() {
-        let table = Box::into_raw(Box::default());
+        let table = Box::into_raw(Box::new(Entries::new()));
         TABLE.set(table);
         call_at_thread_exit(table);
     }
@@ -122,11 +151,7 @@ fn first_time(number: Number) -> *mut u8 {
     };
     // SAFETY: as in `block`; nothing else refers to the table now.
     let entries = unsafe { &mut *table };
-    let index = number.index as usize;
-    if entries.len() <= index {
-        entries.resize(index + 1, Entry { generation: 0, block: ptr::null_mut() });
-    }
-    entries[index] = Entry { generation: number.generation, block };
+    entries.set(number, block);
     block
 }
 
@@ -154,10 +179,7 @@ unsafe extern "C" fn free(table: *mut c_void) {
     }
     // SAFETY: made by `first_time`; the C library calls this once for it, and the thread has no other way to it now.
     let entries = unsafe { Box::from_raw(table.cast::<Entries>()) };
-    for (index, entry) in entries.iter().enumerate() {
-        if entry.generation != 0 {
-            let number = Number { index: index as u32, generation: entry.generation };
-            modules::free_block(number, Table(table as usize));
-        }
+    for entry in entries.list.iter().filter(|entry| entry.module != 0) {
+        modules::free_block(Number::of(entry.module), Table(table as usize));
     }
 }

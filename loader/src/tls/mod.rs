@@ -7,12 +7,12 @@
 //! with the thread, all blocks of a module with the image.
 //!
 //! Code of the initial-exec and local-exec models knows a variable only by a distance from the thread pointer that is the
-//! same in every thread. Such a variable lives in a *reserve* that the loader sets aside in every thread from its birth.
-//! The reserve begins as zero and running threads cannot be reached to write there, so an initialised variable is
-//! refused, and a part that was given away is never used again. Variables of the process itself are reached that way too,
-//! if they have such a distance.
+//! same in every thread. As long as variables begin as zero and there is room, they live in a *reserve* that the loader sets
+//! aside in every thread from its birth; a part that was given away is never used again. Running threads cannot be
+//! reached to write there, so for all others the code gets detours that ask for this thread's block (`link/detours.rs`).
+//! Variables of the process itself are reached as the code says, if they have such a distance.
 //!
-//! Limits, beside those: threads other than the one that drops an image do not run its thread-local destructors
+//! Limits: threads other than the one that drops an image do not run its thread-local destructors
 //! ([`destructors`]); and a child of `fork` in a process with other threads must not ask for a block that its thread
 //! did not have before.
 
@@ -35,13 +35,13 @@ mod here {
     pub(crate) use super::descriptor::of_offset as descriptor_of;
     pub(crate) use super::destructors::{function as thread_atexit, run_and_forget};
     pub(crate) use super::modules::Module;
-    pub(crate) use super::pointer::{set_aside, thread_offsets};
+    pub(crate) use super::pointer::{Reserved, set_aside, thread_offsets};
 }
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 use nowhere as here;
 
 pub(crate) use here::{
-    Module, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offsets,
+    Module, Reserved, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offsets,
 };
 
 /// What the blocks of a module begin as.

@@ -41,7 +41,7 @@ impl Number {
         Number { index: word as u32, generation: (word >> 32) as u32 }
     }
 
-    fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 }

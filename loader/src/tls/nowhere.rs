@@ -1,6 +1,7 @@
 //! A host on which thread-local variables are not served: whatever needs them is refused.
 
 use super::{Template, Variable};
+use crate::error::LoadError;
 use crate::resolver::SymbolResolver;
 
 /// None of these is ever made.
@@ -23,8 +24,18 @@ impl Module {
     }
 }
 
-pub(crate) fn set_aside(_size: u64, _align: u64) -> Result<u64, &'static str> {
-    Err(REFUSED)
+/// Nor this.
+#[derive(Debug)]
+pub(crate) enum Reserved {}
+
+impl Reserved {
+    pub(crate) fn keep(self, _size: u64) -> Result<u64, LoadError> {
+        match self {}
+    }
+}
+
+pub(crate) fn set_aside(_size: u64, _align: u64) -> Option<Reserved> {
+    None
 }
 
 pub(crate) fn thread_offsets(

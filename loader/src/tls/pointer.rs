@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 
 use super::Variable;
+use crate::error::LoadError;
 use crate::resolver::SymbolResolver;
 
 /// The thread pointer (x86-64 psABI, 3.4.6; AArch64 ELF ABI, "Thread local storage").
@@ -41,30 +42,53 @@ fn reserve_offset() -> u64 {
     address.wrapping_sub(get())
 }
 
-/// Gives away a part of the reserve, for ever: its offset from the thread pointer. It is zero in every thread.
-pub(crate) fn set_aside(size: u64, align: u64) -> Result<u64, &'static str> {
+/// Bytes of the reserve that are given away.
+static TAKEN: Mutex<u64> = Mutex::new(0);
+
+/// A part of the reserve: zero in every thread. Dropping it gives it back, which must be before any code knows of it.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    /// From the thread pointer.
+    offset: u64,
+    start: u64,
+    end: u64,
+}
+
+/// A part of the reserve, if there is one of such a size and alignment.
+pub(crate) fn set_aside(size: u64, align: u64) -> Option<Reserved> {
     static OFFSET: OnceLock<Option<u64>> = OnceLock::new();
-    static TAKEN: Mutex<u64> = Mutex::new(0);
-    const NOT_STATIC: &str = "a thread-local variable at a fixed distance from the thread pointer, \
-                              in a process that loaded this library late,";
-    const TOO_LARGE: &str = "a thread-local variable at a fixed distance from the thread pointer, \
-                             of which there is no more room in every thread,";
-    if align > RESERVE_ALIGN {
-        return Err(
-            "a thread-local variable at a fixed distance from the thread pointer, with such an alignment,",
-        );
+    if align > RESERVE_ALIGN || size > RESERVE as u64 {
+        return None;
     }
-    let offset = OFFSET.get_or_init(|| {
-        let here = reserve_offset();
-        let there = in_another_thread(|| Some(reserve_offset()));
-        there.filter(|there| *there == here)
-    });
-    let offset = offset.ok_or(NOT_STATIC)?;
+    // None: this library came late into the process itself.
+    let offset = (*OFFSET.get_or_init(|| if_in_every_thread(reserve_offset)))?;
     let mut taken = TAKEN.lock();
     let start = taken.next_multiple_of(align.max(1));
-    let end = start.checked_add(size).filter(|end| *end <= RESERVE as u64).ok_or(TOO_LARGE)?;
+    let end = start.checked_add(size).filter(|end| *end <= RESERVE as u64)?;
     *taken = end;
-    Ok(offset.wrapping_add(start))
+    Some(Reserved { offset: offset.wrapping_add(start), start, end })
+}
+
+impl Reserved {
+    /// Gives it away for ever: its offset from the thread pointer. There must be room for `size` bytes.
+    pub(crate) fn keep(self, size: u64) -> Result<u64, LoadError> {
+        let room = self.end - self.start;
+        if size > room {
+            return Err(LoadError::limit("the size of the thread-local block", size, room));
+        }
+        let offset = self.offset;
+        std::mem::forget(self);
+        Ok(offset)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut taken = TAKEN.lock();
+        if *taken == self.end {
+            *taken = self.start;
+        }
+    }
 }
 
 /// The distances from the thread pointer of variables of the process, as far as they are the same in every thread.
@@ -86,6 +110,12 @@ pub(crate) fn thread_offsets(
         _ => Err("a thread-local variable of a library that was loaded late"),
     })
     .collect()
+}
+
+/// A distance from the thread pointer, if it is the same here and in another thread.
+pub(super) fn if_in_every_thread(offset: impl Fn() -> u64 + Sync) -> Option<u64> {
+    let here = offset();
+    in_another_thread(|| Some(offset())).filter(|there| *there == here)
 }
 
 fn in_another_thread<T: Send>(ask: impl FnOnce() -> Option<T> + Send) -> Option<T> {

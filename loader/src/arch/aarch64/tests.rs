@@ -540,3 +540,59 @@ fn kinds_say_in_their_names_which_bits_they_fill() {
         }
     }
 }
+
+fn plan(name: &str, word: u32) -> Result<bool, ()> {
+    let planned = AArch64::plan_detours(&word.to_le_bytes(), &[], &[(named(name), 0)]);
+    planned.map(|detours| detours[0].is_some()).map_err(|_| ())
+}
+
+/// One instruction of those that make up a distance has a detour.
+#[test]
+fn thread_accesses_have_one_detour() {
+    const ADD: u32 = 0x9100_0020;
+    const LDR: u32 = 0xf940_0020;
+    const MOVZ: u32 = 0xd280_0000;
+    assert_eq!(plan("TLSLE_ADD_TPREL_HI12", ADD | 1 << 22), Ok(true));
+    assert_eq!(plan("TLSLE_ADD_TPREL_LO12_NC", ADD), Ok(false));
+    assert_eq!(plan("TLSLE_LDST64_TPREL_LO12_NC", LDR), Ok(false));
+    assert_eq!(plan("TLSLE_ADD_TPREL_LO12", ADD), Ok(true));
+    assert_eq!(plan("TLSLE_MOVW_TPREL_G2", MOVZ), Ok(false));
+    assert_eq!(plan("TLSLE_MOVW_TPREL_G1", MOVZ), Ok(false));
+    assert_eq!(plan("TLSLE_MOVW_TPREL_G1_NC", MOVZ), Ok(false));
+    assert_eq!(plan("TLSLE_MOVW_TPREL_G0_NC", MOVZ), Ok(true));
+    assert_eq!(plan("TLSLE_MOVW_TPREL_G0", MOVZ), Ok(true));
+    assert_eq!(plan("TLSIE_ADR_GOTTPREL_PAGE21", 0x9000_0000), Ok(false));
+    assert_eq!(plan("TLSIE_LD64_GOTTPREL_LO12_NC", LDR), Ok(true));
+    assert_eq!(plan("TLSIE_LD_GOTTPREL_PREL19", 0x5800_0000), Ok(true));
+    // A load of the variable itself has no register for the distance; other instructions are not those.
+    assert_eq!(plan("TLSLE_LDST8_TPREL_LO12", 0x3940_0020), Err(()));
+    assert_eq!(plan("TLSLE_LDST64_TPREL_LO12", LDR), Err(()));
+    assert_eq!(plan("TLSLE_ADD_TPREL_HI12", LDR), Err(()));
+    assert_eq!(plan("TLSLE_ADD_TPREL_HI12", ADD | 31), Err(()));
+    assert_eq!(plan("TLSIE_LD64_GOTTPREL_LO12_NC", 0xb940_0020), Err(()));
+    assert_eq!(plan("TLSIE_MOVW_GOTTPREL_G1", MOVZ), Err(()));
+    let short = AArch64::plan_detours(&[0; 3], &[], &[(named("TLSLE_ADD_TPREL_HI12"), 0)]);
+    assert_eq!(short.map_err(|refused| refused.access), Err(0));
+}
+
+#[test]
+fn detours_lead_there_and_back() {
+    let mut code = [0xd503_201fu32, 0x5800_0049].map(u32::to_le_bytes).concat();
+    let detour = AArch64::plan_detours(&code, &[], &[(named("TLSIE_LD_GOTTPREL_PREL19"), 4)]).unwrap();
+    let detour = detour[0].unwrap();
+    let mut bytes = vec![0; detour.size as usize];
+    let places = DetourPlaces { section: 0x10000, detour: 0x10110, descriptor: 0x10100 };
+    AArch64::write_detour(&detour, &mut code, places, &mut bytes).unwrap();
+    let word = |bytes: &[u8], number: usize| {
+        u32::from_le_bytes(bytes[4 * number..4 * number + 4].try_into().unwrap())
+    };
+    assert_eq!([word(&code, 0), word(&code, 1)], [0xd503_201f, 0x1400_0000 | ((0x10110 - 0x10004) / 4)]);
+    // The same slot, 8 bytes behind the instruction.
+    assert_eq!(word(&bytes, 0), 0x5800_0009 | (((0x1000c_u32.wrapping_sub(0x10110) / 4) & 0x7_ffff) << 5));
+    let last = bytes.len() / 4 - 1;
+    let from = 0x10110 + 4 * last as u32;
+    assert_eq!(word(&bytes, last), 0x1400_0000 | ((0x10008_u32.wrapping_sub(from) >> 2) & 0x03ff_ffff));
+    let far = DetourPlaces { detour: 0x10004 + (1 << 27), ..places };
+    let problem = AArch64::write_detour(&detour, &mut code, far, &mut bytes);
+    assert!(problem.is_err());
+}

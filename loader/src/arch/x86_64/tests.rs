@@ -297,3 +297,76 @@ fn operations_take_the_address_as_a_constant() {
     let negative = plus(0xffff_ffff_8000_0000, -4);
     relaxed(RexGotPcRelX, &[0x48, 0x03, 0x05], negative, Some(&[0x48, 0x81, 0xc0, 0, 0, 0, 0x80]));
 }
+
+/// `mov %fs:0,%eax`, `call *%fs:0`, `mov 0(%rip),%rcx`, `ret`, with fields at 4, 12 and 19.
+const THREAD_ACCESSES: [u8; 24] = [
+    0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x64, 0xff, 0x14, 0x25, 0, 0, 0, 0, 0x48, 0x8b, 0x0d, 0, 0, 0, 0,
+    0xc3,
+];
+
+fn places() -> DetourPlaces {
+    DetourPlaces { section: 0x1000, detour: 0x2010, descriptor: 0x2000 }
+}
+
+#[test]
+fn thread_accesses_become_branches_to_detours() {
+    let mut code = THREAD_ACCESSES;
+    let planned = X86_64::plan_detours(&code, &[0], &[(TpOff32, 4), (TpOff32, 12), (GotTpOff, 19)]).unwrap();
+    let detours: Vec<Detour> = planned.into_iter().map(Option::unwrap).collect();
+    let found: Vec<_> = detours.iter().map(|detour| (detour.instruction, detour.length)).collect();
+    assert_eq!(found, [(0, 8), (8, 8), (16, 7)]);
+    let distance = |to: u32, from: u32| (to - from).to_le_bytes();
+    for detour in &detours {
+        let mut bytes = vec![0; detour.size as usize];
+        X86_64::write_detour(detour, &mut code, places(), &mut bytes).unwrap();
+        let returns = !matches!(detour.instruction, 8);
+        assert_eq!(
+            bytes[bytes.len() - 5] == 0xe9,
+            returns,
+            "back behind the instruction, unless it was called"
+        );
+        let back = 0x1000 + (detour.instruction + detour.length) as u32;
+        let end = 0x2010 + bytes.len() as u32;
+        assert!(!returns || bytes[bytes.len() - 4..] == back.wrapping_sub(end).to_le_bytes());
+        let too_short = X86_64::write_detour(detour, &mut THREAD_ACCESSES.clone(), places(), &mut bytes[1..]);
+        assert_eq!(too_short, Err(FixupProblem::WrongInstruction));
+    }
+    assert_eq!((code[0], &code[1..5], &code[5..8]), (0xe9, &distance(0x2010, 0x1005)[..], &[0xcc; 3][..]));
+    assert_eq!(
+        (&code[8..11], code[11], &code[12..16]),
+        (&[0x90; 3][..], 0xe8, &distance(0x2010, 0x1010)[..])
+    );
+    assert_eq!(
+        (code[16], &code[17..21], &code[21..]),
+        (0xe9, &distance(0x2010, 0x1015)[..], &[0xcc, 0xcc, 0xc3][..])
+    );
+}
+
+#[test]
+fn detours_must_be_in_reach() {
+    let mut code = THREAD_ACCESSES;
+    let detour = X86_64::plan_detours(&code, &[], &[(TpOff32, 4)]).unwrap()[0].unwrap();
+    let mut bytes = vec![0; detour.size as usize];
+    for (far, reaches) in [(0x1005 + 0x7fff_ffff - 0x80, true), (0x1005 + 0x8000_0000, false)] {
+        let places = DetourPlaces { section: 0x1000, detour: far, descriptor: far };
+        assert_eq!(X86_64::write_detour(&detour, &mut code.clone(), places, &mut bytes).is_ok(), reaches);
+    }
+    let outside = X86_64::write_detour(&detour, &mut code[..7], places(), &mut bytes);
+    assert_eq!(outside, Err(OutsideSection));
+}
+
+#[test]
+fn thread_accesses_that_are_none_are_refused() {
+    let refused = |functions: &[u64], accesses: &[(Kind, u64)]| {
+        X86_64::plan_detours(&THREAD_ACCESSES, functions, accesses).unwrap_err().access
+    };
+    // Beside the field, in another instruction, past the end; not in the middle of one for the decoder either.
+    for offset in [0, 3, 5, 8, 19, 23, 24, u64::MAX] {
+        assert_eq!(refused(&[], &[(TpOff32, offset)]), 0);
+        assert!(offset == 19 || refused(&[], &[(GotTpOff, offset)]) == 0);
+    }
+    assert_eq!(refused(&[], &[(TpOff32, 4), (TpOff32, 4)]), 1);
+    assert_eq!(refused(&[], &[(TpOff32, 4), (TpOff64, 12)]), 1);
+    assert_eq!(refused(&[], &[(Code6GotTpOff, 19)]), 0);
+    assert_eq!(refused(&[2], &[(TpOff32, 4)]), 0, "a function begins inside");
+}
