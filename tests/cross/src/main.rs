@@ -1,5 +1,6 @@
 //! `objcache-cross OBJECT CALL…` loads an object file into this process, runs its initialisers, makes the calls, and
-//! prints what they return. A call is `name` or `name,1,2`: a function of `int` parameters that returns an `int`.
+//! prints what they return. A call is `name` or `name,1,2`: a function of `int` parameters that returns an `int`; with an
+//! `@` before it, it is made in a thread of its own.
 //!
 //! Built for other machines it runs under an emulator: see `tests/tests/cross.rs`. The last line says how many bytes of
 //! code were made visible to the instruction cache, which no emulator would notice the want of.
@@ -88,7 +89,14 @@ fn run(object: &str, calls: &[String]) -> Result<(), String> {
     // SAFETY: the object is the caller's own; no other thread has the image.
     unsafe { image.run_initializers() };
     for name in calls {
-        println!("{name} = {}", call(&image, name)?);
+        let result = match name.strip_prefix('@') {
+            None => call(&image, name),
+            Some(name) => std::thread::scope(|scope| {
+                let thread = scope.spawn(|| call(&image, name));
+                thread.join().map_err(|_| format!("{name}: the thread panicked"))?
+            }),
+        };
+        println!("{name} = {}", result?);
     }
     drop(image);
     println!("notes = {}", NOTES.load(Ordering::Relaxed));

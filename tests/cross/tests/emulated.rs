@@ -31,7 +31,7 @@ impl Machine {
     /// Compilers and flags for a source.
     fn models<'g>(&self, source: &str, gnu: &'g str) -> impl Iterator<Item = (&'g str, &'static str)> {
         let (both, clang, gnu_only) = match source {
-            "threads.c" => (self.threads, &[][..], self.gnu_threads),
+            "thread-locals.c" => (self.threads, &[][..], self.gnu_threads),
             _ => (self.models, self.clang_models, &[][..]),
         };
         let both = both.iter().flat_map(move |model| [(CLANG, *model), (gnu, *model)]);
@@ -46,33 +46,77 @@ const LEVELS: [&str; 3] = ["-O0", "-O2", "-Os"];
 /// Non-PIC code is that of a program, and reaches the data of others only where these are near.
 const NEAR: &str = "-fno-pic -DNO_FAR_DATA";
 
+const AARCH64: Machine = Machine {
+    target: "aarch64-unknown-linux-gnu",
+    gnu: "aarch64-linux-gnu",
+    qemu: "qemu-aarch64",
+    build_std: false,
+    clang: &["--target=aarch64-linux-gnu"],
+    models: &[
+        "-fPIC",
+        "-fPIE",
+        "-fPIC -ffunction-sections -fdata-sections",
+        NEAR,
+        "-fno-pic -mcmodel=large",
+        "-fPIC -mcmodel=tiny",
+        "-fno-pic -mcmodel=tiny -DNO_FAR_DATA",
+    ],
+    clang_models: &["-fPIC -mbranch-protection=standard"],
+    throws: true,
+    threads: &[
+        "-fPIC",
+        "-fPIC -ftls-model=local-dynamic",
+        "-fPIC -ftls-model=initial-exec",
+        "-fPIE -ftls-model=local-exec",
+        "-fno-pic",
+        "-fno-pic -mtls-size=12",
+        "-fno-pic -mtls-size=32",
+        "-fno-pic -mtls-size=48",
+        "-fPIC -mcmodel=tiny -ftls-model=initial-exec",
+    ],
+    gnu_threads: &["-fPIC -mtls-dialect=trad", "-fPIC -mtls-dialect=trad -ftls-model=local-dynamic"],
+};
+
 #[test]
 fn aarch64() {
-    run(&Machine {
-        target: "aarch64-unknown-linux-gnu",
-        gnu: "aarch64-linux-gnu",
-        qemu: "qemu-aarch64",
-        build_std: false,
-        clang: &["--target=aarch64-linux-gnu"],
-        models: &[
-            "-fPIC",
-            "-fPIE",
-            "-fPIC -ffunction-sections -fdata-sections",
-            NEAR,
-            "-fno-pic -mcmodel=large",
-            "-fPIC -mcmodel=tiny",
-            "-fno-pic -mcmodel=tiny -DNO_FAR_DATA",
-        ],
-        clang_models: &["-fPIC -mbranch-protection=standard"],
-        throws: true,
-        threads: &[
-            "-fPIC",
-            "-fPIC -ftls-model=local-dynamic",
-            "-fPIC -ftls-model=initial-exec -DFIXED",
-            "-fPIE -ftls-model=local-exec -DFIXED",
-        ],
-        gnu_threads: &["-fPIC -mtls-dialect=trad", "-fPIC -mtls-dialect=trad -ftls-model=local-dynamic"],
-    });
+    run(&AARCH64);
+}
+
+/// In a thread's first access, which makes its variables, and in a later one.
+#[test]
+fn aarch64_registers_are_kept_round_thread_locals() {
+    let machine = AARCH64;
+    let Some(compiler) = oldest_rustc() else { return };
+    let gcc = format!("{}-gcc", machine.gnu);
+    if ![machine.qemu, CLANG, &gcc].iter().all(|tool| has(tool)) {
+        return;
+    }
+    let runner = build_runner(&machine, &compiler);
+    let folder = scratch("aarch64-registers");
+    let names = [
+        "local_exec",
+        "other_register",
+        "register_1",
+        "register_30",
+        "small",
+        "groups",
+        "initial_exec",
+        "literal",
+    ];
+    let calls: Vec<String> = names.iter().flat_map(|name| [format!("@{name}"), (*name).to_owned()]).collect();
+    for (cpu, sve) in [("max", "SVE=1"), ("max,sve512=on", "SVE=1"), ("cortex-a57", "PLAIN=1")] {
+        let object = folder.join("registers.o");
+        let mut assembler = Command::new(CLANG);
+        assembler.args(machine.clang).arg("-c").arg(fixture("thread-locals-aarch64.s"));
+        tool_runs(assembler.arg(format!("-Wa,-defsym,{sve}")).arg("-o").arg(&object));
+        let mut command = Command::new(machine.qemu);
+        command.args(["-cpu", cpu, "-L", &format!("/usr/{}", machine.gnu)]).arg(&runner);
+        let output = command.arg(&object).args(&calls).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let expected: String = calls.iter().map(|call| format!("{call} = 1234\n")).collect();
+        assert!(text.starts_with(&expected), "{cpu}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -158,7 +202,29 @@ const CPP_CALLS: [&str; 11] = [
     "throw_and_catch,2",
 ];
 
-const THREAD_CALLS: [&str; 6] = ["next", "next", "add,3", "add,4", "through", "is_aligned"];
+const THREAD_CALLS: [&str; 21] = [
+    "next",
+    "next",
+    "add,3",
+    "@next",
+    "@add,3",
+    "@through",
+    "@mix,3,5",
+    "add,4",
+    "through",
+    "is_aligned",
+    "mix,3,5",
+    "mix,7,-2",
+    "called",
+    "jumped",
+    "pushed,9",
+    "computed,1",
+    "@next",
+    "@mix,3,5",
+    "@called",
+    "@is_aligned",
+    "computed,0",
+];
 
 /// Everything of one machine.
 fn run(machine: &Machine) {
@@ -173,7 +239,7 @@ fn run(machine: &Machine) {
     let mut objects = 0;
     let mut expected: HashMap<(&str, Vec<&str>), String> = HashMap::new();
     for (source, calls) in
-        [("kernel.c", &C_CALLS[..]), ("kernel.cpp", &CPP_CALLS), ("threads.c", &THREAD_CALLS)]
+        [("kernel.c", &C_CALLS[..]), ("kernel.cpp", &CPP_CALLS), ("thread-locals.c", &THREAD_CALLS)]
     {
         let calls: Vec<&str> = calls
             .iter()
@@ -233,17 +299,25 @@ fn as_program(
     let [driver, program] = ["driver.c", "program"].map(|name| folder.join(name));
     std::fs::write(&driver, driver_text(calls)).unwrap();
     let mut link = Command::new(compiler);
-    link.args(flags).arg("-w").arg(fixture(source)).args(["-x", "c"]).arg(&driver).arg("-o").arg(&program);
+    link.args(flags)
+        .arg("-w")
+        .arg(fixture(source))
+        .args(["-x", "c"])
+        .arg(&driver)
+        .arg("-pthread")
+        .arg("-o")
+        .arg(&program);
     tool_runs(&mut link);
     let output = emulated(machine, &program).output().unwrap();
     assert!(output.status.success(), "{source}: {}", output.status);
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The program around the kernel: it makes the calls and prints as `objcache-cross` does.
+/// The program around the kernel: it makes the calls and prints as `objcache-cross` does, those with an `@` in threads of
+/// their own.
 fn driver_text(calls: &[&str]) -> String {
     let mut text = String::from(
-        "#include <stdio.h>\n\
+        "#include <pthread.h>\n#include <stdio.h>\n\
          static int notes; int host_counter = 7, finalized_flag;\n\
          int host_add(int a, int b) { return a + b; }\n\
          void host_note(int what) { notes = (int)((unsigned)notes * 31u + (unsigned)what); }\n\
@@ -253,7 +327,13 @@ fn driver_text(calls: &[&str]) -> String {
     );
     for call in calls {
         let (name, arguments) = call.split_once(',').unwrap_or((call, ""));
-        text += &format!("{{ int {name}(); printf(\"{call} = %d\\n\", {name}({arguments})); }}\n");
+        text += &match name.strip_prefix('@') {
+            None => format!("{{ int {name}(); printf(\"{call} = %d\\n\", {name}({arguments})); }}\n"),
+            Some(name) => format!(
+                "{{ int {name}(); pthread_t t; void *run(void *p) {{ printf(\"{call} = %d\\n\", {name}({arguments})); \
+                 return p; }} pthread_create(&t, 0, run, 0); pthread_join(t, 0); }}\n"
+            ),
+        };
     }
     text + "return 0; }\n"
 }
@@ -309,8 +389,7 @@ fn workspace() -> PathBuf {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
-    if own.exists() { own } else { workspace().join("loader/tests/fixtures").join(name) }
+    workspace().join("loader/tests/fixtures").join(name)
 }
 
 fn scratch(name: &str) -> PathBuf {
