@@ -215,7 +215,12 @@ fn instructions_with_longer_prefixes_have_the_same_fields() {
     let kind = |raw| X86_64::kind(Format::Elf, raw).unwrap();
     for (numbers, like) in [(&[46, 49][..], 9), (&[44, 47, 50], 22), (&[45, 48, 51], 34)] {
         for raw in numbers {
-            assert_eq!(kind(*raw), kind(like), "{}", X86_64::name(Format::Elf, *raw));
+            let name = X86_64::name(Format::Elf, *raw);
+            assert_eq!(X86_64::operand(kind(*raw)), X86_64::operand(kind(like)), "{name}");
+            for kind in [kind(*raw), kind(like)] {
+                check(kind, plus(0x1234_5678, -4), word(0x1234_5678 - 4 - 0x1000));
+                check::<4>(kind, to(0x1_8000_0000), Err(out_of(32, 0x1_7fff_f000)));
+            }
         }
     }
 }
