@@ -2,6 +2,7 @@
 //! switches, as a compiler's output for a real program has them.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,15 +11,23 @@ pub(crate) const TINY: &str = "void entry(long n, float a, const float *x, float
 
 /// A program of `count` functions; `entry` calls into it.
 pub(crate) fn program(count: usize) -> String {
-    let mut random = Random(12345);
+    part_of_program(count, 0..count)
+}
+
+/// Some functions of a program of `count`; `entry` is in the part that has the first.
+pub(crate) fn part_of_program(count: usize, part: Range<usize>) -> String {
+    let mut random = Random(12345 + part.start as u64);
     let mut source = String::from(
         "extern unsigned long strlen(const char *); extern int abs(int); extern int atoi(const char *);\n",
     );
     for index in 0..count {
         writeln!(source, "__attribute__((noinline)) long f{index}(long depth, long x);").unwrap();
     }
-    for index in 0..count {
+    for index in part.clone() {
         function(&mut source, &mut random, index, count);
+    }
+    if part.start != 0 {
+        return source;
     }
     let table: Vec<_> = (0..count).map(|_| format!("f{}", random.below(count))).collect();
     writeln!(source, "long (*table[])(long, long) = {{ {} }};", table.join(", ")).unwrap();

@@ -20,6 +20,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// The only files that may say `unsafe`, with what they need it for. Tests and examples, which call what was
 /// loaded, are not counted.
 const UNSAFE: &[(&str, &str)] = &[
+    ("benches/peers/plugin/src/lib.rs", "the C interface of peers"),
+    ("benches/peers/src/cases/cold.rs", "a child's times"),
+    ("benches/peers/src/foreign.rs", "shared objects, calls of loaded code"),
+    ("benches/peers/src/peers/dlopen.rs", "dlopen, to compare with"),
+    ("benches/peers/src/peers/floors.rs", "raw memory, to compare with"),
+    ("benches/peers/src/peers/orc.rs", "LLVM's C interface, to compare with"),
+    ("benches/peers/src/peers/plugin.rs", "the C interface of peers"),
     ("benches/src/native.rs", "dlopen and raw pages, to compare with"),
     ("cli/src/call/invoke.rs", "calls of loaded code by the prototype that the user vouches for"),
     ("engine/src/call.rs", "calls of an address by its prototype"),

@@ -1,0 +1,27 @@
+//! Loads one object again and again with our loader, for profilers: `repeat OBJECT [TIMES]`.
+//!
+//! `perf record -e cpu-clock target/release/repeat target/workloads/program420.o 5000`, or
+//! `valgrind --tool=callgrind` for the number of instructions, which does not depend on who else uses the machine.
+
+#![deny(unsafe_code)]
+
+use objcache_loader::{Loader, ProcessSymbols};
+use objcache_peers::measure::{median, show, timed};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let object = arguments.next().expect("repeat OBJECT [TIMES]");
+    let object = std::fs::read(object).expect("an object");
+    let times: usize = arguments.next().map_or(1000, |times| times.parse().expect("a number"));
+    let loader = Loader::new();
+    let (mut loads, mut unloads) = (Vec::with_capacity(times), Vec::with_capacity(times));
+    for _ in 0..times {
+        let (image, load) = timed(|| loader.load(&object, &ProcessSymbols).expect("it loads"));
+        let ((), unload) = timed(|| drop(image));
+        loads.push(load);
+        unloads.push(unload);
+    }
+    let first = loads.first().copied().unwrap_or_default();
+    let [load, unload] = [&mut loads, &mut unloads].map(|times| median(times).unwrap_or_default());
+    println!("first load {}, median {}, unload {}", show(first), show(load), show(unload));
+}

@@ -1,0 +1,24 @@
+//! What is measured, a file for each kind of case.
+
+pub mod cold;
+pub mod exceptions;
+pub mod load;
+pub mod lookup;
+pub mod memory;
+pub mod threads;
+pub mod tiny;
+
+use std::process::{Command, Stdio};
+
+/// Runs this program again with other arguments; the numbers that it prints. For what must begin in a new process. `None`
+/// when it fails.
+fn in_new_process(arguments: &[&str]) -> Option<Vec<f64>> {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(program);
+    let output = command.args(arguments).stderr(Stdio::inherit()).output().expect("it runs");
+    let numbers = String::from_utf8_lossy(&output.stdout);
+    output
+        .status
+        .success()
+        .then(|| numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}

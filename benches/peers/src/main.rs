@@ -1,0 +1,243 @@
+//! `peers [CASE]… [--minutes] [--plugin NAME=PATH]…`: measures the cases (all of them) and prints tables. `run` builds what
+//! it takes.
+//!
+//! `--minutes` lets LLVM 22 load the objects that take it minutes; `--plugin` adds another build of our own plugin, to see
+//! what a change does.
+
+#![deny(unsafe_code)]
+
+use std::path::PathBuf;
+
+use objcache_peers::cases::{cold, exceptions, load, lookup, memory, threads, tiny};
+use objcache_peers::measure::show;
+use objcache_peers::peers::{self, Peer, Plugins};
+use objcache_peers::table::Table;
+use objcache_peers::workloads::Workloads;
+
+const CASES: [&str; 6] = ["load", "sections", "small", "memory", "throw", "cold"];
+
+fn main() {
+    let options = Options::parse();
+    let program = std::env::current_exe().expect("the path of this program");
+    let folder = program.parent().expect("a folder").to_owned();
+    let workloads = Workloads::in_folder(&folder.with_file_name("workloads"));
+    let peers = peers::all(&Plugins { folder: &folder, others: &options.plugins });
+    let run = Run {
+        peers: peers.iter().map(|peer| &**peer).collect(),
+        workloads,
+        folder,
+        minutes: options.minutes,
+    };
+    match &options.words[..] {
+        [case, number] if case == "memory" => run.report_memory(number),
+        [case, number] if case == "alive" => run.report_alive(number),
+        [case, number] if case == "throw" => run.report_throw(number),
+        words => {
+            if let Some(unknown) = words.iter().find(|word| !CASES.contains(&word.as_str())) {
+                eprintln!("there is no case `{unknown}`: {} are", CASES.join(", "));
+                std::process::exit(2);
+            }
+            let all: Vec<String> = CASES.map(str::to_owned).to_vec();
+            for case in if words.is_empty() { &all } else { words } {
+                run.case(case);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    words: Vec<String>,
+    minutes: bool,
+    plugins: Vec<(String, String)>,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options = Options::default();
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--minutes" => options.minutes = true,
+                "--plugin" => {
+                    let plugin = arguments.next().unwrap_or_default();
+                    let (name, path) = plugin.split_once('=').expect("--plugin NAME=PATH");
+                    options.plugins.push((name.to_owned(), path.to_owned()));
+                }
+                _ => options.words.push(argument),
+            }
+        }
+        options
+    }
+}
+
+struct Run<'p> {
+    peers: Vec<&'p dyn Peer>,
+    workloads: Workloads,
+    folder: PathBuf,
+    minutes: bool,
+}
+
+impl Run<'_> {
+    fn case(&self, case: &str) {
+        match case {
+            "load" => self.loads(),
+            "sections" => self.sections(),
+            "small" => self.small(),
+            "memory" => self.memory(),
+            "throw" => self.throws(),
+            _ => self.cold(),
+        }
+    }
+
+    fn table(&self, title: &str) -> Table {
+        Table::of(title, self.peers.iter().map(|peer| peer.name()))
+    }
+
+    /// Compares all peers that `may` take part, and gives results by the numbers of all.
+    fn among<T>(
+        &self,
+        may: impl Fn(&str) -> bool,
+        compare: impl FnOnce(&[&dyn Peer]) -> Vec<Option<T>>,
+    ) -> Vec<Option<T>> {
+        let takes_part: Vec<bool> = self.peers.iter().map(|peer| may(peer.name())).collect();
+        let chosen = self.peers.iter().zip(&takes_part).filter(|(_, may)| **may).map(|(peer, _)| *peer);
+        let mut results = compare(&chosen.collect::<Vec<_>>()).into_iter();
+        takes_part.into_iter().map(|may| if may { results.next().flatten() } else { None }).collect()
+    }
+
+    fn loads(&self) {
+        let mut table = self.table("Object bytes → callable address (unload)");
+        let both = |times: Option<load::Times>| {
+            times.map(|times| format!("{} ({})", show(times.load), show(times.unload)))
+        };
+        let tiny = tiny::compare(&self.peers, &self.workloads.tiny(), 15);
+        table.add("a tiny object, of 1,000", tiny.into_iter().map(both));
+        for functions in [420, 4_000, 30_000] {
+            let code = self.workloads.program(functions);
+            // LLVM 19 takes more than 15 GB of memory for the largest.
+            let may = |name: &str| functions < 30_000 || !name.contains("LLVM 19");
+            let times = self.among(may, |peers| load::compare(peers, &code));
+            let title = format!("{functions} functions, {} KB", code.object.len() / 1000);
+            table.add(&title, times.into_iter().map(both));
+        }
+        table.add_line("our goal", &["0.8 µs (1 µs)", "40 µs, and less than dlopen", "350 µs", "3.5 ms"]);
+        println!("{table}");
+    }
+
+    fn sections(&self) {
+        let mut table = self.table("Object bytes → callable address, a section for each function");
+        for functions in [420, 1_000, 4_000] {
+            let code = self.workloads.sections(functions);
+            let takes_minutes = |name: &str| functions > 1_000 && name == "LLVM 22 LLJIT (JITLink)";
+            let may = |name: &str| self.minutes || !takes_minutes(name);
+            let times = self.among(may, |peers| load::compare(peers, &code));
+            table.add(
+                &format!("{functions} sections"),
+                times.into_iter().map(|times| Some(show(times?.load))),
+            );
+        }
+        table.add_line("our goal", &["100 µs", "200 µs", "700 µs"]);
+        println!("{table}");
+    }
+
+    fn small(&self) {
+        let mut table = self.table("A further symbol, and two threads");
+        let found = lookup::compare(&self.peers, &self.workloads.program(4_000), 4_000);
+        table.add("lookup among 4,000", found.into_iter().map(|time| Some(show(time?))));
+        let ratios = threads::compare(&self.peers, &self.workloads.tiny());
+        table.add(
+            "loads of two threads ÷ those of one",
+            ratios.into_iter().map(|ratio| Some(format!("{:.2}", ratio?))),
+        );
+        table.add_line("our goal", &["0.06 µs", "1.8"]);
+        println!("{table}");
+    }
+
+    fn memory(&self) {
+        let mut table = self.table("Live tiny objects");
+        let numbers = 0..self.peers.len();
+        let cells = |peer: usize| self.peers[peer].runs().then(|| memory::of_peer(peer)).flatten();
+        let (resident, mappings): (Vec<_>, Vec<_>) = numbers
+            .clone()
+            .map(|peer| {
+                cells(peer).map(|memory| (memory::show(memory.resident), format!("{:.2}", memory.mappings)))
+            })
+            .map(Option::unzip)
+            .unzip();
+        table.add("resident memory each", resident);
+        table.add("mappings each", mappings);
+        let may_be_many = |name: &str| name.contains("objcache") || name.contains("LLJIT (JITLink)");
+        let alive = numbers.map(|peer| {
+            let alive =
+                may_be_many(self.peers[peer].name()).then(|| memory::alive_in_peer(peer)).flatten()?;
+            let (time, resident) = (show(alive.time), memory::show(alive.resident));
+            Some(format!("{} ({time}, {resident} each)", alive.count))
+        });
+        table.add("alive at once, of 1,000,000", alive.collect::<Vec<_>>());
+        table.add_line("our goal", &["0.8 KB", "0", "1000000"]);
+        println!("{table}");
+    }
+
+    fn report_memory(&self, number: &str) {
+        if let Some(measured) = memory::measure(self.peer(number), &self.workloads.tiny()) {
+            println!("{} {}", measured.resident, measured.mappings);
+        }
+    }
+
+    fn report_alive(&self, number: &str) {
+        let alive = memory::count_alive(self.peer(number), self.workloads.renamable(), 1_000_000);
+        println!("{} {} {}", alive.count, alive.time, alive.resident);
+        // Nobody waits for a million objects to go.
+        std::process::exit(0);
+    }
+
+    fn throws(&self) {
+        let mut table =
+            self.table("A throw and catch in the host, with 10,000 objects loaded that catch exceptions");
+        let registers = |peer: usize| {
+            let name = self.peers[peer].name();
+            name.contains("objcache") || name.contains("LLJIT")
+        };
+        let throws: Vec<_> = (0..self.peers.len())
+            .map(|peer| registers(peer).then(|| exceptions::of_peer(peer)).flatten())
+            .collect();
+        table.add("before", throws.iter().map(|throw| Some(show(throw.as_ref()?.before))));
+        table.add("with them", throws.iter().map(|throw| Some(show(throw.as_ref()?.after))));
+        let slower = throws
+            .iter()
+            .map(|throw| throw.as_ref().map(|throw| format!("{:.2} ×", throw.after / throw.before)));
+        table.add("", slower);
+        table.add_line("our goal", &["", "", "1.2 ×"]);
+        println!("{table}");
+    }
+
+    fn report_throw(&self, number: &str) {
+        if let Some(throw) = exceptions::measure(self.peer(number), self.workloads.throwing()) {
+            println!("{} {}", throw.before, throw.after);
+        }
+        std::process::exit(0);
+    }
+
+    fn cold(&self) {
+        let code = self.workloads.renamable();
+        let shared = PathBuf::from(code.shared.to_str().expect("a path in UTF-8"));
+        let times = cold::compare(&self.folder, &shared.with_extension("o"), &shared);
+        let mut table = Table::of(
+            "A whole process: start, load, first call (CPU time)",
+            cold::WAYS.map(|(name, _)| name),
+        );
+        let nothing = times[0].unwrap_or_default();
+        table.add("process", times.iter().map(|time| time.map(show)));
+        table.add(
+            "more than nothing",
+            times.iter().map(|time| time.map(|time| format!("{:+.2} ms", (time - nothing) / 1e6))),
+        );
+        table.add_line("our goal", &["", "+0.2 ms"]);
+        println!("{table}");
+    }
+
+    fn peer(&self, number: &str) -> &dyn Peer {
+        self.peers[number.parse::<usize>().expect("a peer's number")]
+    }
+}
