@@ -405,6 +405,22 @@ impl RelocationTable<'_> {
 }
 
 impl<'a> LinkGraph<'a> {
+    /// The number of the first relocation from `start` on that `is_done` says no to, or one past the last.
+    #[inline(always)]
+    pub(crate) fn skip_while(
+        &self,
+        start: usize,
+        mut is_done: impl FnMut(usize, Relocation) -> bool,
+    ) -> usize {
+        of_every_table!(self, entries => {
+            let mut number = start;
+            while number < entries.len() && entries.get(number).is_none_or(|relocation| is_done(number, relocation)) {
+                number += 1;
+            }
+            number
+        }, none => start)
+    }
+
     /// What a section's memory is filled with, before fix-ups.
     pub(crate) fn content<'g>(&'g self, section: &Section<'g>) -> &'g [u8] {
         self.cuts.get(section.cuts as usize).map_or(section.bytes, |cuts| &cuts.bytes)

@@ -111,6 +111,17 @@ pub(crate) struct ElfIdentity {
     pub(crate) big_endian: bool,
 }
 
+/// A relocation that takes nothing but S, A and P.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Simple {
+    /// `S + A - P: word32`.
+    Relative32,
+    /// `S + A - P: word32` of a branch, or `L + A - P`, with stubs of kind 0 that lead to S.
+    Branch32,
+    /// `S + A: word64`.
+    Absolute64,
+}
+
 /// What the passes need to know of an architecture.
 pub(crate) trait Architecture {
     /// A relocation kind, the same for all formats.
@@ -149,12 +160,12 @@ pub(crate) trait Architecture {
     /// Code is aligned by relocations of operand [`Operand::Alignment`].
     const ALIGNS_BY_RELOCATION: bool = false;
 
-    /// Whether the relocation is `S + A - P: word32` with an explicit addend, from a place to a symbol or a stub for it.
-    /// On some machines nearly all are, so the passes deal with them before they look any further;
-    /// [`kind`](Self::kind), [`operand`](Self::operand) and [`apply`](Self::apply) say the same of them.
+    /// Whether the relocation, whose addend is explicit, is one of a few simple ones. On some machines nearly all are, so
+    /// the passes deal with them before they look any further; [`kind`](Self::kind), [`operand`](Self::operand) and
+    /// [`apply`](Self::apply) say the same of them.
     #[inline(always)]
-    fn is_relative_32(_format: Format, _raw: u32) -> bool {
-        false
+    fn simple(_format: Format, _raw: u32) -> Option<Simple> {
+        None
     }
 
     /// The kind behind a format's number, or what it would need that is not supported. For Mach-O the number is

@@ -11,7 +11,7 @@
 
 use super::{
     Architecture, Detour, DetourPlaces, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand,
-    Refused, Relaxed, SlotKind, Stub, bytes_at, coff, either, field, signed, unsigned,
+    Refused, Relaxed, Simple, SlotKind, Stub, bytes_at, coff, either, field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -260,13 +260,14 @@ impl Architecture for X86_64 {
     const RELAXES_EXTERNALS: bool = false;
     const TRAP: &'static [u8] = &[0xcc]; // int3
 
-    /// PC32 and PLT32; SIGNED and BRANCH of 4 bytes.
+    /// PC32, PLT32 and 64; SIGNED and BRANCH of 4 bytes.
     #[inline(always)]
-    fn is_relative_32(format: Format, raw: u32) -> bool {
-        match format {
-            Format::Elf => matches!(raw, 2 | 4),
-            Format::MachO => matches!(raw, 0x1_0201 | 0x1_0202),
-            Format::Coff => false,
+    fn simple(format: Format, raw: u32) -> Option<Simple> {
+        match (format, raw) {
+            (Format::Elf, 2) | (Format::MachO, 0x1_0201) => Some(Simple::Relative32),
+            (Format::Elf, 4) | (Format::MachO, 0x1_0202) => Some(Simple::Branch32),
+            (Format::Elf, 1) => Some(Simple::Absolute64),
+            _ => None,
         }
     }
 

@@ -95,6 +95,12 @@ impl Facts {
 
     pub(crate) const fn and(self, other: Facts) -> Facts {
         Facts(self.0 | other.0)
+    /// Those that are among others.
+    #[inline]
+    pub(crate) fn only(self, others: Facts) -> Facts {
+        Facts(self.0 & others.0)
+    }
+
     }
 }
 

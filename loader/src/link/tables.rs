@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::symbols::{Facts, SymbolState, Symbols};
 use super::thread_relax::{ThreadAccesses, is_consumed};
-use crate::arch::{Architecture, Operand, SlotKind};
+use crate::arch::{Architecture, Operand, Simple, SlotKind};
 use crate::error::{FixupError, FixupProblem, LoadError, printable};
 use crate::graph::{Binding, LinkGraph, Relocation, Role, Section};
 use crate::memory::Segment;
@@ -140,22 +140,36 @@ pub(super) fn plan<A: Architecture>(
             continue;
         }
         let consumed = thread_accesses.consumed_of(number);
-        section.relocations.try_for_each(|index, relocation| {
-            // What most objects are full of: the image's own symbols, in reach.
-            let state = symbols.states.get(relocation.symbol as usize);
-            if A::is_relative_32(graph.format, relocation.raw_kind)
-                && state.is_some_and(|state| !state.facts.has(Facts::SPECIAL))
-                && everything_is_near
-            {
-                return Ok(());
+        let explicit = !section.relocations.has_implicit_addends();
+        let mut next = 0;
+        loop {
+            let states = &symbols.states[..];
+            next = section.relocations.skip_while(next, |_, relocation| {
+                let simple =
+                    A::simple(graph.format, relocation.raw_kind).filter(|_| explicit && everything_is_near);
+                let state = states.get(relocation.symbol as usize);
+                simple.zip(state).is_some_and(|(simple, state)| is_settled(simple, state.facts))
+            });
+            let Some(relocation) = section.relocations.get(next) else { break };
+            if !is_consumed(consumed, next) {
+                plan.look_at::<A>(graph, number, relocation, symbols, thread_accesses)?;
             }
-            if is_consumed(consumed, index) {
-                return Ok(());
-            }
-            plan.look_at::<A>(graph, number, relocation, symbols, thread_accesses)
-        })?;
+            next += 1;
+        }
     }
     plan.number::<A>(graph, symbols)
+}
+
+/// Whether the relocation asks for nothing that is not planned already. What most objects are full of: the image's own
+/// symbols, in reach; and functions of others, called again.
+#[inline(always)]
+fn is_settled(simple: Simple, facts: Facts) -> bool {
+    let is_known_external = || facts.only(Facts::SPECIAL) == Facts::EXTERNAL && facts.has(Facts::REFERENCED);
+    match simple {
+        Simple::Relative32 => !facts.has(Facts::SPECIAL),
+        Simple::Branch32 => !facts.has(Facts::SPECIAL) || is_known_external() && facts.has(Facts::STUB),
+        Simple::Absolute64 => !facts.has(Facts::SPECIAL) || is_known_external(),
+    }
 }
 
 #[derive(Default)]

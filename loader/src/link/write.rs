@@ -11,7 +11,7 @@ use super::tables::{
 use super::thread_relax::is_consumed;
 use super::threads::Threads;
 use super::{Object, indirect};
-use crate::arch::{Architecture, Fixup, LocalExecOperand, Operand, Relaxed, SlotKind, Stub, field};
+use crate::arch::{Architecture, Fixup, LocalExecOperand, Operand, Relaxed, Simple, SlotKind, Stub, field};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
 use crate::memory::{Segment, WorkingMemory};
@@ -130,35 +130,33 @@ impl Link<'_, '_> {
         let graph = &self.object.graph;
         let is_unwind_table = is_unwind_table(section);
         let cuts = graph.cuts.get(section.cuts as usize);
+        let explicit = !section.relocations.has_implicit_addends();
         let mut found_out = FoundOut::default();
         // Number of a relocation that was done together with the one before it.
         let mut done = usize::MAX;
         let consumed = self.object.thread_accesses.consumed_of(number);
-        section.relocations.try_for_each(|index, mut relocation| {
-            if is_consumed(consumed, index)
-                || is_unwind_table && self.is_left_alone(relocation.symbol)
-                || index == done
-            {
-                return Ok(());
-            }
-            if A::is_relative_32(graph.format, relocation.raw_kind)
-                && self.fix_up_relative_32(section.address, relocation, bytes)
-            {
-                return Ok(());
-            }
+        let mut index = 0;
+        loop {
+            index = section.relocations.skip_while(index, |index, relocation| {
+                let simple = A::simple(graph.format, relocation.raw_kind).filter(|_| explicit);
+                is_consumed(consumed, index)
+                    || is_unwind_table && self.is_left_alone(relocation.symbol)
+                    || index == done
+                    || simple
+                        .is_some_and(|simple| self.fix_up_simple(simple, section.address, relocation, bytes))
+            });
+            let Some(mut relocation) = section.relocations.get(index) else { return Ok(()) };
             if let Some(cuts) = cuts {
                 relocation.offset = cuts.moved(relocation.offset);
             }
             let place = Place { number, section, index, relocation };
             match self.fix_up::<A>(&place, bytes, &mut found_out) {
-                Ok(Consumed::One) => Ok(()),
-                Ok(Consumed::With(later)) => {
-                    done = later;
-                    Ok(())
-                }
-                Err(problem) => Err(refuse::<A>(graph, section, relocation, problem)),
+                Ok(Consumed::One) => {}
+                Ok(Consumed::With(later)) => done = later,
+                Err(problem) => return Err(refuse::<A>(graph, section, relocation, problem)),
             }
-        })
+            index += 1;
+        }
     }
 
     /// Unwind tables keep their entries for functions of discarded groups. The field stays as it is, zero, which unwinders
@@ -168,19 +166,27 @@ impl Link<'_, '_> {
         state.facts.has(Facts::NOT_LOADED) && state.address == 0
     }
 
-    /// `S + A - P: word32`. Says no, and does nothing, if that is out of range or the field out of the section.
+    /// Says no, and does nothing, if the value is out of range or the field out of the section.
     #[inline(always)]
-    fn fix_up_relative_32(&self, section: u64, relocation: Relocation, bytes: &mut [u8]) -> bool {
+    fn fix_up_simple(&self, simple: Simple, section: u64, relocation: Relocation, bytes: &mut [u8]) -> bool {
         let Relocation { offset, symbol, addend, .. } = relocation;
         let target = self.object.symbols.states[symbol as usize].address;
         let fixup = Fixup { place: section.wrapping_add(offset), target, addend, ..Fixup::default() };
-        match (field(bytes, offset), i32::try_from(fixup.relative())) {
-            (Ok(field), Ok(value)) => {
+        match simple {
+            Simple::Relative32 | Simple::Branch32 => {
+                let Some((field, value)) =
+                    field(bytes, offset).ok().zip(i32::try_from(fixup.relative()).ok())
+                else {
+                    return false;
+                };
                 *field = value.to_le_bytes();
-                true
             }
-            _ => false,
+            Simple::Absolute64 => {
+                let Ok(field) = field(bytes, offset) else { return false };
+                *field = fixup.absolute().to_le_bytes();
+            }
         }
+        true
     }
 
     #[inline(never)]

@@ -229,8 +229,13 @@ fn instructions_with_longer_prefixes_have_the_same_fields() {
 fn the_short_cut_agrees_with_the_table() {
     for raw in 0..100 {
         let kind = X86_64::kind(Format::Elf, raw);
-        let expected = matches!(kind, Ok(Kind::Pc32 | Kind::Plt32));
-        assert_eq!(X86_64::is_relative_32(Format::Elf, raw), expected, "{raw}");
+        let expected = match kind {
+            Ok(Kind::Pc32) => Some(Simple::Relative32),
+            Ok(Kind::Plt32) => Some(Simple::Branch32),
+            Ok(Kind::Abs64) => Some(Simple::Absolute64),
+            _ => Option::None,
+        };
+        assert_eq!(X86_64::simple(Format::Elf, raw), expected, "{raw}");
     }
 }
 
