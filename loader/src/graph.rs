@@ -267,19 +267,32 @@ pub(crate) enum SymbolTable<'a> {
     MachO64(macho::Symbols<'a>),
 }
 
+/// The symbols of an object of one format. Loops over all of them are written for this and compiled for each format: what they
+/// do with a symbol then happens in registers.
+pub(crate) trait DecodeSymbols {
+    /// All symbols in order, until one cannot be one or `each` fails.
+    fn try_for_each(&self, each: impl FnMut(usize, Symbol) -> Result<(), LoadError>)
+    -> Result<(), LoadError>;
+
+    /// What users of the image see of a symbol. Asked for what was decoded before, so nothing can be wrong.
+    fn label(&self, number: usize) -> SymbolLabel;
+}
+
 /// Evaluates the same expression for the symbols of every format.
 macro_rules! of_every_format {
     ($table:expr, $symbols:ident => $body:expr) => {
         match $table {
-            SymbolTable::Elf64($symbols) => $body,
-            SymbolTable::Elf32($symbols) => $body,
-            SymbolTable::Elf64Big($symbols) => $body,
-            SymbolTable::Coff($symbols) => $body,
-            SymbolTable::CoffBig($symbols) => $body,
-            SymbolTable::MachO64($symbols) => $body,
+            $crate::graph::SymbolTable::Elf64($symbols) => $body,
+            $crate::graph::SymbolTable::Elf32($symbols) => $body,
+            $crate::graph::SymbolTable::Elf64Big($symbols) => $body,
+            $crate::graph::SymbolTable::Coff($symbols) => $body,
+            $crate::graph::SymbolTable::CoffBig($symbols) => $body,
+            $crate::graph::SymbolTable::MachO64($symbols) => $body,
         }
     };
 }
+
+pub(crate) use of_every_format;
 
 impl<'a> SymbolTable<'a> {
     pub(crate) fn len(&self) -> usize {
@@ -293,12 +306,6 @@ impl<'a> SymbolTable<'a> {
         each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
     ) -> Result<(), LoadError> {
         of_every_format!(self, symbols => symbols.try_for_each(each))
-    }
-
-    /// What users see of a symbol that was decoded before.
-    #[inline]
-    pub(crate) fn label(&self, number: usize) -> SymbolLabel {
-        of_every_format!(self, symbols => symbols.label(number))
     }
 
     /// The symbol with that number, or why it cannot be one.
@@ -398,13 +405,6 @@ impl RelocationTable<'_> {
         }, none => Ok(()))
     }
 
-    /// All relocations in order. For where time does not matter: looks at the format for each.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Relocation> + '_ {
-        (0..self.len()).filter_map(|number| self.get(number))
-    }
-}
-
-impl<'a> LinkGraph<'a> {
     /// The number of the first relocation from `start` on that `is_done` says no to, or one past the last.
     #[inline(always)]
     pub(crate) fn skip_while(
@@ -421,6 +421,13 @@ impl<'a> LinkGraph<'a> {
         }, none => start)
     }
 
+    /// All relocations in order. For where time does not matter: looks at the format for each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Relocation> + '_ {
+        (0..self.len()).filter_map(|number| self.get(number))
+    }
+}
+
+impl<'a> LinkGraph<'a> {
     /// What a section's memory is filled with, before fix-ups.
     pub(crate) fn content<'g>(&'g self, section: &Section<'g>) -> &'g [u8] {
         self.cuts.get(section.cuts as usize).map_or(section.bytes, |cuts| &cuts.bytes)

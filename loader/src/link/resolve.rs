@@ -10,7 +10,7 @@ use super::threads::TLS_MODULE_BASE;
 use super::{Environment, Object};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
-use crate::graph::{Format, LinkGraph, Symbol, SymbolKind, SymbolPlace};
+use crate::graph::{DecodeSymbols, Format, LinkGraph, Symbol, SymbolKind, SymbolPlace, of_every_format};
 use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 use crate::tls;
@@ -88,28 +88,39 @@ pub(super) fn exports<A: Architecture>(objects: &[Object<'_>]) -> Result<Exports
         _ => None,
     };
     let mut exports = ExportBuilder::new(count, strings);
-    for Object { graph, symbols, .. } in objects {
-        for (number, state) in symbols.states.iter().enumerate() {
-            if !state.facts.has(Facts::EXPORTED) {
-                continue;
-            }
-            let mut label = graph.symbols.label(number);
-            if let Some(section) = graph.sections.get(state.section as usize) {
-                // No more than its section has from there on: readers of the image rely on it.
-                let offset = state.address.wrapping_sub(section.address);
-                label.size = label.size.min(section.size.saturating_sub(offset));
-            }
-            let address = A::pointer_value(state.address, state.flags);
-            match strings {
-                Some(_) => exports.add(label, address),
-                None => {
-                    let name = graph.symbols.name(&graph.symbols.get(number)?)?;
-                    exports.add_named(label, address, name);
-                }
+    for object in objects {
+        of_every_format!(&object.graph.symbols, table => add_exports::<A>(&mut exports, object, table, strings))?;
+    }
+    Ok(exports.finish())
+}
+
+fn add_exports<A: Architecture>(
+    exports: &mut ExportBuilder<'_>,
+    object: &Object<'_>,
+    table: &impl DecodeSymbols,
+    strings: Option<&[u8]>,
+) -> Result<(), LoadError> {
+    let Object { graph, symbols, .. } = object;
+    for (number, state) in symbols.states.iter().enumerate() {
+        if !state.facts.has(Facts::EXPORTED) {
+            continue;
+        }
+        let mut label = table.label(number);
+        if let Some(section) = graph.sections.get(state.section as usize) {
+            // No more than its section has from there on: readers of the image rely on it.
+            let offset = state.address.wrapping_sub(section.address);
+            label.size = label.size.min(section.size.saturating_sub(offset));
+        }
+        let address = A::pointer_value(state.address, state.flags);
+        match strings {
+            Some(_) => exports.add(label, address),
+            None => {
+                let name = graph.symbols.name(&graph.symbols.get(number)?)?;
+                exports.add_named(label, address, name);
             }
         }
     }
-    Ok(exports.finish())
+    Ok(())
 }
 
 /// Finds symbols that are in no loaded section of their object.

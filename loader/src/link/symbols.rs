@@ -2,7 +2,9 @@
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
-use crate::graph::{Binding, Format, LinkGraph, Section, Symbol, SymbolKind, SymbolPlace};
+use crate::graph::{
+    Binding, DecodeSymbols, Format, LinkGraph, Section, Symbol, SymbolKind, SymbolPlace, of_every_format,
+};
 use crate::limits::Limits;
 
 /// Facts about the symbols of an object.
@@ -93,22 +95,29 @@ impl Facts {
         self.0 &= !other.0;
     }
 
-    pub(crate) const fn and(self, other: Facts) -> Facts {
-        Facts(self.0 | other.0)
     /// Those that are among others.
     #[inline]
     pub(crate) fn only(self, others: Facts) -> Facts {
         Facts(self.0 & others.0)
     }
 
+    pub(crate) const fn and(self, other: Facts) -> Facts {
+        Facts(self.0 | other.0)
     }
 }
 
 /// Checks every symbol against the sections.
 pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols, LoadError> {
+    of_every_format!(&graph.symbols, table => classify_all::<A>(graph, table))
+}
+
+fn classify_all<A: Architecture>(
+    graph: &LinkGraph<'_>,
+    table: &impl DecodeSymbols,
+) -> Result<Symbols, LoadError> {
     let mut symbols =
         Symbols { states: Vec::with_capacity(graph.symbols.len()), common_align: 1, ..Symbols::default() };
-    graph.symbols.try_for_each(|number, symbol| {
+    table.try_for_each(|number, symbol| {
         let (mut section, mut facts) = (SymbolState::NO_SECTION, Facts::NONE);
         let (mut address, flags) = A::symbol_value(symbol);
         match symbol.place {

@@ -14,7 +14,7 @@ use object::pod::{self, Pod};
 use super::directives::CommonAlignments;
 use super::{Strings, SymbolEntry, padded, table};
 use crate::error::LoadError;
-use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::graph::{Binding, DecodeSymbols, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
 
 /// The table itself: which records are symbols, and their names.
@@ -157,32 +157,6 @@ impl<'a, E: SymbolEntry> Symbols<'a, E> {
         self.decode(number).map_err(|fault| fault.of(number))
     }
 
-    /// All symbols in order, until one cannot be one or `each` fails.
-    #[inline(always)]
-    pub(crate) fn try_for_each(
-        &self,
-        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
-        for number in 0..self.len() {
-            match self.decode(number) {
-                Ok(symbol) => each(number, symbol)?,
-                Err(fault) => return Err(fault.of(number)),
-            }
-        }
-        Ok(())
-    }
-
-    /// What users of the image see of a symbol. The format does not say how large it is, unless it is common.
-    #[inline]
-    pub(crate) fn label(&self, number: usize) -> SymbolLabel {
-        let symbol = self.decode(number).ok();
-        SymbolLabel {
-            name: number as u32,
-            size: symbol.map_or(0, |symbol| symbol.size),
-            kind: symbol.map_or(SymbolKind::Unknown, |symbol| symbol.kind),
-        }
-    }
-
     /// The symbol that a weak external stands for if nothing defines it.
     pub(crate) fn weak_default(&self, number: usize) -> Option<u32> {
         let entry = self.table.entries.get(number)?;
@@ -320,6 +294,33 @@ impl<'a, E: SymbolEntry> Symbols<'a, E> {
         match record.weak_search_type.get(LE) {
             search if (1..=4).contains(&search.0) => Ok((default, search)),
             search => Err(Fault::WeakSearch(search.0)),
+        }
+    }
+}
+
+impl<E: SymbolEntry> DecodeSymbols for Symbols<'_, E> {
+    #[inline(always)]
+    fn try_for_each(
+        &self,
+        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        for number in 0..self.len() {
+            match self.decode(number) {
+                Ok(symbol) => each(number, symbol)?,
+                Err(fault) => return Err(fault.of(number)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The format does not say how large it is, unless it is common.
+    #[inline]
+    fn label(&self, number: usize) -> SymbolLabel {
+        let symbol = self.decode(number).ok();
+        SymbolLabel {
+            name: number as u32,
+            size: symbol.map_or(0, |symbol| symbol.size),
+            kind: symbol.map_or(SymbolKind::Unknown, |symbol| symbol.kind),
         }
     }
 }

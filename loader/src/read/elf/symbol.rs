@@ -5,7 +5,7 @@ use object::{U32, elf};
 
 use super::{Header, Shape, content, order, section_table, string};
 use crate::error::LoadError;
-use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::graph::{Binding, DecodeSymbols, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
 
 /// Common symbols of the large code model (x86-64 psABI, "Special Section Indexes").
@@ -109,32 +109,6 @@ impl<'a, F: Shape> Symbols<'a, F> {
         self.decode(number).map_err(|fault| fault.of(number))
     }
 
-    /// All symbols in order, until one cannot be one or `each` fails.
-    #[inline(always)]
-    pub(crate) fn try_for_each(
-        &self,
-        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
-        for number in 0..self.entries.len() {
-            match self.decode(number) {
-                Ok(symbol) => each(number, symbol)?,
-                Err(fault) => return Err(fault.of(number)),
-            }
-        }
-        Ok(())
-    }
-
-    /// What users of the image see of a symbol. Asks for what was decoded before, so nothing can be wrong.
-    #[inline]
-    pub(crate) fn label(&self, number: usize) -> SymbolLabel {
-        let entry = &self.entries[number];
-        SymbolLabel {
-            name: entry.st_name(order::<F>()),
-            size: entry.st_size(order::<F>()).into(),
-            kind: kind(entry.st_type()),
-        }
-    }
-
     /// Symbol 0 stands for "no symbol": an absolute zero.
     #[inline(always)]
     fn decode(&self, number: usize) -> Result<Symbol, Fault> {
@@ -173,6 +147,32 @@ impl<'a, F: Shape> Symbols<'a, F> {
             return Err(Fault::NoSuchSection(section));
         }
         Ok(SymbolPlace::Section(section))
+    }
+}
+
+impl<F: Shape> DecodeSymbols for Symbols<'_, F> {
+    #[inline(always)]
+    fn try_for_each(
+        &self,
+        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        for number in 0..self.entries.len() {
+            match self.decode(number) {
+                Ok(symbol) => each(number, symbol)?,
+                Err(fault) => return Err(fault.of(number)),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn label(&self, number: usize) -> SymbolLabel {
+        let entry = &self.entries[number];
+        SymbolLabel {
+            name: entry.st_name(order::<F>()),
+            size: entry.st_size(order::<F>()).into(),
+            kind: kind(entry.st_type()),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use object::macho::{self, Nlist64, SymtabCommand};
 
 use super::{Header, LE, section, table};
 use crate::error::LoadError;
-use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::graph::{Binding, DecodeSymbols, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
 
 type Entry = Nlist64<LittleEndian>;
@@ -83,29 +83,6 @@ impl<'a> Symbols<'a> {
         self.decode(number).map_err(|fault| fault.of(number))
     }
 
-    /// All symbols in order, until one cannot be one or `each` fails.
-    #[inline(always)]
-    pub(crate) fn try_for_each(
-        &self,
-        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
-        for number in 0..self.len() {
-            match self.decode(number) {
-                Ok(symbol) => each(number, symbol)?,
-                Err(fault) => return Err(fault.of(number)),
-            }
-        }
-        Ok(())
-    }
-
-    /// What users of the image see of a symbol. Asks for what was decoded before, so nothing can be wrong.
-    pub(crate) fn label(&self, number: usize) -> SymbolLabel {
-        match self.decode(number) {
-            Ok(Symbol { name, size, kind, .. }) => SymbolLabel { name, size, kind },
-            Err(_) => SymbolLabel { name: 0, size: 0, kind: SymbolKind::Unknown },
-        }
-    }
-
     fn decode(&self, number: usize) -> Result<Symbol, Fault> {
         let Some(entry) = self.entries.get(number) else {
             return Ok(section_symbol((number - self.entries.len()) as u32 + 1));
@@ -162,6 +139,29 @@ impl<'a> Symbols<'a> {
             macho::N_INDR => return Err(Fault::Indirect),
             other => return Err(Fault::Type(other.0)),
         })
+    }
+}
+
+impl DecodeSymbols for Symbols<'_> {
+    #[inline(always)]
+    fn try_for_each(
+        &self,
+        mut each: impl FnMut(usize, Symbol) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        for number in 0..self.len() {
+            match self.decode(number) {
+                Ok(symbol) => each(number, symbol)?,
+                Err(fault) => return Err(fault.of(number)),
+            }
+        }
+        Ok(())
+    }
+
+    fn label(&self, number: usize) -> SymbolLabel {
+        match self.decode(number) {
+            Ok(Symbol { name, size, kind, .. }) => SymbolLabel { name, size, kind },
+            Err(_) => SymbolLabel { name: 0, size: 0, kind: SymbolKind::Unknown },
+        }
     }
 }
 
