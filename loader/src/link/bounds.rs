@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::Object;
 use super::symbols::Facts;
 use crate::error::LoadError;
-use crate::graph::{Format, Section, SymbolPlace};
+use crate::graph::{Format, Section};
 use crate::limits::{Limits, NameBudget};
 use crate::memory::Segment;
 
@@ -59,14 +59,15 @@ impl Bounds {
         let mut asked = BTreeSet::new();
         let mut budget = NameBudget::of(limits);
         for Object { graph, symbols, .. } in objects {
+            if !symbols.seen.has(Facts::UNDEFINED) {
+                continue;
+            }
             for (number, state) in symbols.states.iter().enumerate() {
-                if !state.facts.has(Facts::EXTERNAL) {
+                // What another object defines is no longer external.
+                if !state.facts.has(Facts::EXTERNAL) || !state.facts.has(Facts::UNDEFINED) {
                     continue;
                 }
                 let symbol = graph.symbols.get(number)?;
-                if symbol.place != SymbolPlace::Undefined {
-                    continue;
-                }
                 if let Some((_, section)) = parse(graph.format, graph.symbols.name(&symbol)?) {
                     budget.spend(&section)?;
                     asked.insert(section);

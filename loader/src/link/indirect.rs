@@ -24,6 +24,9 @@ pub(crate) struct IndirectFunction {
 /// Finds the functions that need a stub, by symbol number. Others may refer to them as to any.
 pub(super) fn plan(objects: &mut [Object<'_>]) -> Result<(), LoadError> {
     for Object { graph, symbols, indirect, .. } in objects {
+        if !symbols.seen.has(Facts::INDIRECT) {
+            continue;
+        }
         let exported = &mut symbols.exported;
         for (number, state) in symbols.states.iter_mut().enumerate() {
             if !state.facts.has(Facts::INDIRECT) || state.section == SymbolState::NO_SECTION {

@@ -47,7 +47,7 @@ pub(super) fn resolve<A: Architecture>(
         let mut result = Ok(());
         for symbol in 0..states.len() {
             let mut state = states[symbol];
-            if state.section == SymbolState::NO_SECTION {
+            if state.section == SymbolState::NO_SECTION && !is_number(state.facts) {
                 result = elsewhere.fill_in::<A>(symbol, &mut state, &states);
                 if result.is_err() {
                     break;
@@ -65,6 +65,13 @@ pub(super) fn resolve<A: Architecture>(
         resolved.map_err(|error| error.of_object(objects[number].graph.name))?;
     }
     Ok(())
+}
+
+/// An absolute symbol, which is its own address.
+#[inline]
+fn is_number(facts: Facts) -> bool {
+    let otherwise = Facts::UNDEFINED.and(Facts::NOT_LOADED).and(Facts::DEFINED_ELSEWHERE);
+    facts.has(Facts::EXTERNAL) && !facts.has(otherwise)
 }
 
 /// Symbols in sections and common ones.

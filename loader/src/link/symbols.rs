@@ -11,6 +11,8 @@ use crate::limits::Limits;
 #[derive(Default)]
 pub(crate) struct Symbols {
     pub(crate) states: Vec<SymbolState>,
+    /// What is true of any of them, as far as the object alone tells.
+    pub(crate) seen: Facts,
     /// How many are exported.
     pub(crate) exported: usize,
     /// Size and alignment of the block that holds the common symbols.
@@ -46,7 +48,7 @@ impl SymbolState {
 }
 
 /// A set of facts about one symbol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Facts(u16);
 
 impl Facts {
@@ -77,6 +79,8 @@ impl Facts {
     pub(crate) const SYNTHESIZED: Facts = Facts(2048);
     /// A COFF symbol `__imp_NAME` that is not defined: a pointer to NAME, made here unless somebody has it.
     pub(crate) const IMPORT: Facts = Facts(4096);
+    /// The object only refers to it.
+    pub(crate) const UNDEFINED: Facts = Facts(8192);
     /// What makes a symbol other than simply there, in this image.
     pub(crate) const SPECIAL: Facts =
         Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);
@@ -117,15 +121,17 @@ fn classify_all<A: Architecture>(
 ) -> Result<Symbols, LoadError> {
     let mut symbols =
         Symbols { states: Vec::with_capacity(graph.symbols.len()), common_align: 1, ..Symbols::default() };
+    let mut seen = Facts::NONE;
     table.try_for_each(|number, symbol| {
         let (mut section, mut facts) = (SymbolState::NO_SECTION, Facts::NONE);
         let (mut address, flags) = A::symbol_value(symbol);
         match symbol.place {
             SymbolPlace::Undefined if is_import(graph, symbol)? => {
-                facts = Facts::EXTERNAL.and(Facts::IMPORT);
+                facts = Facts::EXTERNAL.and(Facts::UNDEFINED).and(Facts::IMPORT);
                 symbols.import_count += 1;
             }
-            SymbolPlace::Undefined | SymbolPlace::Absolute => facts = Facts::EXTERNAL,
+            SymbolPlace::Undefined => facts = Facts::EXTERNAL.and(Facts::UNDEFINED),
+            SymbolPlace::Absolute => facts = Facts::EXTERNAL,
             SymbolPlace::Common => facts = Facts::COMMON,
             SymbolPlace::Section(place) => {
                 let home = &graph.sections[place as usize];
@@ -152,10 +158,11 @@ fn classify_all<A: Architecture>(
             facts.add(Facts::EXPORTED);
             symbols.exported += 1;
         }
+        seen.add(facts);
         symbols.states.push(SymbolState { address, section, facts, flags });
         Ok(())
     })?;
-    Ok(symbols)
+    Ok(Symbols { seen, ..symbols })
 }
 
 /// What the names of imports begin with (PE format, "Import Name Type").
@@ -215,6 +222,9 @@ pub(super) fn place_commons(
     symbols: &mut Symbols,
     limits: &Limits,
 ) -> Result<(), LoadError> {
+    if !symbols.seen.has(Facts::COMMON) {
+        return Ok(());
+    }
     for number in 0..symbols.states.len() {
         let facts = symbols.states[number].facts;
         if facts.has(Facts::COMMON) && !facts.has(Facts::DEFINED_ELSEWHERE) {
