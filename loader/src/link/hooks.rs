@@ -1,6 +1,6 @@
 //! Initialisers and finalisers: arrays of function pointers in the image, in the order in which they run.
 
-use super::{IndirectFunction, Object};
+use super::{IndirectFunction, Object, survey};
 use crate::graph::{Format, Role};
 
 /// What is to be run before the image is used and before it goes.
@@ -44,8 +44,7 @@ impl Hooks {
     pub(super) fn of(objects: &[Object<'_>], dso_handle: Option<u64>) -> Self {
         let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
         let mut hooks = Hooks { dso_handle, windows, ..Hooks::default() };
-        let sections = objects.iter().flat_map(|object| &object.graph.sections);
-        for section in sections.filter(|section| section.segment.is_some() && section.size != 0) {
+        for section in survey::special(objects).filter(|section| section.size != 0) {
             let array = |priority, backwards| FunctionArray {
                 address: section.address,
                 size: section.size,

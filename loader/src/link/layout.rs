@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use super::Object;
 use super::bounds::Bounds;
 use super::detours::{Detours, Island};
 use super::tables::{StubKey, Tables};
+use super::{Object, survey};
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
 use crate::graph::{LinkGraph, Role, Section};
@@ -65,8 +65,10 @@ pub(super) fn arrange<A: Architecture>(
     }
     cursor.place_bounded::<A>(objects, bounds)?;
     for zero_fill in [false, true] {
-        for Object { graph, tables, detours, addresses, .. } in &mut *objects {
-            for (number, section) in graph.sections.iter_mut().enumerate() {
+        for Object { graph, survey, tables, detours, addresses, .. } in &mut *objects {
+            let range = if zero_fill { survey.zero_filled.clone() } else { 0..graph.sections.len() };
+            for number in range {
+                let section = &mut graph.sections[number];
                 let is_next = section.zero_fill == zero_fill;
                 if is_next && !bounds.includes(section) && !section.is_thread_local() {
                     cursor.place_section(section)?;
@@ -97,8 +99,7 @@ pub(super) fn arrange<A: Architecture>(
 
 /// The parts of the thread-local block.
 pub(super) fn thread_locals<'o, 'a>(objects: &'o [Object<'a>]) -> impl Iterator<Item = &'o Section<'a>> {
-    let sections = objects.iter().flat_map(|object| &object.graph.sections);
-    sections.filter(|section| section.segment.is_some() && section.is_thread_local())
+    survey::special(objects).filter(|section| section.is_thread_local())
 }
 
 /// Bytes of the thread-local block, as it is laid out.

@@ -13,6 +13,7 @@ mod map;
 mod prune;
 mod resolve;
 mod scope;
+mod survey;
 mod symbols;
 mod tables;
 mod thread_relax;
@@ -31,6 +32,7 @@ use bounds::Bounds;
 use detours::Detours;
 use layout::Addresses;
 use scope::Scope;
+use survey::Survey;
 use symbols::Symbols;
 use tables::{StubKey, Tables};
 use thread_relax::ThreadAccesses;
@@ -56,6 +58,7 @@ pub(crate) struct Environment<'e> {
 /// An object on its way through the phases.
 pub(crate) struct Object<'a> {
     pub(crate) graph: LinkGraph<'a>,
+    survey: Survey,
     symbols: Symbols,
     tables: Tables,
     /// Accesses to thread-local variables that become local-exec.
@@ -71,6 +74,7 @@ impl<'a> Object<'a> {
     pub(crate) fn of(graph: LinkGraph<'a>) -> Self {
         Object {
             graph,
+            survey: Survey::default(),
             symbols: Symbols::default(),
             tables: Tables::default(),
             thread_accesses: ThreadAccesses::default(),
@@ -149,6 +153,7 @@ pub(crate) fn link<A: Architecture>(
     }
     let anything_discarded = prune::discard_duplicate_groups(objects)?;
     for object in &mut *objects {
+        object.survey = Survey::of(&object.graph);
         let symbols = symbols::classify::<A>(&object.graph);
         object.symbols = symbols.map_err(|error| error.of_object(object.graph.name))?;
     }
@@ -205,10 +210,7 @@ pub(crate) fn map<A: Architecture>(objects: &[Object<'_>], image: u64) -> Result
 
 /// About how large the image will be: what decides whether branches within it reach.
 fn image_bytes(objects: &[Object<'_>]) -> u64 {
-    let sections = objects.iter().flat_map(|object| &object.graph.sections);
-    let loaded = sections.filter(|section| section.segment.is_some());
-    let sections =
-        loaded.fold(0u64, |sum, section| sum.saturating_add(section.size).saturating_add(section.align));
+    let sections = objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.survey.bytes));
     let detours: u64 = objects.iter().map(|object| object.detours.size()).sum();
     // What else the loader adds comes to less than this again.
     sections.saturating_mul(2).saturating_add(detours)
@@ -217,8 +219,7 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
 /// What an unwinder wants to know of the image.
 fn unwind_info(objects: &[Object<'_>], code: Range<u64>) -> UnwindInfo {
     let mut info = UnwindInfo { code, ..UnwindInfo::default() };
-    let sections = objects.iter().flat_map(|object| &object.graph.sections);
-    for section in sections.filter(|section| section.segment.is_some() && section.size != 0) {
+    for section in survey::special(objects).filter(|section| section.size != 0) {
         match section.role {
             Role::EhFrame => info.eh_frames.push(FrameTable { address: section.address, size: section.size }),
             Role::ExceptTable => info.catches = true,

@@ -1,0 +1,47 @@
+//! Survey: what the sections of an object ask for, found with one look at each, so that passes for what few sections are
+//! about need not look at all of them again. Objects may have a section for each function.
+
+use std::ops::Range;
+
+use super::Object;
+use crate::graph::{LinkGraph, Role, Section};
+
+/// What a look at all loaded sections found.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Survey {
+    /// About how many bytes they take.
+    pub(super) bytes: u64,
+    /// All that are zeros are among these numbers.
+    pub(super) zero_filled: Range<usize>,
+    /// All that mean something to the loader itself are among these.
+    special: Range<usize>,
+}
+
+impl Survey {
+    pub(super) fn of(graph: &LinkGraph<'_>) -> Self {
+        let mut survey = Survey::default();
+        for (number, section) in graph.sections.iter().enumerate() {
+            if section.segment.is_none() {
+                continue;
+            }
+            survey.bytes = survey.bytes.saturating_add(section.size).saturating_add(section.align);
+            if section.zero_fill {
+                include(&mut survey.zero_filled, number);
+            }
+            if section.role != Role::Plain {
+                include(&mut survey.special, number);
+            }
+        }
+        survey
+    }
+}
+
+fn include(range: &mut Range<usize>, number: usize) {
+    *range = if range.start == range.end { number..number + 1 } else { range.start..number + 1 };
+}
+
+/// The loaded sections that mean something to the loader itself, in order.
+pub(super) fn special<'o, 'a>(objects: &'o [Object<'a>]) -> impl Iterator<Item = &'o Section<'a>> {
+    let sections = objects.iter().flat_map(|object| &object.graph.sections[object.survey.special.clone()]);
+    sections.filter(|section| section.segment.is_some() && section.role != Role::Plain)
+}
