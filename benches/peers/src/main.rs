@@ -1,8 +1,8 @@
-//! `peers [CASE]… [--minutes] [--plugin NAME=PATH]…`: measures the cases (all of them) and prints tables. `run` builds what
+//! `peers [CASE]… [--minutes] [--plugin NAME=PATH]… [--peers WORD,…]`: measures the cases (all of them) and prints tables. `run` builds what
 //! it takes.
 //!
 //! `--minutes` lets LLVM 22 load the objects that take it minutes; `--plugin` adds another build of our own plugin, to see
-//! what a change does.
+//! what a change does; `--peers` leaves out those whose names have none of the words.
 
 #![deny(unsafe_code)]
 
@@ -22,12 +22,11 @@ fn main() {
     let folder = program.parent().expect("a folder").to_owned();
     let workloads = Workloads::in_folder(&folder.with_file_name("workloads"));
     let peers = peers::all(&Plugins { folder: &folder, others: &options.plugins });
-    let run = Run {
-        peers: peers.iter().map(|peer| &**peer).collect(),
-        workloads,
-        folder,
-        minutes: options.minutes,
+    let wanted = |peer: &&dyn Peer| {
+        options.peers.is_empty() || options.peers.iter().any(|word| peer.name().contains(word))
     };
+    let peers = peers.iter().map(|peer| &**peer).filter(wanted).collect();
+    let run = Run { peers, workloads, folder, minutes: options.minutes };
     match &options.words[..] {
         [case, number] if case == "memory" => run.report_memory(number),
         [case, number] if case == "alive" => run.report_alive(number),
@@ -50,6 +49,7 @@ struct Options {
     words: Vec<String>,
     minutes: bool,
     plugins: Vec<(String, String)>,
+    peers: Vec<String>,
 }
 
 impl Options {
@@ -63,6 +63,10 @@ impl Options {
                     let plugin = arguments.next().unwrap_or_default();
                     let (name, path) = plugin.split_once('=').expect("--plugin NAME=PATH");
                     options.plugins.push((name.to_owned(), path.to_owned()));
+                }
+                "--peers" => {
+                    let words = arguments.next().unwrap_or_default();
+                    options.peers = words.split(',').map(str::to_owned).collect();
                 }
                 _ => options.words.push(argument),
             }

@@ -16,7 +16,7 @@ pub fn compare(peers: &[&dyn Peer], codes: &[Code]) -> Vec<Option<f64>> {
         (0..codes.len()).map(|k| CString::new(format!("k{k}")).expect("no NUL")).collect();
     let mut best = vec![[Duration::MAX; 2]; peers.len()];
     for round in 0..ROUNDS {
-        for number in turns(round, peers.len()).filter(|number| peers[*number].is_for_threads()) {
+        for number in turns(round, peers.len()).into_iter().filter(|number| peers[*number].is_for_threads()) {
             for threads in [1, 2] {
                 let time = with_threads(peers[number], codes, &names, threads);
                 let best = &mut best[number][threads - 1];
