@@ -27,7 +27,8 @@ pub(crate) struct Exports {
     records: Box<[Record]>,
     /// The object's string table: every string in it is followed by a NUL.
     strings: Box<[u8]>,
-    index: OnceLock<HashIndex>,
+    /// Boxed: most images never have one.
+    index: OnceLock<Box<HashIndex>>,
     /// How often a name was looked for without the index.
     scans: AtomicU32,
 }
@@ -46,9 +47,10 @@ pub(super) struct ExportBuilder<'a> {
 }
 
 impl<'a> ExportBuilder<'a> {
-    /// `strings`: a string table that all names are offsets into; without one, names are gathered.
+    /// `strings`: a string table that all names are offsets into; without one, names are gathered, about so many bytes each.
     pub(super) fn new(count: usize, strings: Option<&'a [u8]>) -> Self {
-        let strings = strings.map_or(Cow::Owned(Vec::new()), Cow::Borrowed);
+        const NAME: usize = 24;
+        let strings = strings.map_or_else(|| Cow::Owned(Vec::with_capacity(NAME * count)), Cow::Borrowed);
         ExportBuilder { records: Vec::with_capacity(count), strings }
     }
 
@@ -80,8 +82,9 @@ impl<'a> ExportBuilder<'a> {
 }
 
 impl Exports {
-    /// Up to this many symbols are found faster by looking at each.
-    const SCANNED: usize = 8;
+    /// Up to this many symbols are found faster by looking at each. Their names take less memory than all of the object's
+    /// string table.
+    pub(super) const SCANNED: usize = 8;
 
     /// Building the index takes as long as looking at each symbol about this often. Most images are asked for a name or
     /// two, and never need it.
@@ -98,7 +101,7 @@ impl Exports {
             let found = self.records.iter().find(|record| self.is_named(record, name));
             return found.map(|record| record.address);
         }
-        let index = self.index.get_or_init(|| HashIndex::of(self));
+        let index = self.index.get_or_init(|| Box::new(HashIndex::of(self)));
         let mut candidates = index.candidates(hash(name));
         let found = candidates.find(|number| self.is_named(&self.records[*number], name))?;
         Some(self.records[found].address)
@@ -115,7 +118,9 @@ impl Exports {
 
     /// Bytes of heap these take.
     pub(crate) fn heap_bytes(&self) -> usize {
-        size_of_val(&*self.records) + self.strings.len() + self.index.get().map_or(0, HashIndex::heap_bytes)
+        size_of_val(&*self.records)
+            + self.strings.len()
+            + self.index.get().map_or(0, |index| index.heap_bytes())
     }
 
     fn is_named(&self, record: &Record, name: &[u8]) -> bool {
@@ -174,7 +179,7 @@ impl HashIndex {
     }
 
     fn heap_bytes(&self) -> usize {
-        size_of_val(&*self.entries) + size_of_val(&*self.starts)
+        size_of::<Self>() + size_of_val(&*self.entries) + size_of_val(&*self.starts)
     }
 }
 

@@ -46,6 +46,9 @@ pub(super) fn plan(objects: &mut [Object<'_>]) -> Result<(), LoadError> {
 /// From now on the symbols mean their stubs, in all objects. Returns what there is to bind.
 pub(super) fn redirect<A: Architecture>(objects: &mut [Object<'_>]) -> Vec<IndirectFunction> {
     let mut functions = Vec::new();
+    if objects.iter().all(|object| object.indirect.is_empty()) {
+        return functions;
+    }
     let mut stubs = HashMap::new();
     for Object { symbols, indirect, addresses, .. } in &mut *objects {
         for (place, number) in (0u64..).zip(&*indirect) {
@@ -56,9 +59,6 @@ pub(super) fn redirect<A: Architecture>(objects: &mut [Object<'_>]) -> Vec<Indir
             stubs.insert(state.address, stub);
             state.address = stub;
         }
-    }
-    if functions.is_empty() {
-        return functions;
     }
     let meant = Facts::DEFINED_ELSEWHERE;
     for state in objects.iter_mut().flat_map(|object| &mut object.symbols.states) {

@@ -89,9 +89,9 @@ fn resolve_own(object: &mut Object<'_>) {
 /// Lists what others may refer to.
 pub(super) fn exports<A: Architecture>(objects: &[Object<'_>]) -> Result<Exports, LoadError> {
     let count = objects.iter().map(|object| object.symbols.exported).sum();
-    // The one object's string table is taken as it is; of several, the names are gathered.
+    // The one object's string table is taken as it is; if there are several, or few names, those are gathered.
     let strings = match objects {
-        [object] => object.graph.symbols.strings(),
+        [object] if count > Exports::SCANNED => object.graph.symbols.strings(),
         _ => None,
     };
     let mut exports = ExportBuilder::new(count, strings);

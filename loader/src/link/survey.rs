@@ -37,7 +37,7 @@ impl Survey {
 }
 
 fn include(range: &mut Range<usize>, number: usize) {
-    *range = if range.start == range.end { number..number + 1 } else { range.start..number + 1 };
+    *range = if range.end == 0 { number..number + 1 } else { range.start..number + 1 };
 }
 
 /// The loaded sections that mean something to the loader itself, in order.

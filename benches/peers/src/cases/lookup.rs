@@ -16,9 +16,10 @@ pub fn compare(peers: &[&dyn Peer], code: &Code, functions: usize) -> Vec<Option
     for round in 0..=ROUNDS {
         for number in turns(round, peers.len()) {
             let (peer, Some(loaded)) = &peers[number] else { continue };
-            let (found, time) =
-                timed(|| names.iter().filter(|name| peer.lookup(loaded, name).is_some()).count());
-            assert_eq!(found, names.len(), "{} knows all functions", peer.name());
+            let all = || names.iter().filter(|name| peer.lookup(loaded, name).is_some()).count();
+            // The first time brings back what the one before drove out of the caches.
+            assert_eq!(all(), names.len(), "{} knows all functions", peer.name());
+            let (_, time) = timed(all);
             if round != 0 {
                 times[number].push(time / names.len() as f64);
             }

@@ -1,17 +1,17 @@
 //! One thread against two that load at once.
 
 use std::ffi::CString;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::measure::turns;
 use crate::peers::{Code, Peer};
 
-/// How many times as fast two threads are as one. Wall-clock time, so the best of many rounds, which other processes
-/// disturbed least.
+/// How many times as fast two threads are as one. Wall-clock time, so the best of many times, which other processes disturbed
+/// least.
 pub fn compare(peers: &[&dyn Peer], codes: &[Code]) -> Vec<Option<f64>> {
-    const ROUNDS: usize = 25;
+    const ROUNDS: usize = 8;
+
     let names: Vec<CString> =
         (0..codes.len()).map(|k| CString::new(format!("k{k}")).expect("no NUL")).collect();
     let mut best = vec![[Duration::MAX; 2]; peers.len()];
@@ -29,29 +29,48 @@ pub fn compare(peers: &[&dyn Peer], codes: &[Code]) -> Vec<Option<f64>> {
     best.iter().map(ratio).collect()
 }
 
-/// Threads take one object after the other until all are loaded.
+/// Threads load all objects several times, each its share: the shortest time from the first one's start to the last one's end.
 fn with_threads(peer: &dyn Peer, codes: &[Code], names: &[CString], threads: usize) -> Duration {
-    let (next, start) = (AtomicUsize::new(0), Barrier::new(threads + 1));
-    let work = || {
-        let mut loaded = Vec::with_capacity(codes.len());
-        start.wait();
-        let started = Instant::now();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(code) = codes.get(number) else { break };
-            loaded.extend(peer.load(code, &names[number]));
+    const TIMES: usize = 10;
+
+    let arrived = AtomicUsize::new(0);
+    // Threads that sleep do not wake up at once, so they wait awake, unless another has no processor.
+    let wait_for_all = |meeting: usize| {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        for spun in 0.. {
+            if arrived.load(Ordering::SeqCst) >= threads * meeting {
+                break;
+            }
+            if spun % 1000 == 999 {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
         }
-        (started, Instant::now(), loaded)
     };
-    let ends: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        start.wait();
+    let work = |thread: usize| {
+        let mut spans = Vec::with_capacity(TIMES);
+        let mut loaded = Vec::with_capacity(codes.len());
+        for time in 0..TIMES {
+            wait_for_all(2 * time + 1);
+            let started = Instant::now();
+            for (code, name) in codes.iter().zip(names).skip(thread).step_by(threads) {
+                loaded.extend(peer.load(code, name));
+            }
+            spans.push((started, Instant::now()));
+            wait_for_all(2 * time + 2);
+            loaded.drain(..).for_each(|loaded| peer.unload(loaded));
+        }
+        spans
+    };
+    let spans: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         threads.into_iter().map(|thread| thread.join().expect("it loads")).collect()
     });
-    let started = ends.iter().map(|(started, ..)| *started).min().expect("a thread");
-    let ended = ends.iter().map(|(_, ended, _)| *ended).max().expect("a thread");
-    for (.., loaded) in ends {
-        loaded.into_iter().for_each(|loaded| peer.unload(loaded));
-    }
-    ended - started
+    let span = |time: usize| {
+        let started = spans.iter().map(|spans| spans[time].0).min().expect("a thread");
+        let ended = spans.iter().map(|spans| spans[time].1).max().expect("a thread");
+        ended - started
+    };
+    (0..TIMES).map(span).min().expect("it is positive")
 }

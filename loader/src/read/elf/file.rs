@@ -1,6 +1,7 @@
 //! The ELF header and the order in which the tables are read: sections, symbols, relocations, groups.
 
 use std::fmt;
+use std::ops::Range;
 
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::pod;
@@ -35,17 +36,39 @@ fn parse_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<LinkGr
     let mut sections = vec![Section::NOT_LOADED; headers.len()];
     let mut budget = NameBudget::of(limits);
     let mut content = FileBudget::of(object, "sections");
+    let mut tables = Tables::default();
     for (number, (header, section)) in headers.iter().zip(&mut sections).enumerate() {
+        tables.note(header.sh_type(order::<F>()), number);
         section::read::<F>(section, object, header, number, &names, limits)?;
         budget.spend(section.name)?;
         content.spend(section.bytes.len(), 1)?;
     }
-    let symbols = Symbols::<F>::find(object, headers, limits)?;
+    let symbols = Symbols::<F>::find(object, headers, tables.symbols, limits)?;
     attach_relocations::<F>(object, headers, symbols.section(), &mut sections, limits)?;
-    let groups = group::read(object, headers, &symbols, &sections, limits)?;
+    let groups = group::read(object, headers, tables.groups, &symbols, &sections, limits)?;
 
     let symbols = F::symbol_table(symbols);
     Ok(LinkGraph { name: "", format: Format::Elf, machine, sections, symbols, groups, cuts: Vec::new() })
+}
+
+/// Between which numbers sections of some types are, so that those who look for them need not look everywhere.
+#[derive(Default)]
+struct Tables {
+    /// Symbols, and their extended section numbers.
+    symbols: Range<usize>,
+    groups: Range<usize>,
+}
+
+impl Tables {
+    #[inline]
+    fn note(&mut self, kind: elf::SectionType, number: usize) {
+        let range = match kind {
+            elf::SHT_SYMTAB | elf::SHT_SYMTAB_SHNDX => &mut self.symbols,
+            elf::SHT_GROUP => &mut self.groups,
+            _ => return,
+        };
+        *range = if range.end == 0 { number..number + 1 } else { range.start..number + 1 };
+    }
 }
 
 fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {

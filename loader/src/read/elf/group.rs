@@ -1,6 +1,7 @@
 //! Section groups (gABI, "Section Groups"): the first word holds flags, the others are section numbers.
 
 use std::fmt::{self, Display, Formatter};
+use std::ops::Range;
 
 use object::elf;
 use object::endian::Endian as _;
@@ -27,13 +28,14 @@ fn number(word: [u8; 4], big_endian: bool) -> u32 {
     if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
 }
 
-/// The COMDAT groups. Other groups only matter to linkers that drop unused sections.
+/// The COMDAT groups, which are among the sections of these numbers. Other groups only matter to linkers that drop unused sections.
 ///
 /// A section is in one group at most, so all groups together have no more members than there are sections. That is
 /// held against the object: tables may overlap in the file, and a thousand groups could each name everything.
 pub(super) fn read<'a, F: Shape>(
     object: &'a [u8],
     headers: &'a [Header<F>],
+    numbers: Range<usize>,
     symbols: &Symbols<'a, F>,
     sections: &[Section<'a>],
     limits: &Limits,
@@ -41,7 +43,8 @@ pub(super) fn read<'a, F: Shape>(
     let mut groups = Vec::new();
     let mut budget = NameBudget::of(limits);
     let mut members_left = sections.len();
-    for (number, header) in headers.iter().enumerate() {
+    for number in numbers {
+        let header = &headers[number];
         if header.sh_type(order::<F>()) != elf::SHT_GROUP {
             continue;
         }

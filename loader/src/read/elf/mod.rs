@@ -15,7 +15,6 @@ pub(crate) use group::GroupMembers;
 pub(crate) use relocation::Relocations;
 pub(crate) use symbol::Symbols;
 
-use std::ffi::CStr;
 use std::fmt::Display;
 
 use object::elf::{FileHeader32, FileHeader64, Rel32, Rel64};
@@ -128,6 +127,7 @@ fn section_table<'a, F: Shape, T: Pod>(
 
 /// The string at `offset` of a string table that is known to end in a NUL.
 fn string(strings: &[u8], offset: u32, limit: u64) -> Option<&[u8]> {
-    let name = CStr::from_bytes_until_nul(strings.get(offset as usize..)?).ok()?.to_bytes();
+    let tail = strings.get(offset as usize..)?;
+    let name = &tail[..memchr::memchr(0, tail)?];
     (name.len() as u64 <= limit).then_some(name)
 }

@@ -1,5 +1,7 @@
 //! The symbol table (gABI, "Symbol Table"), decoded entry by entry.
 
+use std::ops::Range;
+
 use object::read::elf::{SectionHeader as _, Sym as _};
 use object::{U32, elf};
 
@@ -25,10 +27,12 @@ pub(crate) struct Symbols<'a, F: Shape> {
 }
 
 impl<'a, F: Shape> Symbols<'a, F> {
-    /// The one symbol table of the object. An object without one is empty, not wrong.
+    /// The one symbol table of the object, which is among the sections of these numbers. An object without one is empty, not
+    /// wrong.
     pub(super) fn find(
         object: &'a [u8],
         headers: &'a [Header<F>],
+        numbers: Range<usize>,
         limits: &Limits,
     ) -> Result<Self, LoadError> {
         let mut symbols = Symbols {
@@ -39,7 +43,8 @@ impl<'a, F: Shape> Symbols<'a, F> {
             section_count: headers.len() as u32,
             name_limit: limits.name_bytes,
         };
-        for (number, header) in headers.iter().enumerate() {
+        for number in numbers {
+            let header = &headers[number];
             match header.sh_type(order::<F>()) {
                 elf::SHT_SYMTAB if symbols.section != 0 => {
                     return Err(LoadError::malformed("symbol table", "there are two of them"));
