@@ -86,6 +86,15 @@ impl Section<'_> {
     };
 }
 
+/// A section that is not loaded but of use to debuggers, still as it is in the object.
+pub(crate) struct UnloadedSection<'a> {
+    /// Its number among all sections of the object.
+    pub(crate) number: usize,
+    pub(crate) name: &'a [u8],
+    pub(crate) bytes: &'a [u8],
+    pub(crate) relocations: RelocationTable<'a>,
+}
+
 /// Sections that mean something to the loader itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {

@@ -8,6 +8,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "symbolize")]
+use crate::debug::{DebugInfoError, KeptDebugInfo, SourceFrame};
 use crate::error::LookupError;
 use crate::events::{EventListener, ImageId};
 use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, IndirectFunction, Linked};
@@ -24,6 +26,8 @@ pub struct LoadedImage {
     announced: Option<Announced>,
     unwind: Option<Box<dyn UnwindRegistration>>,
     exports: Exports,
+    #[cfg(feature = "symbolize")]
+    debug_info: Option<Box<KeptDebugInfo>>,
     hooks: Option<Box<Hooks>>,
     initialized: AtomicBool,
     executes_here: bool,
@@ -59,13 +63,44 @@ impl LoadedImage {
             announced,
             unwind,
             exports,
+            #[cfg(feature = "symbolize")]
+            debug_info: None,
             hooks: (!hooks.is_empty()).then(|| Box::new(hooks)),
             initialized: AtomicBool::new(false),
             executes_here,
             sizes,
-            threads,
+            threads: threads.into_module(),
             memory,
         }
+    }
+
+    #[cfg(feature = "symbolize")]
+    pub(crate) fn with_debug_info(self, debug_info: Option<Box<KeptDebugInfo>>) -> Self {
+        let mut image = self;
+        image.debug_info = debug_info;
+        image
+    }
+
+    /// Function, file, line and column of an instruction: first the innermost of the functions that were inlined there, last the
+    /// function that has its own code. Any byte of the instruction will do: for a return address out of a backtrace ask for
+    /// the byte before it, which belongs to the call. Nothing if the address is no code of this image's objects (but
+    /// a stub, say).
+    ///
+    /// The image knows files and lines when it was loaded with
+    /// [`keep_debug_info`](crate::LoaderBuilder::keep_debug_info) from an object that has them (DWARF in ELF, not
+    /// compressed). Otherwise the answer is the function's name and the distance from its start, of exported functions
+    /// alone when nothing was kept.
+    ///
+    /// # Errors
+    /// The debug information cannot be used: malformed, compressed, or such that it would take time or memory out of all
+    /// proportion.
+    #[cfg(feature = "symbolize")]
+    pub fn symbolize(&self, address: u64) -> Result<Vec<SourceFrame>, DebugInfoError> {
+        if let Some(kept) = &self.debug_info {
+            return kept.symbolize(address);
+        }
+        let found = self.exports.function_at(address);
+        Ok(found.map(|(name, offset)| SourceFrame::of_symbol(&name, offset)).into_iter().collect())
     }
 
     /// Target address of an exported symbol. Hidden and local symbols are not exported.
@@ -142,9 +177,12 @@ impl LoadedImage {
         self.sizes.iter().sum()
     }
 
-    /// Bytes on the heap for the image's symbols.
+    /// Bytes on the heap for the image's symbols and for the debug information that it keeps.
     pub fn bookkeeping_size(&self) -> usize {
-        size_of::<Self>() + self.exports.heap_bytes()
+        let debug_info = 0;
+        #[cfg(feature = "symbolize")]
+        let debug_info = debug_info + self.debug_info.as_ref().map_or(0, |kept| kept.heap_bytes());
+        size_of::<Self>() + self.exports.heap_bytes() + debug_info
     }
 
     /// The linked bytes of a segment, if the memory manager keeps them for reading

@@ -51,7 +51,7 @@
 //! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run) |
 //! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`], [`strip_prefix`] |
 //! | [`UnwindRegistrar`] | who can unwind | [`LibgccFrames`] (default), [`NoUnwind`] |
-//! | [`EventListener`] | who wants to know | yours |
+//! | [`EventListener`] | who wants to know | [`GdbListener`], [`PerfMap`], [`JitDump`], and yours |
 //!
 //! # What is loaded
 //! Relocatable objects as gcc, clang, rustc and Cranelift emit them: ELF for x86-64, i386, AArch64, Arm and Thumb, RISC-V,
@@ -122,6 +122,7 @@
 
 mod arch;
 mod archive;
+mod debug;
 mod error;
 mod events;
 #[doc(hidden)]
@@ -141,8 +142,11 @@ mod tls;
 mod unwind;
 
 pub use archive::{Archive, Member};
+pub use debug::{DebugInfoError, SourceFrame};
 pub use error::{FixupError, FixupProblem, LoadError, LookupError, UnresolvedSymbol, UnresolvedSymbols};
-pub use events::{EventListener, ImageId, LoadedObject, LoadedSection};
+pub use events::{
+    EventListener, GdbListener, ImageId, JitDump, LoadedFunction, LoadedObject, LoadedSection, PerfMap,
+};
 pub use graph::SymbolKind;
 pub use image::{LoadedImage, Symbol};
 pub use inputs::needed_members;

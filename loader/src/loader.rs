@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch::{Machine, with_architecture};
+#[cfg(feature = "symbolize")]
+use crate::debug::KeptDebugInfo;
 use crate::error::LoadError;
 use crate::events::{EventListener, ImageId, LoadedObject};
 use crate::graph::LinkGraph;
 use crate::image::{Announced, LoadedImage};
 use crate::limits::Limits;
-use crate::link::{self, Environment, LinkMap, Linked, Object};
+use crate::link::{self, Environment, Link, LinkMap, Linked, Object};
 use crate::made;
-use crate::memory::MemoryManager;
+use crate::memory::{MemoryManager, PageMemory};
 use crate::read;
 use crate::resolver::SymbolResolver;
 use crate::unwind::{LibgccFrames, UnwindInfo, UnwindRegistrar, UnwindRegistration};
@@ -25,6 +27,8 @@ pub struct Loader {
     listeners: Arc<[Arc<dyn EventListener>]>,
     limits: Limits,
     relax: bool,
+    #[cfg(feature = "symbolize")]
+    keep_debug_info: bool,
 }
 
 /// Puts a [`Loader`] together.
@@ -36,11 +40,13 @@ pub struct LoaderBuilder {
     listeners: Vec<Arc<dyn EventListener>>,
     limits: Limits,
     relax: Option<bool>,
+    #[cfg(feature = "symbolize")]
+    keep_debug_info: bool,
 }
 
 impl LoaderBuilder {
-    /// Where images live. Default: `SlabMemory` on Linux x86-64, elsewhere
-    /// [`PageMemory`](crate::PageMemory).
+    /// Where images live. Default: `SlabMemory` on Linux x86-64, elsewhere and for debuggers
+    /// ([`EventListener::sets_breakpoints`]) [`PageMemory`].
     pub fn memory(mut self, memory: Arc<dyn MemoryManager>) -> Self {
         self.memory = Some(memory);
         self
@@ -71,15 +77,28 @@ impl LoaderBuilder {
         self
     }
 
+    /// Whether images keep a copy of their objects' debug sections, for [`LoadedImage::symbolize`]. Default: no. That takes
+    /// the memory, and the time to copy and relocate them; they are read when first asked.
+    #[cfg(feature = "symbolize")]
+    pub fn keep_debug_info(mut self, keep: bool) -> Self {
+        self.keep_debug_info = keep;
+        self
+    }
+
     /// The loader.
     pub fn build(self) -> Loader {
-        let memory = self.memory.unwrap_or_else(default_memory);
+        let memory = self.memory.unwrap_or_else(|| {
+            let sets_breakpoints = self.listeners.iter().any(|listener| listener.sets_breakpoints());
+            if sets_breakpoints { Arc::new(PageMemory::new()) } else { default_memory() }
+        });
         Loader {
             relax: self.relax.unwrap_or_else(|| memory.executes_here()),
             memory,
             unwind: self.unwind.unwrap_or_else(|| Arc::new(LibgccFrames)),
             listeners: self.listeners.into(),
             limits: self.limits,
+            #[cfg(feature = "symbolize")]
+            keep_debug_info: self.keep_debug_info,
         }
     }
 }
@@ -91,7 +110,7 @@ fn default_memory() -> Arc<dyn MemoryManager> {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn default_memory() -> Arc<dyn MemoryManager> {
-    Arc::new(crate::memory::PageMemory::new())
+    Arc::new(PageMemory::new())
 }
 
 impl fmt::Debug for Loader {
@@ -185,8 +204,15 @@ impl Loader {
         let linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
         let unwind = self.register_unwind_info(&linked.unwind)?;
         let announced = self.notify_listeners(bytes, objects, &linked);
-        let start = linked.image;
-        Ok((LoadedImage::new(linked, unwind, announced, executes_here), start))
+        let start = linked.image.image;
+        #[cfg(feature = "symbolize")]
+        let debug_info = self.keep_debug_info.then(|| {
+            Box::new(KeptDebugInfo::of(self.loaded_objects(ImageId::UNANNOUNCED, bytes, objects, &linked)))
+        });
+        let image = LoadedImage::new(linked, unwind, announced, executes_here);
+        #[cfg(feature = "symbolize")]
+        let image = image.with_debug_info(debug_info);
+        Ok((image, start))
     }
 
     #[allow(unsafe_code)] // The tables are given as addresses.
@@ -216,13 +242,29 @@ impl Loader {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let image = ImageId(NEXT.fetch_add(1, Ordering::Relaxed));
         let announced = Announced { image, listeners: Arc::clone(&self.listeners) };
-        for (object, Object { graph, .. }) in bytes.iter().zip(objects) {
-            let loaded = LoadedObject { image, object, graph, exports: &linked.exports };
+        for loaded in self.loaded_objects(image, bytes, objects, linked) {
             for listener in self.listeners.iter() {
                 listener.notify_loaded(&loaded);
             }
         }
         Some(announced)
+    }
+
+    /// The objects as listeners see them.
+    fn loaded_objects<'l>(
+        &'l self,
+        image: ImageId,
+        bytes: &'l [&'l [u8]],
+        objects: &'l [Object<'l>],
+        linked: &'l Linked,
+    ) -> impl Iterator<Item = LoadedObject<'l>> {
+        bytes.iter().zip(objects).map(move |(bytes, object)| LoadedObject {
+            image,
+            bytes,
+            link: Link { object, image: &linked.image, threads: &linked.threads, relax: self.relax },
+            exports: &linked.exports,
+            limits: &self.limits,
+        })
     }
 }
 

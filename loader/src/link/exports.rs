@@ -116,6 +116,17 @@ impl Exports {
         })
     }
 
+    /// The function that has the byte at an address, and the byte's offset in it.
+    #[cfg(feature = "symbolize")]
+    pub(crate) fn function_at(&self, address: u64) -> Option<(Cow<'_, str>, u64)> {
+        let is_function = |kind| matches!(kind, SymbolKind::Function | SymbolKind::IndirectFunction);
+        let found = self.records.iter().find(|record| {
+            is_function(record.kind)
+                && address.checked_sub(record.address).is_some_and(|offset| offset < record.size)
+        })?;
+        Some((String::from_utf8_lossy(self.name(found, Self::LONGEST_NAME)), address - found.address))
+    }
+
     /// Bytes of heap these take.
     pub(crate) fn heap_bytes(&self) -> usize {
         size_of_val(&*self.records)

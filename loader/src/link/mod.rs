@@ -4,6 +4,7 @@
 
 mod align;
 mod bounds;
+mod debug;
 mod detours;
 mod exports;
 mod hooks;
@@ -20,11 +21,16 @@ mod thread_relax;
 mod threads;
 mod write;
 
+pub(crate) use debug::{DebugSection, SymbolRecord};
 pub(crate) use exports::Exports;
 pub use exports::ImageSymbol;
 pub(crate) use hooks::{FunctionArray, Hooks};
 pub(crate) use indirect::IndirectFunction;
+pub(crate) use layout::ImageAddresses;
 pub use map::{FileMap, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
+
+pub(crate) use threads::Threads;
+pub(crate) use write::Link;
 
 use std::ops::Range;
 
@@ -43,7 +49,6 @@ use crate::graph::{LinkGraph, Role, Section};
 use crate::limits::Limits;
 use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
-use crate::tls::Module;
 use crate::unwind::{FrameTable, UnwindInfo};
 
 /// What a link works with besides the objects.
@@ -135,9 +140,8 @@ pub(crate) struct Linked {
     pub(crate) unwind: UnwindInfo,
     pub(crate) sizes: [usize; 3],
     /// The thread-local blocks, if there are any.
-    pub(crate) threads: Option<Module>,
-    /// Target address of the first byte.
-    pub(crate) image: u64,
+    pub(crate) threads: Threads,
+    pub(crate) image: ImageAddresses,
 }
 
 /// Links objects into one piece of memory. Their graphs afterwards hold the addresses of their sections.
@@ -197,9 +201,9 @@ pub(crate) fn link<A: Architecture>(
         exports,
         hooks: Hooks { indirect, ..Hooks::of(objects, uses_dso_handle.then_some(image.image)) },
         unwind: unwind_info(objects, image.code.clone()),
-        threads: threads.into_module(),
+        threads,
         sizes: request.segments.map(|segment| segment.size),
-        image: image.image,
+        image,
     })
 }
 

@@ -162,7 +162,7 @@ fn is_zero(objects: &[Object<'_>]) -> bool {
 
 impl Threads {
     /// What keeps the blocks, for as long as the image lives.
-    pub(super) fn into_module(self) -> Option<Module> {
+    pub(crate) fn into_module(self) -> Option<Module> {
         self.module
     }
 

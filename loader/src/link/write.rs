@@ -78,11 +78,12 @@ fn fill_with_traps(trap: &[u8], bytes: &mut [u8], start: usize) {
     }
 }
 
-struct Link<'l, 'a> {
-    object: &'l Object<'a>,
-    image: &'l ImageAddresses,
-    threads: &'l Threads,
-    relax: bool,
+/// An object with all that its fix-ups need: it can be written as often as one likes.
+pub(crate) struct Link<'l, 'a> {
+    pub(crate) object: &'l Object<'a>,
+    pub(crate) image: &'l ImageAddresses,
+    pub(crate) threads: &'l Threads,
+    pub(crate) relax: bool,
 }
 
 /// The places of the high parts in a section, with the numbers of their relocations; sorted.
@@ -90,7 +91,7 @@ type HighParts = Vec<(u64, usize)>;
 
 /// What is found out about a section as a whole when its first relocation asks.
 #[derive(Default)]
-struct FoundOut {
+pub(super) struct FoundOut {
     high_parts: Option<HighParts>,
     may_relax: Option<bool>,
 }
@@ -121,7 +122,7 @@ impl Link<'_, '_> {
         self.write_stubs::<A>(code.bytes)
     }
 
-    fn patch<A: Architecture>(
+    pub(super) fn patch<A: Architecture>(
         &self,
         number: usize,
         section: &Section<'_>,
@@ -190,7 +191,7 @@ impl Link<'_, '_> {
     }
 
     #[inline(never)]
-    fn fix_up<A: Architecture>(
+    pub(super) fn fix_up<A: Architecture>(
         &self,
         place: &Place<'_, '_>,
         bytes: &mut [u8],
@@ -261,13 +262,13 @@ impl Link<'_, '_> {
         A::to_local_exec(kind, next, bytes, relocation.offset, fixup)
     }
 
-    fn kind<A: Architecture>(&self, relocation: &Relocation) -> Result<A::Kind, FixupProblem> {
+    pub(super) fn kind<A: Architecture>(&self, relocation: &Relocation) -> Result<A::Kind, FixupProblem> {
         A::kind(self.object.graph.format, relocation.raw_kind).map_err(FixupProblem::Unsupported)
     }
 
     /// The numbers of a fix-up.
     #[inline]
-    fn fixup<A: Architecture>(
+    pub(super) fn fixup<A: Architecture>(
         &self,
         kind: A::Kind,
         section: &Section<'_>,
@@ -537,17 +538,17 @@ impl Link<'_, '_> {
 }
 
 /// One relocation where it stands.
-struct Place<'p, 'a> {
+pub(super) struct Place<'p, 'a> {
     /// Number of the section.
-    number: usize,
-    section: &'p Section<'a>,
+    pub(super) number: usize,
+    pub(super) section: &'p Section<'a>,
     /// Number of the relocation in its table.
-    index: usize,
-    relocation: Relocation,
+    pub(super) index: usize,
+    pub(super) relocation: Relocation,
 }
 
 /// How many relocations a fix-up took care of.
-enum Consumed {
+pub(super) enum Consumed {
     One,
     /// And a later one, of that number.
     With(usize),

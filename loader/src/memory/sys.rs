@@ -27,6 +27,8 @@ pub(super) enum Protection {
     Read,
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
     ReadWrite,
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
+    Execute,
     ReadExecute,
 }
 
@@ -152,6 +154,8 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
         Protection::Read => MprotectFlags::READ,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         Protection::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        Protection::Execute => MprotectFlags::EXEC,
         Protection::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
     };
     if len == 0 {

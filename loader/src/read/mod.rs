@@ -8,7 +8,7 @@ pub(crate) mod elf;
 pub(crate) mod macho;
 
 use crate::error::LoadError;
-use crate::graph::{LinkGraph, SymbolTable};
+use crate::graph::{Format, LinkGraph, SymbolTable, UnloadedSection};
 use crate::limits::Limits;
 
 /// What a link graph borrows that is not in the object's bytes as such. Made empty, filled by [`parse`].
@@ -38,6 +38,20 @@ pub(crate) fn parse_symbols<'a>(object: &'a [u8], limits: &Limits) -> Result<Sym
         [0xcf, 0xfa, 0xed, 0xfe, ..] => Ok(SymbolTable::MachO64(macho::parse_symbols(object, limits)?)),
         _ if coff::is_coff(object) => Ok(coff::parse(object, limits)?.symbols),
         _ => Err(foreign(object)),
+    }
+}
+
+/// The sections with debug information. The object was parsed before.
+pub(crate) fn debug_sections<'a>(
+    format: Format,
+    object: &'a [u8],
+    limits: &Limits,
+) -> Result<Vec<UnloadedSection<'a>>, LoadError> {
+    match format {
+        Format::Elf => elf::debug_sections(object, limits),
+        Format::MachO | Format::Coff => {
+            Err(LoadError::Unsupported(format!("debug information in {format:?} objects")))
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Tables {
     }
 }
 
-fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
+pub(super) fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
     let unsupported = |what: String| Err(LoadError::Unsupported(what));
     let (header, _) = pod::from_bytes::<F>(object)
         .map_err(|()| LoadError::malformed("ELF header", "the file is shorter than its header"))?;
@@ -100,7 +100,7 @@ fn machine<F: Shape>(header: &F) -> Result<Machine, LoadError> {
 }
 
 /// The section header table. More than 0xfeff sections are counted in the first header (gABI, "e_shnum").
-fn section_headers<'a, F: Shape>(
+pub(super) fn section_headers<'a, F: Shape>(
     object: &'a [u8],
     header: &F,
     limits: &Limits,
@@ -125,7 +125,7 @@ fn section_headers<'a, F: Shape>(
 }
 
 /// What to call a section of relocations in a message.
-struct RelocationSection(usize);
+pub(super) struct RelocationSection(pub(super) usize);
 
 impl fmt::Display for RelocationSection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,7 +176,7 @@ fn attach_relocations<'a, F: Shape>(
     Ok(())
 }
 
-fn relocation_table<'a, F: Shape>(
+pub(super) fn relocation_table<'a, F: Shape>(
     object: &'a [u8],
     header: &Header<F>,
     what: &RelocationSection,

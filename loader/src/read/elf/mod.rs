@@ -4,12 +4,14 @@
 //! ELF comes in shapes: 32 or 64 bits, either byte order. All is written once, over [`Shape`], so that the code for each
 //! shape looks at nothing but its own.
 
+mod debug;
 mod file;
 mod group;
 mod relocation;
 mod section;
 mod symbol;
 
+pub(crate) use debug::{debug_sections, header_flags};
 pub(crate) use file::parse;
 pub(crate) use group::GroupMembers;
 pub(crate) use relocation::Relocations;

@@ -35,7 +35,7 @@ impl<'a> SectionNames<'a> {
         Ok(SectionNames { strings, limit: limits.name_bytes })
     }
 
-    fn get<F: Shape>(&self, number: usize, header: &Header<F>) -> Result<&'a [u8], LoadError> {
+    pub(super) fn get<F: Shape>(&self, number: usize, header: &Header<F>) -> Result<&'a [u8], LoadError> {
         string(self.strings, header.sh_name(order::<F>()), self.limit).ok_or_else(|| {
             LoadError::malformed(format!("section {number}"), "its name is outside of the table or too long")
         })
