@@ -24,7 +24,7 @@ Exit codes: 0 fine; 1 findings (damage, an unknown signature, source that does n
 2 wrong usage; 3 a file or the cache directory cannot be read or written.
 
 Environment: OBJCACHE_DIR, OBJCACHE_MAX_SIZE (such as 10G), OBJCACHE_READONLY=1, OBJCACHE_DISABLE=1,
-OBJCACHE_LOG (such as debug or objcache=info), NO_COLOR.";
+OBJCACHE_LOG (such as debug or objcache=info), OBJCACHE_GDB=1, OBJCACHE_PERF (map or jitdump), NO_COLOR.";
 
 /// Options that every command takes, before or after its name.
 #[derive(Debug, Args)]

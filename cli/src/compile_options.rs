@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use objcache::cache::{ObjectCache, from_fn};
+use objcache::loader::Loader;
 use objcache::signature::{Digest, IrKind, OptLevel, UnknownIrKind};
 use objcache::{CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, Source};
 
@@ -121,13 +122,18 @@ impl CompileOptions {
     }
 
     /// The compiler for this source, and the engine around it.
-    pub(crate) fn engine(&self, request: &CompileRequest, context: &Context) -> Result<Engine, Failure> {
+    pub(crate) fn engine(
+        &self,
+        request: &CompileRequest,
+        context: &Context,
+        loader: Loader,
+    ) -> Result<Engine, Failure> {
         let cache: Arc<dyn ObjectCache> = match self.no_cache {
             true => Arc::new(from_fn(|_| Ok(None), |_| Ok(()))),
             false => Arc::new(context.cache()),
         };
         let engine = Engine::builder(cache, self.compiler(&request.source.kind)?);
-        let engine = engine.verify_ir(!self.no_verify_ir).resolver(symbols::resolver());
+        let engine = engine.verify_ir(!self.no_verify_ir).resolver(symbols::resolver()).loader(loader);
         Ok(match &self.dump {
             Some(root) => engine.dump_directory(root).build(),
             None => engine.build(),

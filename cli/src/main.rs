@@ -17,6 +17,7 @@ mod link;
 mod log;
 mod negative;
 mod object_summary;
+mod observers;
 mod output;
 mod units;
 

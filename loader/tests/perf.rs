@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use objcache_loader::{EventListener, JitDump, Loader, PageMemory, PerfMap, ProcessSymbols};
+use support::counting::processor_time;
 use support::*;
 
 const OBJECTS: &str = "OBJCACHE_TEST_PROFILED";
@@ -49,12 +50,6 @@ fn profiled_program() {
     }
     assert!(map.take_problem().is_none() && jitdump.take_problem().is_none());
     println!("process {}", std::process::id());
-}
-
-/// Of this thread: what perf's timer counts, and a loaded machine does not change.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Objects with functions `spin_caseN`, `spin_inner_caseN` and, local, `spin_local_caseN`.

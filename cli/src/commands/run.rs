@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueHint};
 use objcache::call::Prototype;
-use objcache::loader::{LoadedImage, Loader, SymbolKind};
+use objcache::loader::{LoadedImage, SymbolKind};
 use objcache::signature::{IrKind, Signature, read_record};
 use objcache::{EngineError, Loaded, Timings};
 
@@ -16,6 +16,7 @@ use crate::call::{invoke, symbols};
 use crate::compile_options::CompileOptions;
 use crate::context::Context;
 use crate::failure::{Failure, Status};
+use crate::observers::{ObserverOptions, Observers};
 use crate::{files, negative};
 
 /// Compile a file or take its object from the cache, load it, call a function, print what it returns
@@ -46,6 +47,9 @@ pub(crate) struct Options {
     repeat: u32,
 
     #[command(flatten)]
+    observers: ObserverOptions,
+
+    #[command(flatten)]
     compile: CompileOptions,
 }
 
@@ -64,10 +68,12 @@ Arguments:
 Buffers are aligned to 64 bytes and are printed after the call, with what the function wrote into them.";
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
+    let observers = options.observers.observers();
     let program = match options.compile.is_object(&options.file) {
-        true => Program::from_object(&options.file)?,
-        false => Program::from_source(options, context)?,
+        true => Program::from_object(&options.file, &observers)?,
+        false => Program::from_source(options, &observers, context)?,
     };
+    observers.report_problems();
     let (name, prototype) = program.choose(options)?;
     let words: Vec<_> = options.arguments.iter().map(|word| negative::restore(word)).collect();
     let arguments = Arguments::parse(&name, &prototype, &words);
@@ -97,7 +103,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    fn from_source(options: &Options, context: &Context) -> Result<Self, Failure> {
+    fn from_source(options: &Options, observers: &Observers, context: &Context) -> Result<Self, Failure> {
         let request = options.compile.request(&options.file)?;
         let tells_prototypes = request.source.kind == IrKind::Clif;
         if !tells_prototypes && options.signature.is_none() {
@@ -106,7 +112,7 @@ impl Program {
                 options.call.as_ref().map_or("the function to call".to_owned(), |name| format!("`{name}`"));
             return Err(function::unknown_prototype(&name));
         }
-        let engine = options.compile.engine(&request, context)?;
+        let engine = options.compile.engine(&request, context, observers.loader())?;
         let loaded = engine.load(&request).map_err(|error| Failure::from(error).about(&options.file))?;
         let Loaded { image, object, signature, inputs, outcome, uncacheable, timings } = loaded;
         let candidates = match tells_prototypes {
@@ -128,10 +134,10 @@ impl Program {
         })
     }
 
-    fn from_object(file: &Path) -> Result<Self, Failure> {
+    fn from_object(file: &Path, observers: &Observers) -> Result<Self, Failure> {
         let object = files::read(file)?;
         let started = Instant::now();
-        let image = Loader::new().load(&object, &symbols::resolver());
+        let image = observers.loader().load(&object, &symbols::resolver());
         let image = image.map_err(|error| Failure::from(EngineError::from(error)).about(file))?;
         let timings = Timings { load: started.elapsed(), ..Timings::default() };
         Ok(Self {

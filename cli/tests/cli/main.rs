@@ -7,6 +7,7 @@ mod documentation;
 mod exit_codes;
 mod key;
 mod link;
+mod observers;
 mod run;
 mod support;
 mod terminal;

@@ -68,6 +68,10 @@ pub(super) fn check(sections: &mut Sections, total: usize, longest_string: usize
     sections.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
     let mut headers = sections.units();
     while let Some(header) = headers.next()? {
+        if matches!(header.type_(), gimli::UnitType::Type { .. } | gimli::UnitType::SplitType { .. }) {
+            // Types are not looked at.
+            continue;
+        }
         budgets.string_bytes.spend(2 * longest_string)?;
         let unit = sections.unit(header)?;
         let unit = UnitRef::new(sections, &unit);

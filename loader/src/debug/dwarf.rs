@@ -24,7 +24,7 @@ pub(crate) struct OwnedSections {
 }
 
 /// What symbolising looks at. `.debug_aranges` says nothing that these do not.
-const WANTED: [SectionId; 10] = [
+const WANTED: [SectionId; 9] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
     SectionId::DebugInfo,
@@ -34,7 +34,6 @@ const WANTED: [SectionId; 10] = [
     SectionId::DebugRngLists,
     SectionId::DebugStr,
     SectionId::DebugStrOffsets,
-    SectionId::DebugTypes,
 ];
 
 impl OwnedSections {

@@ -5,13 +5,15 @@
 mod check;
 #[cfg(feature = "symbolize")]
 mod dwarf;
+#[cfg(feature = "symbolize")]
+mod kept;
 pub(crate) mod lines;
 mod symbol_file;
 mod symbols;
 
-pub(crate) use symbol_file::symbol_file;
 #[cfg(feature = "symbolize")]
-pub(crate) use symbols::KeptDebugInfo;
+pub(crate) use kept::KeptDebugInfo;
+pub(crate) use symbol_file::symbol_file;
 pub use symbols::{DebugInfoError, SourceFrame};
 
 use crate::arch::{Architecture, with_architecture};

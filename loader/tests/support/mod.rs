@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate and uses its part.
 
 pub mod coff;
+pub mod counting;
 pub mod coverage;
 pub mod elf;
 pub mod macho;
