@@ -9,14 +9,18 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use objcache_loader::{AbsoluteSymbols, GdbListener, InputObject, Loader, SlabMemory};
 use support::*;
 
 const OBJECTS: &str = "OBJCACHE_TEST_DEBUGGED";
+
+/// The program waits, once it has loaded the first objects.
+const WAITS: &str = "OBJCACHE_TEST_WAITS";
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -74,6 +78,11 @@ fn debugged_program() {
         let (image, _) = loader.load_all(&inputs, &host).unwrap();
         assert!(listener.take_problem().is_none());
         host_reached(1);
+        if std::env::var_os(WAITS).is_some() {
+            println!("loaded");
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+            return;
+        }
         for symbol in image.symbols().filter(|symbol| symbol.name.starts_with("entry_")) {
             assert_eq!(call_int(&image, &symbol.name, &[1]), 20 + 41 + 40);
         }
@@ -196,6 +205,39 @@ fn check_slab(output: &str, case: &Case) {
     ] {
         assert!(backtrace.contains(&wanted), "{name}: no `{wanted}` in\n{backtrace}\nof\n{output}");
     }
+}
+
+#[test]
+fn gdb_that_attaches_later_knows_loaded_code() {
+    if !gdb_runs() || !has(GCC) {
+        return;
+    }
+    let case = case(GCC, &["-O1", "-g"], 99);
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "debugged_program", "--nocapture", "--test-threads=1"])
+        .env(OBJECTS, case.object.to_str().unwrap())
+        .env(WAITS, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.ends_with("loaded")));
+    let output = Command::new("gdb")
+        .args(["-nx", "-batch", "-ex", "set debuginfod enabled off", "-p", &program.id().to_string()])
+        .args(["-ex", "info line inner_case99", "-ex", "detach"])
+        .output()
+        .unwrap();
+    program.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    assert!(lines.any(|line| line.starts_with("test result: ok")));
+    assert!(program.wait().unwrap().success());
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if errors.contains("ptrace") {
+        return skip(&format!("gdb cannot attach here: {errors}"));
+    }
+    let line = std::fs::read_to_string(&case.source).unwrap();
+    let line = line.lines().position(|line| line.contains("NAME(inner)(int value)")).unwrap() + 1;
+    assert!(said.contains(&format!("Line {line} of \"{}\"", case.source.display())), "{said}\n{errors}");
 }
 
 #[test]

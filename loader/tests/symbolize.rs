@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use objcache_loader::{
-    AbsoluteSymbols, FixedMemory, InputObject, LoadedImage, Loader, NoSymbols, PhonySymbols, ProcessSymbols,
-    Segment, SharedLibrary, SourceFrame, chain,
+    AbsoluteSymbols, EventListener, FixedMemory, ImageId, InputObject, LoadedImage, LoadedObject, Loader,
+    NoSymbols, PhonySymbols, ProcessSymbols, Segment, SharedLibrary, SourceFrame, chain,
 };
 use parking_lot::Mutex;
 use support::*;
@@ -97,6 +97,7 @@ fn link_at(object: &Path, log: &SectionLog, program: &Path) {
         .args(arguments)
         .args([
             "--no-relax",
+            "--discard-locals",
             "--no-check-sections",
             "--noinhibit-exec",
             "-o",
@@ -108,16 +109,45 @@ fn link_at(object: &Path, log: &SectionLog, program: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Keeps the symbol file that debuggers are given.
+#[derive(Default)]
+struct SymbolFile(Mutex<Vec<u8>>);
+
+impl EventListener for SymbolFile {
+    fn notify_loaded(&self, loaded: &LoadedObject<'_>) {
+        *self.0.lock() = loaded.symbol_file().unwrap();
+    }
+
+    fn notify_freeing(&self, _image: ImageId) {}
+}
+
+/// llvm-dwarfdump finds nothing wrong with the symbol file.
+fn verify(name: &str, object: &Path) {
+    let path = object.with_extension("symbols");
+    let output = Command::new("llvm-dwarfdump-22").arg("--verify").arg(&path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{name}: {said}");
+}
+
 /// How many addresses are in inlined functions, and what differs between our frames and theirs, over the object's code.
 fn compare(name: &str, object: &Path) -> (usize, String) {
     let bytes = std::fs::read(object).unwrap();
     let log = Arc::new(SectionLog::default());
+    let files = Arc::new(SymbolFile::default());
     let loader = Loader::builder()
         .memory(Arc::new(FixedMemory::at(0x1000_0000)))
         .listener(Arc::clone(&log) as _)
+        .listener(Arc::clone(&files) as _)
         .keep_debug_info(true)
         .build();
-    let image = loader.load(&bytes, &PhonySymbols::below(0x2000_0000)).unwrap();
+    let image = loader
+        .load(&bytes, &PhonySymbols::below(0x1000_0000))
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    std::fs::write(object.with_extension("symbols"), &*files.0.lock()).unwrap();
+    // On what gcc writes, linked by ld.lld or not, it takes longer than a test may.
+    if !name.starts_with(GXX) {
+        verify(name, object);
+    }
     let program = object.with_extension("elf");
     link_at(object, &log, &program);
     let mut addresses = Vec::new();
@@ -128,6 +158,16 @@ fn compare(name: &str, object: &Path) -> (usize, String) {
     let step = addresses.len().div_ceil(6000).max(1);
     let addresses: Vec<u64> = addresses.into_iter().step_by(step).collect();
     let expected = theirs(&program, &addresses);
+    let in_symbol_file = theirs(&object.with_extension("symbols"), &addresses);
+    for ((address, one), other) in addresses.iter().zip(&in_symbol_file).zip(&expected) {
+        // Our file has no symbols for files, of which llvm-symbolizer would take a guess.
+        let of = |frames: &[Frame]| {
+            let frames = one_of_aliases(frames.to_vec()).into_iter();
+            let known = |place: String| Some(place).filter(|place| !place.ends_with(":0:0"));
+            frames.map(|(name, place)| (name, known(place))).collect::<Vec<_>>()
+        };
+        assert_eq!(of(one), of(other), "{name}: the symbol file at {address:#x}");
+    }
     assert_eq!(expected.len(), addresses.len());
     let mut differences = String::new();
     let (mut different, mut inlined) = (0, 0);
@@ -175,6 +215,34 @@ fn frames_are_those_of_llvm_symbolizer() {
     }
     assert!(all_differences.is_empty(), "{all_differences}");
     assert!(inlined > 1000, "only {inlined} addresses are in inlined functions");
+}
+
+/// Machines of either class and byte order, with addends in the table and in the field.
+#[test]
+fn frames_of_other_machines_are_those_of_llvm_symbolizer() {
+    if !has(LLD) || !has(SYMBOLIZER) || !has(CLANG) {
+        return;
+    }
+    let source = "static inline int twice(int a) { return a + a; }\nstatic inline int most(int a, int b) {\n    \
+                  return a > b ? twice(a) : b;\n}\nint away(int); int grid[9];\nint one(int a) {\n    int n = away(grid[a]);\n    \
+                  return n + most(a, n);\n}\nint two(int a) {\n    int total = 0;\n    for (int i = 0; i < a; i++)\n        \
+                  total += one(i) + twice(i);\n    return total;\n}\n";
+    let mut all_differences = String::new();
+    for target in ["aarch64", "i386", "armv7", "riscv64", "powerpc64le", "s390x", "loongarch64"] {
+        for dwarf in ["-gdwarf-4", "-gdwarf-5"] {
+            let triple = format!("--target={target}-linux-gnu");
+            let mut flags = vec![&*triple, "-O2", dwarf, "-ffreestanding", "-ffunction-sections"];
+            if matches!(target, "riscv64" | "loongarch64") {
+                flags.push("-mno-relax");
+            }
+            let object = scratch(&format!("{target}{dwarf}.o"));
+            std::fs::write(&object, compile_text(CLANG, &flags, "c", source)).unwrap();
+            let (inlined, differences) = compare(&format!("{target} {dwarf}"), &object);
+            assert!(inlined > 10);
+            all_differences.push_str(&differences);
+        }
+    }
+    assert!(all_differences.is_empty(), "{all_differences}");
 }
 
 /// The frames of the backtrace that the host function took, from the inside out.

@@ -55,6 +55,8 @@ fn of<A: Architecture>(loaded: &LoadedObject<'_>, debug: DebugSections<'_>) -> R
         headers.push(Header { name, kind: elf::SHT_PROGBITS.0, offset, size, align: 1, ..Header::default() });
     }
     let mut symbols = loaded.symbol_records()?;
+    // Labels of the assembler's, which would hide the function that they are in; linkers leave them out as well.
+    symbols.retain(|record| !record.name.starts_with(b".L"));
     symbols.sort_by_key(|record| record.binding != Binding::Local);
     let mut strings = Strings::new();
     let start = file.append(&[], 8);
