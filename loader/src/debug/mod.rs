@@ -26,6 +26,7 @@ use crate::read;
 #[derive(Default)]
 pub(crate) struct DebugSections<'a> {
     pub(crate) sections: Vec<DebugSection<'a>>,
+    #[cfg_attr(not(feature = "symbolize"), allow(dead_code))] // For readers of DWARF.
     pub(crate) big_endian: bool,
 }
 

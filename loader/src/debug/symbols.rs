@@ -8,6 +8,7 @@ use std::fmt;
 pub struct DebugInfoError(String);
 
 impl DebugInfoError {
+    #[cfg_attr(not(feature = "symbolize"), allow(dead_code))] // Said by readers of DWARF.
     pub(crate) fn new(why: impl Into<String>) -> Self {
         DebugInfoError(why.into())
     }
