@@ -84,7 +84,7 @@ fn attach_relocations<'a, F: Shape>(
     sections: &mut [UnloadedSection<'a>],
     limits: &Limits,
 ) -> Result<(), LoadError> {
-    let symbols = Symbols::<F>::find(object, headers, limits)?;
+    let symbols = Symbols::<F>::find(object, headers, 0..headers.len(), limits)?;
     let mut entries = FileBudget::of(object, "relocation tables");
     let mut total = 0;
     for (number, header) in headers.iter().enumerate() {
