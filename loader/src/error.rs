@@ -191,6 +191,22 @@ pub enum LookupError {
     /// The image exports no symbol of that name.
     #[error("the image exports no symbol `{0}`")]
     NotFound(String),
+    /// Neither the library nor what it searches defines the name.
+    #[error("library `{library}` has no symbol `{name}`, and what it searches has none")]
+    NotInLibrary {
+        /// The library's name.
+        library: String,
+        /// The symbol asked for.
+        name: String,
+    },
+    /// A definition was to be made when it was asked for, and could not be.
+    #[error("cannot make a definition of `{name}`: {why}")]
+    NotMade {
+        /// The symbol asked for.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The requested type is no pointer: its size is not that of an address.
     #[error("`{name}`: a symbol is {address} bytes, the requested type has {requested}")]
     NotAPointer {
@@ -201,6 +217,12 @@ pub enum LookupError {
         /// Size of an address.
         address: usize,
     },
+}
+
+impl LookupError {
+    pub(crate) fn not_found(name: &str) -> Self {
+        LookupError::NotFound(printable(name.as_bytes()))
+    }
 }
 
 /// A name out of an object as text: what is not UTF-8 or not printable is escaped, so that a hostile name cannot

@@ -120,15 +120,9 @@ impl LoadedImage {
     #[allow(unsafe_code)] // An address becomes what the caller says it is.
     pub unsafe fn get<F: Copy>(&self, name: &str) -> Result<Symbol<'_, F>, LookupError> {
         let address = self.address(name).filter(|_| self.executes_here);
-        let address =
-            address.ok_or_else(|| LookupError::NotFound(crate::error::printable(name.as_bytes())))?;
-        let address = address as usize;
-        if size_of::<F>() != size_of::<usize>() {
-            let (requested, address) = (size_of::<F>(), size_of::<usize>());
-            return Err(LookupError::NotAPointer { name: name.to_owned(), requested, address });
-        }
-        // SAFETY: the sizes are equal, as just checked; that the bits are a valid `F` is what the caller vouches for.
-        let pointer = unsafe { mem::transmute_copy::<usize, F>(&address) };
+        let address = address.ok_or_else(|| LookupError::not_found(name))?;
+        // SAFETY: what the caller vouches for.
+        let pointer = unsafe { pointer_to(name, address) }?;
         Ok(Symbol { pointer, image: PhantomData })
     }
 
@@ -190,6 +184,21 @@ impl LoadedImage {
     pub fn linked_bytes(&self, segment: Segment) -> Option<&[u8]> {
         self.memory.linked_bytes(segment)
     }
+}
+
+/// An address as what the caller says it is.
+///
+/// # Safety
+/// `F` must be what is at the address: a function pointer or a raw pointer.
+#[allow(unsafe_code)] // An address becomes what the caller says it is.
+pub(crate) unsafe fn pointer_to<F: Copy>(name: &str, address: u64) -> Result<F, LookupError> {
+    let address = address as usize;
+    if size_of::<F>() != size_of::<usize>() {
+        let (requested, address) = (size_of::<F>(), size_of::<usize>());
+        return Err(LookupError::NotAPointer { name: name.to_owned(), requested, address });
+    }
+    // SAFETY: the sizes are equal, as just checked; that the bits are a valid `F` is what the caller vouches for.
+    Ok(unsafe { mem::transmute_copy::<usize, F>(&address) })
 }
 
 impl Drop for LoadedImage {

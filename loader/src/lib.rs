@@ -133,6 +133,7 @@ pub mod fixups;
 mod graph;
 mod image;
 mod inputs;
+mod library;
 mod limits;
 mod link;
 mod loader;
@@ -153,6 +154,11 @@ pub use events::{
 pub use graph::SymbolKind;
 pub use image::{LoadedImage, Symbol};
 pub use inputs::needed_members;
+pub use library::{
+    ArchiveGenerator, Filtered, FunctionError, FunctionErrorKind, Generated, Generator, GeneratorRequest,
+    Guard, Implementation, Library, LibraryBuilder, LibraryError, LibraryImage, LibrarySymbol, Retired,
+    collect, filtered, pin,
+};
 pub use limits::Limits;
 pub use link::{FileMap, ImageSymbol, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
 pub use loader::{InputObject, Loader, LoaderBuilder};

@@ -187,6 +187,14 @@ impl Loader {
         Ok((image, map))
     }
 
+    pub(crate) fn memory(&self) -> &Arc<dyn MemoryManager> {
+        &self.memory
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Gives the image and the target address of its first byte.
     fn link(
         &self,

@@ -14,6 +14,20 @@ use parking_lot::Mutex;
 pub trait SymbolResolver: Send + Sync {
     /// Target address of the symbol with that name.
     fn resolve(&self, name: &str) -> Option<u64>;
+
+    /// The same for a weak reference, which may stay undefined: a resolver that would have to make a definition first
+    /// does not.
+    fn resolve_weak(&self, name: &str) -> Option<u64> {
+        self.resolve(name)
+    }
+
+    /// Whether a definition known here is used in place of a weak one that an ELF object has itself.
+    /// [`resolve`](Self::resolve) is asked for it then. [`Library`](crate::Library) says so of the names it has; other
+    /// resolvers leave objects what they define.
+    fn preempts(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 macro_rules! forward {
@@ -21,6 +35,12 @@ macro_rules! forward {
         impl<R: SymbolResolver + ?Sized> SymbolResolver for $pointer {
             fn resolve(&self, name: &str) -> Option<u64> {
                 (**self).resolve(name)
+            }
+            fn resolve_weak(&self, name: &str) -> Option<u64> {
+                (**self).resolve_weak(name)
+            }
+            fn preempts(&self, name: &str) -> bool {
+                (**self).preempts(name)
             }
         }
     )*};

@@ -20,6 +20,8 @@ pub struct ImageSymbol<'a> {
     pub size: u64,
     /// Function or data.
     pub kind: SymbolKind,
+    /// The definition is weak: it gives way to another of the same name.
+    pub weak: bool,
 }
 
 /// All exported symbols of an image.
@@ -39,6 +41,7 @@ struct Record {
     size: u64,
     name: u32,
     kind: SymbolKind,
+    weak: bool,
 }
 
 pub(super) struct ExportBuilder<'a> {
@@ -56,18 +59,18 @@ impl<'a> ExportBuilder<'a> {
 
     /// Adds a symbol whose name is in the string table.
     #[inline]
-    pub(super) fn add(&mut self, label: SymbolLabel, address: u64) {
+    pub(super) fn add(&mut self, label: SymbolLabel, weak: bool, address: u64) {
         let SymbolLabel { name, size, kind } = label;
-        self.records.push(Record { address, size, name, kind });
+        self.records.push(Record { address, size, name, kind, weak });
     }
 
     /// Adds a symbol with its name.
-    pub(super) fn add_named(&mut self, label: SymbolLabel, address: u64, name: &[u8]) {
+    pub(super) fn add_named(&mut self, label: SymbolLabel, weak: bool, address: u64, name: &[u8]) {
         let strings = self.strings.to_mut();
         let Ok(offset) = u32::try_from(strings.len()) else { return };
         strings.extend_from_slice(name);
         strings.push(0);
-        self.add(SymbolLabel { name: offset, ..label }, address);
+        self.add(SymbolLabel { name: offset, ..label }, weak, address);
     }
 
     pub(super) fn finish(self) -> Exports {
@@ -113,6 +116,7 @@ impl Exports {
             address: record.address,
             size: record.size,
             kind: record.kind,
+            weak: record.weak,
         })
     }
 

@@ -11,6 +11,7 @@ mod hooks;
 mod indirect;
 mod layout;
 mod map;
+mod preempt;
 mod prune;
 mod resolve;
 mod scope;
@@ -46,7 +47,7 @@ use thread_relax::ThreadAccesses;
 use crate::arch::Architecture;
 use crate::error::LoadError;
 use crate::graph::{LinkGraph, Role, Section};
-use crate::limits::Limits;
+use crate::limits::{Limits, NameBudget};
 use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
 use crate::unwind::{FrameTable, UnwindInfo};
@@ -149,7 +150,7 @@ pub(crate) fn link<A: Architecture>(
     objects: &mut [Object<'_>],
     environment: &Environment<'_>,
 ) -> Result<Linked, LoadError> {
-    let Environment { memory: manager, limits, relax, .. } = environment;
+    let Environment { memory: manager, resolver, limits, relax } = environment;
 
     for object in &mut *objects {
         align::cut_padding::<A>(&mut object.graph, limits)
@@ -160,6 +161,11 @@ pub(crate) fn link<A: Architecture>(
         object.survey = Survey::of(&object.graph);
         let symbols = symbols::classify::<A>(&object.graph);
         object.symbols = symbols.map_err(|error| error.of_object(object.graph.name))?;
+    }
+    let mut budget = NameBudget::of(limits);
+    for object in &mut *objects {
+        preempt::give_way(object, *resolver, &mut budget)
+            .map_err(|error| error.of_object(object.graph.name))?;
     }
     let binds_here = manager.executes_here() && A::STUB_USES_SLOT;
     if binds_here {

@@ -119,11 +119,12 @@ fn add_exports<A: Architecture>(
             label.size = label.size.min(section.size.saturating_sub(offset));
         }
         let address = A::pointer_value(state.address, state.flags);
+        let weak = state.facts.has(Facts::WEAK);
         match strings {
-            Some(_) => exports.add(label, address),
+            Some(_) => exports.add(label, weak, address),
             None => {
                 let name = graph.symbols.name(&graph.symbols.get(number)?)?;
-                exports.add_named(label, address, name);
+                exports.add_named(label, weak, address, name);
             }
         }
     }
@@ -162,6 +163,12 @@ impl Elsewhere<'_, '_> {
         }
         let graph = &self.object.graph;
         let symbol = graph.symbols.get(number)?;
+        if state.facts.has(Facts::PREEMPTED) {
+            return match state.facts.has(Facts::REFERENCED) {
+                true => self.undefined::<A>(number, &symbol, state, own),
+                false => Ok(()),
+            };
+        }
         match symbol.place {
             SymbolPlace::Common => return Ok(()),
             SymbolPlace::Section(_) => self.check_discarded(&symbol, state.facts)?,
@@ -246,7 +253,8 @@ impl Elsewhere<'_, '_> {
         if synthesized.is_some() {
             state.facts.add(Facts::SYNTHESIZED);
         }
-        if let Some(address) = synthesized.or_else(|| self.ask(name)) {
+        let weak = state.facts.has(Facts::WEAK);
+        if let Some(address) = synthesized.or_else(|| self.ask(name, weak)) {
             (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
             return Ok(());
         }
@@ -281,7 +289,7 @@ impl Elsewhere<'_, '_> {
         let target = match self.scope.definition(name) {
             Some(definition) => Some(self.definition::<A>(definition, own)?),
             None => {
-                let address = self.synthesized(name).or_else(|| self.ask(name));
+                let address = self.synthesized(name).or_else(|| self.ask(name, false));
                 address.map(|address| A::external_value(address, self.addresses_are_pointers))
             }
         };
@@ -317,9 +325,12 @@ impl Elsewhere<'_, '_> {
         Ok(())
     }
 
-    fn ask(&self, name: &[u8]) -> Option<u64> {
+    fn ask(&self, name: &[u8], weak: bool) -> Option<u64> {
         let here = if self.addresses_are_pointers { tls::function(name) } else { None };
-        here.or_else(|| self.resolver.resolve(std::str::from_utf8(name).ok()?))
+        here.or_else(|| {
+            let name = std::str::from_utf8(name).ok()?;
+            if weak { self.resolver.resolve_weak(name) } else { self.resolver.resolve(name) }
+        })
     }
 
     /// Names the loader defines itself come first: they mean this image.

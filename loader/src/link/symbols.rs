@@ -81,6 +81,8 @@ impl Facts {
     pub(crate) const IMPORT: Facts = Facts(4096);
     /// The object only refers to it.
     pub(crate) const UNDEFINED: Facts = Facts(8192);
+    /// A weak definition of this object that another one, elsewhere, is used in place of.
+    pub(crate) const PREEMPTED: Facts = Facts(16384);
     /// What makes a symbol other than simply there, in this image.
     pub(crate) const SPECIAL: Facts =
         Facts::EXTERNAL.and(Facts::NOT_LOADED).and(Facts::THREAD_LOCAL).and(Facts::INDIRECT);

@@ -54,18 +54,18 @@ static TABLE_OFFSET: AtomicU64 = AtomicU64::new(0);
 /// How vector registers are saved: bits of the state components, and bytes for them.
 #[cfg(target_arch = "x86_64")]
 #[repr(C)]
-struct SavedState {
+pub(crate) struct SavedState {
     components: AtomicU64,
     bytes: AtomicU64,
 }
 
 #[cfg(target_arch = "x86_64")]
-static SAVED_STATE: SavedState = SavedState { components: AtomicU64::new(0), bytes: AtomicU64::new(512) };
+pub(crate) static SAVED_STATE: SavedState = SavedState { components: AtomicU64::new(0), bytes: AtomicU64::new(512) };
 
 /// Finds out which vector registers there are (Intel SDM, volume 1, 13.2 and 13.5): what `XSAVE` is to save. Without it
 /// there are none but those that `FXSAVE` saves.
 #[cfg(target_arch = "x86_64")]
-fn prepare() {
+pub(crate) fn prepare() {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     /// x87, SSE, AVX, the three of AVX-512, and the further general registers: what functions of Rust and C may use.
     const USED: u64 = 1 | 2 | 4 | 0xe0 | 1 << 19;
@@ -99,7 +99,7 @@ fn prepare() {
 static HAS_SVE: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(target_arch = "aarch64")]
-fn prepare() {
+pub(crate) fn prepare() {
     const HWCAP_SVE: u64 = 1 << 22;
     // SAFETY: takes a number and gives one.
     let hwcap = unsafe { libc::getauxval(libc::AT_HWCAP) };

@@ -32,7 +32,9 @@ mod pointer;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod here {
     pub(crate) use super::blocks::function as get_addr;
-    pub(crate) use super::descriptor::of_offset as descriptor_of;
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) use super::descriptor::SAVED_STATE;
+    pub(crate) use super::descriptor::{of_offset as descriptor_of, prepare as prepare_to_save_registers};
     pub(crate) use super::destructors::{function as thread_atexit, run_and_forget};
     pub(crate) use super::modules::Module;
     pub(crate) use super::pointer::{Reserved, set_aside, thread_offsets};
@@ -40,6 +42,10 @@ mod here {
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 use nowhere as here;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use here::SAVED_STATE;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use here::prepare_to_save_registers;
 pub(crate) use here::{
     Module, Reserved, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offsets,
 };

@@ -206,13 +206,13 @@ impl Fault {
     }
 }
 
-/// `STB_GNU_UNIQUE` asks that the whole process share one definition; within one image that is a global symbol.
+/// `STB_GNU_UNIQUE` asks that the whole process share one definition, whoever comes first: it gives way as a weak one does.
 #[inline(always)]
 fn binding(binding: elf::SymbolBind) -> Result<Binding, Fault> {
     match binding {
         elf::STB_LOCAL => Ok(Binding::Local),
-        elf::STB_GLOBAL | elf::STB_GNU_UNIQUE => Ok(Binding::Global),
-        elf::STB_WEAK => Ok(Binding::Weak),
+        elf::STB_GLOBAL => Ok(Binding::Global),
+        elf::STB_WEAK | elf::STB_GNU_UNIQUE => Ok(Binding::Weak),
         other => Err(Fault::Binding(other.0)),
     }
 }
