@@ -1,1 +1,182 @@
+//! Everything at once from several threads: loads, lookups, calls, redefinitions and removals. Some seconds; a minute and
+//! more with `OBJCACHE_SOAK=1`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use objcache_loader::{Implementation, Library, LibraryError, pin};
+
+use crate::code::{Alive, Functions, call, calling, returning};
+use crate::support::Random;
+
+fn is_soak() -> bool {
+    std::env::var_os("OBJCACHE_SOAK").is_some_and(|value| value == "1")
+}
+
+/// Bytes of this process in memory.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn no_mapping_is_writable_and_executable() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    for line in maps.lines() {
+        let permissions = line.split(' ').nth(1).unwrap();
+        assert!(!(permissions.contains('w') && permissions.contains('x')), "{line}");
+    }
+}
+
+/// Two threads call a function without pause while a third redefines it and unloads the old code.
+#[test]
+fn a_function_is_redefined_while_it_is_called() {
+    let (least, time) = if is_soak() { (100_000, Duration::from_secs(60)) } else { (5_000, Duration::ZERO) };
+    let alive = Arc::new(Alive::default());
+    let library = alive.library("app");
+    library.define_function("f", &library.link("0", &returning("f", 0)).unwrap()).unwrap();
+    library.load("caller", &calling("caller", "f")).unwrap();
+    // What a call must at least return: that was defined before it began.
+    let defined = AtomicI32::new(0);
+    let done = AtomicBool::new(false);
+    let calls = AtomicU64::new(0);
+    // SAFETY: that is their type.
+    let f = unsafe { library.get::<extern "C" fn() -> i32>("f") }.unwrap();
+    // SAFETY: as above.
+    let caller = unsafe { library.get::<extern "C" fn() -> i32>("caller") }.unwrap();
+    let function_calls = |function: extern "C" fn() -> i32| {
+        let mut count = 0;
+        while !done.load(Ordering::Relaxed) {
+            for _ in 0..1000 {
+                let guard = pin();
+                let least = defined.load(Ordering::SeqCst);
+                let result = function();
+                drop(guard);
+                assert!(result >= least, "a call that began when {least} was defined returned {result}");
+                count += 1;
+            }
+        }
+        calls.fetch_add(count, Ordering::Relaxed);
+    };
+    let started = Instant::now();
+    let mut number = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| function_calls(*f));
+        scope.spawn(|| function_calls(*caller));
+        let mut after_a_tenth = None;
+        while number < least || started.elapsed() < time {
+            number += 1;
+            let image = library.link("next", &returning("f", number)).unwrap();
+            // SAFETY: the type is the same, and calls are made under guards.
+            drop(unsafe { library.redefine("f", &image) }.unwrap());
+            defined.store(number, Ordering::SeqCst);
+            assert_eq!(f(), number, "this thread's own call");
+            if number % 1000 == 0 {
+                no_mapping_is_writable_and_executable();
+            }
+            if number == least / 10 {
+                after_a_tenth = Some((resident_bytes(), alive.count()));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        let (bytes, _) = after_a_tenth.unwrap();
+        let now = resident_bytes();
+        assert!(now < bytes + (8 << 20), "memory grew from {bytes} to {now} bytes");
+    });
+    alive.falls_to(2);
+    eprintln!("{number} redefinitions and {} calls in {:?}", calls.into_inner(), started.elapsed());
+}
+
+/// Functions of the shared library: what each returns begins with its own number.
+const SHARED: i32 = 16;
+const STEP: i32 = 1 << 20;
+
+#[test]
+fn threads_load_look_up_call_redefine_and_remove_at_once() {
+    const THREADS: u64 = 4;
+    let time = Duration::from_secs(if is_soak() { 60 } else { 4 });
+    let alive = Arc::new(Alive::default());
+    let shared = alive.library("shared");
+    for number in 0..SHARED {
+        let name = format!("f{number}");
+        let object = returning(&name, number * STEP);
+        let make = move |library: &Library| Ok(Implementation::from(&library.link(&name, &object)?));
+        shared.define_lazy(&format!("f{number}"), make).unwrap();
+    }
+    let until = Instant::now() + time;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let shared = &shared;
+            scope.spawn(move || {
+                let mut random = Random(0x5eed + thread);
+                let mut rounds = 0;
+                while Instant::now() < until {
+                    (0..50).for_each(|_| do_something(shared, thread, &mut random));
+                    rounds += 1;
+                    if rounds % 16 == 0 {
+                        no_mapping_is_writable_and_executable();
+                    }
+                }
+                drop(shared.clone());
+            });
+        }
+    });
+    drop(shared);
+    alive.falls_to(0);
+}
+
+fn do_something(shared: &Library, thread: u64, random: &mut Random) {
+    let number = random.below(SHARED as u64) as i32;
+    let name = format!("f{number}");
+    match random.below(8) {
+        0 => {
+            let version = number * STEP + random.below(1000) as i32;
+            let image = shared.link("version", &returning(&name, version)).unwrap();
+            // SAFETY: the type is the same, and calls are made under guards.
+            drop(unsafe { shared.redefine(&name, &image) }.unwrap());
+        }
+        // A name of this thread's own, that refers to what others redefine.
+        1 => {
+            let own = format!("own{thread}");
+            let image = shared.load(&own, &calling(&own, &name)).unwrap();
+            assert_eq!(call(shared, &own) / STEP, number);
+            drop(shared.remove(&image));
+            assert!(!shared.defines(&own));
+            let _guard = pin();
+            // SAFETY: that is its type.
+            assert_eq!(unsafe { image.get::<extern "C" fn() -> i32>(&own) }.unwrap()() / STEP, number);
+        }
+        // A name that threads fight for: one has it, others are told.
+        2 => match shared
+            .load("fought", &Functions::default().returning("fought", 5).calling("fought_too", &name).build())
+        {
+            Ok(image) => drop(shared.remove(&image)),
+            Err(error) => assert!(matches!(error, LibraryError::Duplicate { .. }), "{error}"),
+        },
+        3 => {
+            let _guard = pin();
+            // SAFETY: that is its type.
+            if let Ok(fought) = unsafe { shared.get::<extern "C" fn() -> i32>("fought_too") } {
+                assert!((0..SHARED * STEP).contains(&fought()));
+            }
+        }
+        // A lazy function that is made by whoever calls it first, and goes again.
+        4 => {
+            let name = format!("lazy{}", random.below(4));
+            let made = name.clone();
+            let make = move |library: &Library| {
+                Ok(Implementation::from(&library.link("lazy", &returning(&made, 3))?))
+            };
+            let defined = shared.define_lazy(&name, make).is_ok();
+            let _guard = pin();
+            // SAFETY: that is its type.
+            if let Ok(lazy) = unsafe { shared.get::<extern "C" fn() -> i32>(&name) } {
+                if defined {
+                    assert_eq!(lazy(), 3);
+                    drop(shared.undefine(&name));
+                }
+            }
+        }
+        _ => assert_eq!(call(shared, &name) / STEP, number),
+    }
+}

@@ -22,7 +22,7 @@ mod tests {
         assert_eq!(stub(0x1000, 0x1000).unwrap()[7..11], (-11i32).to_le_bytes());
         assert!(stub(0, 0x8000_000a).is_some());
         assert!(stub(0, 0x8000_000b).is_none());
-        assert!(stub(0x8000_0000 - 11, 0).is_some() && stub(0x8000_0001 - 11, 0).is_some());
-        assert!(stub(0x8000_0002 - 11, 0).is_none());
+        assert!(stub(0x8000_0000 - 11, 0).is_some());
+        assert!(stub(0x8000_0001 - 11, 0).is_none());
     }
 }
