@@ -55,6 +55,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/tls/pointer.rs", "one instruction: the thread pointer"),
     ("loader/src/unwind/libgcc.rs", "__register_frame"),
     ("loader/src/unwind/mod.rs", "unwind tables given as addresses"),
+    ("tests/cross/src/library.rs", "calls of loaded code"),
     ("tests/cross/src/main.rs", "calls of loaded code"),
     ("tests/src/bin/kernel-process.rs", "calls of loaded code"),
 ];

@@ -1,9 +1,12 @@
 //! `objcache-cross OBJECT CALL…` loads an object file into this process, runs its initialisers, makes the calls, and
 //! prints what they return. A call is `name` or `name,1,2`: a function of `int` parameters that returns an `int`; with an
 //! `@` before it, it is made in a thread of its own.
+//! `objcache-cross --library OBJECT…` does what [`library`] says.
 //!
 //! Built for other machines it runs under an emulator: see `tests/tests/cross.rs`. The last line says how many bytes of
 //! code were made visible to the instruction cache, which no emulator would notice the want of.
+
+mod library;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -111,7 +114,11 @@ fn main() -> ExitCode {
         eprintln!("usage: objcache-cross OBJECT CALL…");
         return ExitCode::from(2);
     };
-    match run(object, calls) {
+    let result = match &**object {
+        "--library" => library::run(calls).map_err(|error| error.to_string()),
+        object => run(object, calls),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("objcache-cross: {error}");

@@ -281,6 +281,39 @@ fn run(machine: &Machine) {
     eprintln!("{}: {objects} objects loaded and called under {}", machine.target, machine.qemu);
 }
 
+/// A library, with functions that are made at their first call and redefined while threads call them.
+#[test]
+fn aarch64_library() {
+    let machine = &AARCH64;
+    let gcc = format!("{}-gcc", machine.gnu);
+    let Some(compiler) = oldest_rustc() else { return };
+    if ![machine.qemu, &gcc].iter().all(|tool| has(tool)) {
+        return;
+    }
+    let runner = build_runner(machine, &compiler);
+    let folder = scratch("library");
+    let mut command = emulated(machine, &runner);
+    command.arg("--library");
+    for define in ["-DARGUMENTS", "-DCALLER", "-DVERSION=1", "-DVERSION=2"] {
+        let object = folder.join(format!("{define}.o"));
+        let mut compile = Command::new(&gcc);
+        compile.args(["-O2", "-fPIC", define, "-c"]).arg(fixture("library.c")).arg("-o").arg(&object);
+        tool_runs(&mut compile);
+        command.arg(object);
+    }
+    let output = command.output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} {complaints}", output.status);
+    let expected = "arguments = Big { a: 14, b: 148, c: 125, d: 57.0 }, again: true\n\
+        function `broken` of library `app`: it could not be made: no luck\n\
+        broken = 3\n\
+        caller = 1121\n\
+        caller = 1122, called meanwhile: true\n\
+        made visible = true\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{complaints}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// How code is addressed differs between the objects; what the source computes is asked for here.
 fn program_flags<'f>(flags: &[&'f str]) -> Vec<&'f str> {
     let kept = |flag: &&&str| flag.starts_with("-D") || flag.starts_with("-O") || **flag == "-fcommon";
