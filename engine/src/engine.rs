@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use objcache_cache::{
     CacheError, CompileOnce, CompiledObject, GetOrCompileError, ObjectBuffer, ObjectCache, Offer, Outcome,
 };
-use objcache_loader::{LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
+use objcache_loader::{LibraryError, LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
 use objcache_signature::{
     CompileInputs, InputError, KeyDocument, Provenance, Record, RecordError, Signature, embed,
 };
@@ -142,20 +142,30 @@ impl Engine {
     /// # Errors
     /// When the request does not compile, or the object does not load. The engine stays usable.
     pub fn load(&self, request: &CompileRequest) -> Result<Loaded, EngineError> {
+        let (image, obtained) = self.obtain_and(request, |object| Ok(self.load_object(object)?))?;
+        let Obtained { object, signature, inputs, outcome, uncacheable, timings } = obtained;
+        Ok(Loaded { image, object, signature, inputs, outcome, uncacheable, timings })
+    }
+
+    /// Loads what a request gives; an entry of the cache that does not load is compiled afresh.
+    pub(crate) fn obtain_and<T>(
+        &self,
+        request: &CompileRequest,
+        load: impl Fn(&[u8]) -> Result<T, EngineError>,
+    ) -> Result<(T, Obtained), EngineError> {
         let mut obtained = self.obtain(request)?;
         let mut started = Instant::now();
-        let image = match self.load_object(&obtained.object) {
+        let loaded = match load(&obtained.object) {
             Err(error) if obtained.outcome == Outcome::Hit && blames_the_object(&error) => {
                 tracing::warn!("entry {} does not load and is compiled afresh: {error}", obtained.signature);
                 self.replace(&mut obtained, &request.source)?;
                 started = Instant::now();
-                self.load_object(&obtained.object)?
+                load(&obtained.object)?
             }
             result => result?,
         };
         obtained.timings.load = started.elapsed();
-        let Obtained { object, signature, inputs, outcome, uncacheable, timings } = obtained;
-        Ok(Loaded { image, object, signature, inputs, outcome, uncacheable, timings })
+        Ok((loaded, obtained))
     }
 
     /// Loads an object that came from elsewhere.
@@ -196,9 +206,12 @@ impl fmt::Debug for Engine {
 
 /// Whether another object of the same compilation could load where this one did not. What the host lacks
 /// (memory, symbols) it lacks for every object.
-fn blames_the_object(error: &LoadError) -> bool {
+fn blames_the_object(error: &EngineError) -> bool {
     use LoadError::{Limit, Malformed, UnknownFormat, Unsupported};
-    matches!(error, UnknownFormat(..) | Unsupported(..) | Malformed { .. } | Limit { .. })
+    let (EngineError::Load(cause) | EngineError::Library(LibraryError::Load { cause, .. })) = error else {
+        return false;
+    };
+    matches!(cause, UnknownFormat(..) | Unsupported(..) | Malformed { .. } | Limit { .. })
 }
 
 /// One compilation that the cache could not spare us.
@@ -324,6 +337,9 @@ pub enum EngineError {
     /// The object does not load.
     #[error("cannot load the object: {0}")]
     Load(#[from] LoadError),
+    /// The library refuses it, or the object does not load into it.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
     /// The cache is in trouble, and was asked to be strict about it.
     #[error(transparent)]
     Cache(#[from] CacheError),

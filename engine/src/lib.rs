@@ -27,6 +27,7 @@ mod cranelift;
 mod dump;
 mod engine;
 mod error;
+mod lazy;
 mod request;
 
 pub use command::CommandCompiler;

@@ -56,6 +56,8 @@
 //! The cargo feature `symbolize` (default) takes in `gimli` and `addr2line`, for `LoadedImage::symbolize` and for the source
 //! lines in a [`JitDump`]; `default-features = false` leaves them out.
 //!
+//! On top of them, [`Library`] keeps a set of images with one symbol table, whose functions can be made late and replaced.
+//!
 //! # What is loaded
 //! Relocatable objects as gcc, clang, rustc and Cranelift emit them: ELF for x86-64, i386, AArch64, Arm and Thumb, RISC-V,
 //! PowerPC64 (little-endian), LoongArch64 and s390x, Mach-O for x86-64 and arm64, COFF for x86-64, arm64 and i386. What the

@@ -30,6 +30,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("benches/src/native.rs", "dlopen and raw pages, to compare with"),
     ("cli/src/call/invoke.rs", "calls of loaded code by the prototype that the user vouches for"),
     ("engine/src/call.rs", "calls of an address by its prototype"),
+    ("engine/src/lazy.rs", "initialisers of what was compiled, on the caller's word"),
     ("loader/src/events/gdb.rs", "the list of symbol files that a debugger reads"),
     ("loader/src/events/marker.rs", "an executable mapping of the jitdump, by which perf knows it"),
     ("loader/src/image.rs", "addresses as function pointers, initialisers"),

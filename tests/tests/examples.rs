@@ -42,6 +42,20 @@ fn mandelbrot_compiles_in_the_first_process_and_loads_in_the_second() {
 }
 
 #[test]
+fn a_lazy_function_is_compiled_at_the_first_call_of_the_first_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = said(&example("lazy", folder.path(), &[]));
+    let told = |what: &str| {
+        output.lines().position(|line| line.ends_with(what)).unwrap_or_else(|| panic!("{output}"))
+    };
+    assert!(told("nothing is compiled yet") < told("first call, Miss"), "{output}");
+    assert!(told("first call, Miss") < told("first call, Hit"), "{output}");
+    for line in ["power(7) = 49", "power(7) = 343 from now on", "nothing is compiled yet"] {
+        assert_eq!(output.lines().filter(|said| said.ends_with(line)).count(), 2, "{output}");
+    }
+}
+
+#[test]
 fn c_kernels_give_the_right_results_cold_and_warm() {
     if !available("clang-22") {
         return;
