@@ -138,6 +138,10 @@ impl Function {
         &self.name
     }
 
+    pub(super) fn is_of(&self, library: &Arc<Inner>) -> bool {
+        self.library.as_ptr() == Arc::as_ptr(library)
+    }
+
     /// Address of the stub.
     pub(super) fn address(&self) -> u64 {
         self.stub.address()

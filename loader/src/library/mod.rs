@@ -32,7 +32,7 @@
 //!
 //! - Two strong definitions are an error that names both, and nothing of the second is there.
 //! - A weak definition gives way to one that is there, strong or weak; in ELF also within its own image, so that C++'s
-//!   inline variables are one. `STB_GNU_UNIQUE` counts as weak, common symbols as strong: compile with `-fno-common`, or
+//!   inline variables are one. (Not to a function with a stub: the image may be what that is to lead to.) `STB_GNU_UNIQUE` counts as weak, common symbols as strong: compile with `-fno-common`, or
 //!   link what shares them [as one image](Library::link_all).
 //! - A strong definition takes the name from a weak one. Images that were linked to the weak one go on using it.
 //! - Hidden symbols are seen within their image only, also where images are in the same library. Thread-local variables and
@@ -53,8 +53,9 @@
 //! when code is removed; and the table of who makes which function, at first calls. Generators, materialisers, handlers
 //! and finalisers run without any of these locks.
 //!
-//! After a `fork` the child may call and load; guards of threads that the child does not have stay active there, so what
-//! it removes is only freed with [`Retired::free`].
+//! After a `fork` the child may call what was there, and load, unless another thread was entering names at that very moment,
+//! whose lock nobody gives back then. Guards of threads that the child does not have stay active there, so what it removes is
+//! freed by [`Retired::free`] only.
 
 mod epoch;
 mod error;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::epoch::Retired;
 use super::error::LibraryError;
@@ -128,8 +128,8 @@ impl Library {
         for symbol in image.image().symbols() {
             names.remove_if(&symbol.name, |provider| provider.is_image(image));
         }
-        let functions = std::mem::take(&mut *image.functions.lock());
-        for function in functions.into_iter().filter_map(|function| function.upgrade()) {
+        let functions: Vec<_> = image.functions.lock().iter().filter_map(Weak::upgrade).collect();
+        for function in functions.into_iter().filter(|function| function.is_of(&self.inner)) {
             let Some(led_to) = function.remove_from(image) else { continue };
             names.remove_if(function.name(), |provider| provider.is_function(&function));
             owned.functions.remove(&(Arc::as_ptr(&function) as usize));

@@ -199,6 +199,10 @@ impl SymbolResolver for Session<'_> {
 
     fn preempts(&self, name: &str) -> bool {
         let Some((address, keep)) = self.library.inner.names.find(name) else { return false };
+        // The image may be what the stub is to lead to.
+        if matches!(keep, Keep::Function(_)) {
+            return false;
+        }
         let mut log = self.found.lock();
         log.keep(keep);
         log.preempted.insert(name.into(), address);

@@ -137,6 +137,31 @@ fn all_functions_of_an_image_can_have_stubs() {
     alive.falls_to(1);
 }
 
+/// As C++'s inline functions and templates are.
+#[test]
+fn a_stub_may_lead_to_a_weak_definition() {
+    let library = Library::new("app");
+    let weak = |number| Functions::default().weakly_returning("f", number).build();
+    let first = weak(1);
+    library.define_lazy("f", move |library| Ok(Implementation::from(&library.link("one", &first)?))).unwrap();
+    assert_eq!(call(&library, "f"), 1);
+    let image = library.link("two", &weak(2)).unwrap();
+    // SAFETY: the type is the same.
+    drop(unsafe { library.redefine("f", &image) }.unwrap());
+    assert_eq!(call(&library, "f"), 2);
+}
+
+#[test]
+fn an_image_in_two_libraries_is_removed_from_one() {
+    let (one, two) = (Library::new("one"), Library::new("two"));
+    let image = one.load_redirectable("a.o", &returning("f", 1)).unwrap();
+    two.add_redirectable(&image).unwrap();
+    drop(one.remove(&image));
+    assert_eq!(call(&two, "f"), 1);
+    drop(two.remove(&image));
+    assert!(!one.defines("f") && !two.defines("f"));
+}
+
 #[test]
 fn a_lazy_function_is_made_once_for_all_threads() {
     const THREADS: usize = 8;
