@@ -3,8 +3,10 @@
 //!
 //! Epochs are those of `crossbeam-epoch`, in a collector of our own: what others do with theirs delays nothing here. What
 //! it hands back is put on a list and freed at calls that remove, redefine or [`collect`], never by a thread that only
-//! takes a guard: freeing runs finalisers and listeners, which a caller of hot code must not meet.
+//! takes a guard: freeing runs finalisers and listeners, which a caller of hot code must not meet. Looking whether epochs
+//! have passed touches what all threads share, so a thread does it for several small images at once.
 
+use std::cell::Cell;
 use std::fmt;
 use std::mem;
 use std::sync::LazyLock;
@@ -21,7 +23,13 @@ static READY: Mutex<Vec<Vec<Keep>>> = Mutex::new(Vec::new());
 
 thread_local! {
     static THREAD: LocalHandle = COLLECTOR.register();
+    /// What this thread has retired since it last looked: pieces and bytes.
+    static SINCE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
+
+/// So many pieces or bytes are retired by a thread before it looks what can be freed.
+const PIECES: usize = 16;
+const BYTES: usize = 64 << 10;
 
 /// Keeps all code in memory that this thread may enter through a library's functions: nothing that is removed or replaced
 /// from now on is freed before it is dropped. Costs some nanoseconds, and takes no lock.
@@ -48,9 +56,11 @@ fn pin_thread() -> crossbeam_epoch::Guard {
     THREAD.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
 }
 
-/// Frees what was removed or replaced and what no guard holds any more. Removing and redefining do this as well, so only
-/// a program that has stopped doing so needs to call it.
+/// Frees what was removed or replaced and what no guard holds any more. Removing and redefining do this as well, at the latest
+/// when a thread has done so 16 times or retired 64 KiB, so only a program that wants the last few back needs to call it.
 pub fn collect() {
+    // When a thread ends this may be gone, and nobody counts any more.
+    let _ = SINCE.try_with(|since| since.set((0, 0)));
     // An epoch passes with each round in which every guard is of the last one; after two, what was retired is ready.
     for _ in 0..3 {
         pin_thread().flush();
@@ -93,8 +103,14 @@ impl Drop for Retired {
         if items.is_empty() {
             return;
         }
+        let (pieces, bytes) = SINCE.try_with(Cell::get).unwrap_or((PIECES, BYTES));
+        let (pieces, bytes) = (pieces + 1, bytes + items.iter().map(Keep::bytes).sum::<usize>());
         pin_thread().defer(move || READY.lock().push(items));
-        collect();
+        if pieces >= PIECES || bytes >= BYTES {
+            collect();
+        } else {
+            let _ = SINCE.try_with(|since| since.set((pieces, bytes)));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
 use papaya::HashMap;
 
 use super::function::Function;
@@ -13,8 +14,8 @@ use super::resident::Resident;
 /// All names of a library.
 #[derive(Default)]
 pub(super) struct Names {
-    // Hashed with a random key: names come from objects, which may want them to collide.
-    map: HashMap<Box<str>, Binding>,
+    // Hashed with a random key: names come from objects, which may want them to collide, and cannot see what they hit.
+    map: HashMap<Box<str>, Binding, RandomState>,
 }
 
 /// What a name means.
@@ -44,6 +45,14 @@ pub(super) enum Keep {
 }
 
 impl Keep {
+    /// About how much memory it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Keep::Absolute | Keep::Function(_) => 0,
+            Keep::Image(image) => image.image().memory_size(),
+        }
+    }
+
     /// Equal for the same thing.
     pub(super) fn identity(&self) -> usize {
         match self {

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
+
 use super::epoch::Retired;
 use super::error::LibraryError;
 use super::function::Function;
@@ -17,8 +19,8 @@ use crate::link::ImageSymbol;
 /// What a library keeps, each under its address.
 #[derive(Default)]
 pub(super) struct Owned {
-    pub(super) images: HashMap<usize, Arc<Resident>>,
-    functions: HashMap<usize, Arc<Function>>,
+    pub(super) images: HashMap<usize, Arc<Resident>, RandomState>,
+    functions: HashMap<usize, Arc<Function>, RandomState>,
 }
 
 /// A name to be entered.

@@ -1,8 +1,12 @@
 //! Who keeps what in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use objcache_loader::{Implementation, pin};
+use objcache_loader::{
+    EventListener, Implementation, InFlightMemory, Library, Loader, MemoryError, MemoryManager,
+    MemoryRequest, PageMemory, pin,
+};
 
 use crate::code::{Alive, Functions, call, calling, returning};
 
@@ -155,4 +159,46 @@ fn a_finaliser_may_use_the_library() {
     drop(image);
     alive.falls_to(0);
     assert!(LIBRARY.lock().unwrap().is_none());
+}
+
+/// Refuses the allocation with a number.
+struct Refusing {
+    memory: PageMemory,
+    left: AtomicUsize,
+}
+
+// SAFETY: it is `PageMemory` that gives memory, if anybody does.
+unsafe impl MemoryManager for Refusing {
+    fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            return Err(MemoryError::new("allocating", "not today"));
+        }
+        self.memory.allocate(request)
+    }
+}
+
+#[test]
+fn without_memory_everything_is_as_it_was() {
+    let memory = Arc::new(Refusing { memory: PageMemory::new(), left: AtomicUsize::new(2) });
+    let alive = Arc::new(Alive::default());
+    let loader = Loader::builder()
+        .memory(Arc::clone(&memory) as Arc<dyn MemoryManager>)
+        .listener(Arc::clone(&alive) as Arc<dyn EventListener>)
+        .build();
+    let library = Library::builder("app").loader(loader).build();
+    library.load("a.o", &returning("f", 1)).unwrap();
+    let before = format!("{library:?}");
+    let functions = Functions::default().returning("g", 2).calling("h", "f").build();
+    // Of the image, and of its stubs.
+    for left in [0, 1] {
+        memory.left.store(left, Ordering::SeqCst);
+        let refused = library.load_redirectable("b.o", &functions).unwrap_err().to_string();
+        assert!(refused.ends_with("memory: allocating: not today"), "{refused}");
+        assert_eq!((format!("{library:?}"), library.images().len(), alive.count()), (before.clone(), 1, 1));
+    }
+    memory.left.store(0, Ordering::SeqCst);
+    library.define_lazy("g", |_| unreachable!()).unwrap_err();
+    assert_eq!(format!("{library:?}"), before);
+    library.load_redirectable("b.o", &functions).unwrap();
+    assert_eq!((call(&library, "g"), call(&library, "h")), (2, 1));
 }

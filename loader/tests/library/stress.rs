@@ -1,5 +1,11 @@
 //! Everything at once from several threads: loads, lookups, calls, redefinitions and removals. Some seconds; a minute and
 //! more with `OBJCACHE_SOAK=1`.
+//!
+//! By hand under ThreadSanitizer (`RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+//! cargo test -p objcache-loader --target x86_64-unknown-linux-gnu --test library -- --test-threads=1 stress`): what it says
+//! is about fences, which it does not know (`seize`, `papaya`, `Arc`), and about the standard library's locks, which are
+//! not compiled with it (`LazyLock`, the test harness). With `race:` suppressions for `seize::`, `papaya::`,
+//! `alloc::sync::Arc`, `std::sync::`, `std::thread::`, `std::sys::` and `test::` it says nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
