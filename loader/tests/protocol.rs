@@ -112,12 +112,16 @@ impl Function {
     }
 }
 
-#[test]
-fn one_thread_makes_a_function_and_all_get_it() {
-    // Three threads have many orders: in all of them with at most so many preemptions, of which bugs need few.
+/// Three threads have many orders: these are all with at most so many preemptions, of which bugs need few.
+fn bounded_model(check: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(if std::env::var_os("OBJCACHE_SOAK").is_some() { 4 } else { 2 });
-    model.check(|| {
+    model.check(check);
+}
+
+#[test]
+fn one_thread_makes_a_function_and_all_get_it() {
+    bounded_model(|| {
         let shared = Arc::new((Function::lazy(7), Claims::new(), AtomicUsize::new(0)));
         let call = |thread: usize| {
             let shared = Arc::clone(&shared);
@@ -206,20 +210,39 @@ fn threads_in_a_circle_are_told_and_none_waits_for_ever() {
     });
 }
 
-/// One waits for a function, is woken, and goes on to another: what it waited for is forgotten by then.
+/// One waits for a function while it makes another, which the maker of the first calls next: when that asks, the first is
+/// made, whether or not its waiter has noticed.
 #[test]
-fn who_has_stopped_waiting_is_in_no_circle() {
+fn who_waited_for_what_is_made_is_in_no_circle() {
     loom::model(|| {
         let shared = Arc::new((Function::lazy(7), Function::lazy(8), Claims::new()));
         let other = thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
-                assert_eq!(shared.0.call(&shared.2, 1, || ()), Some(7));
-                assert_eq!(shared.1.call(&shared.2, 1, || ()), Some(8));
+                let (first, second, claims) = &*shared;
+                let needs_first = || assert_eq!(first.call(claims, 1, || ()), Some(7));
+                assert_eq!(second.call(claims, 1, needs_first), Some(8));
             }
         });
-        assert_eq!(shared.0.call(&shared.2, 0, || ()), Some(7));
-        assert_eq!(shared.1.call(&shared.2, 0, || ()), Some(8));
+        let (first, second, claims) = &*shared;
+        assert_eq!(first.call(claims, 0, || ()), Some(7));
+        let needs_first = || assert_eq!(first.call(claims, 0, || unreachable!()), Some(7));
+        assert_eq!(second.call(claims, 0, needs_first), Some(8));
         other.join().unwrap();
+    });
+}
+
+#[test]
+fn who_waits_is_woken_by_a_redefinition() {
+    bounded_model(|| {
+        let shared = Arc::new((Function::lazy(7), Claims::new()));
+        let call = |thread: usize| {
+            let shared = Arc::clone(&shared);
+            move || assert!(matches!(shared.0.call(&shared.1, thread, || ()), Some(7 | 8)))
+        };
+        let callers = [1, 2].map(|thread| thread::spawn(call(thread)));
+        shared.0.redefine(8);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(shared.0.now(), 8);
     });
 }
