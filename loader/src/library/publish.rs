@@ -46,14 +46,18 @@ impl Library {
     pub(super) fn add_image(&self, image: &LibraryImage, redirectable: bool) -> Result<(), LibraryError> {
         let resident = &image.resident;
         let mut entries = Vec::new();
-        let mut budget = NameBudget::of(self.inner.loader.limits());
+        let limits = self.inner.loader.limits();
+        let mut budget = NameBudget::of(limits);
         for symbol in image.loaded().symbols() {
-            // No object asks for a name that is no text.
-            let Cow::Borrowed(name) = symbol.name else { continue };
-            budget.spend(name.as_bytes()).map_err(|cause| {
+            budget.spend(symbol.name.as_bytes()).map_err(|cause| {
                 let image = image.name().to_owned();
                 LibraryError::Load { image, cause }
             })?;
+            // No object asks for a name that is no text, or too long, of which this is only the beginning.
+            let Cow::Borrowed(name) = symbol.name else { continue };
+            if name.is_empty() || name.len() as u64 >= limits.name_bytes {
+                continue;
+            }
             entries.push(self.entry(resident, name, &symbol, redirectable)?);
         }
         self.enter(entries, &|| resident.describe(), Some(resident))

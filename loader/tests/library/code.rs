@@ -49,7 +49,7 @@ impl Functions {
 
     fn function(&mut self, name: &str, binding: u8, code: &[u8]) {
         let section = self.object.sections.len() as u16 + 1;
-        self.object.section(&format!(".text.{name}"), EXEC, code).align = 16;
+        self.object.section(&format!(".text.{section}"), EXEC, code).align = 16;
         self.object.symbol(name, binding | FUNC, section, 0);
     }
 

@@ -272,6 +272,20 @@ fn a_weak_reference_takes_no_member_out_of_an_archive() {
 }
 
 #[test]
+fn names_that_nobody_can_ask_for_are_not_entered() {
+    let library = Library::new("app");
+    let long = "x".repeat(70_000);
+    for (image, ordinary) in [("one.o", "f"), ("two.o", "g")] {
+        let object = Functions::default().returning("", 1).returning(&long, 2).returning(ordinary, 3).build();
+        library.load(image, &object).unwrap();
+        assert_eq!(call(&library, ordinary), 3);
+    }
+    assert!(library.address("").is_none() && library.address(&long).is_none());
+    assert!(library.address(&long[..65_536]).is_none() && library.address(&long[..65_535]).is_none());
+    assert!(format!("{library:?}").contains("names: 2"), "{library:?}");
+}
+
+#[test]
 fn a_load_that_fails_leaves_the_table_as_it_was() {
     let library = Library::new("app");
     library.load("a.o", &Functions::default().returning("a", 1).weakly_returning("w", 2).build()).unwrap();
