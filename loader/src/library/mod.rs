@@ -34,7 +34,8 @@
 //! - A weak definition gives way to one that is there, strong or weak; in ELF also within its own image, so that C++'s
 //!   inline variables are one. (Not to a function with a stub: the image may be what that is to lead to.) `STB_GNU_UNIQUE` counts as weak, common symbols as strong: compile with `-fno-common`, or
 //!   link what shares them [as one image](Library::link_all).
-//! - A strong definition takes the name from a weak one. Images that were linked to the weak one go on using it.
+//! - A strong definition takes the name from a weak one, and does not give it back when it is removed. Images that were
+//!   linked to the weak one go on using it.
 //! - Hidden symbols are seen within their image only, also where images are in the same library. Thread-local variables and
 //!   names that are no UTF-8 are not in the table.
 //!

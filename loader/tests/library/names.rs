@@ -303,3 +303,34 @@ fn a_load_that_fails_leaves_the_table_as_it_was() {
         assert_eq!(library.images().len(), 1);
     }
 }
+
+/// Whatever an object says of its names, what the library has stays as it was.
+#[test]
+fn damaged_objects_end_in_an_image_or_an_error() {
+    let library = Library::new("app");
+    library.load("base", &Functions::default().returning("base", 1).returning("w", 2).build()).unwrap();
+    let before = format!("{library:?}");
+    let object = Functions::default()
+        .weakly_returning("w", 5)
+        .calling("f", "w")
+        .weakly_returning("v", 6)
+        .calling("g", "base")
+        .build();
+    let mut loaded = 0;
+    for place in 0..object.len() * 8 {
+        let mut damaged = object.clone();
+        damaged[place / 8] ^= 1 << (place % 8);
+        // Nothing is called: the code is damaged as well.
+        if let Ok(image) = library.load("damaged", &damaged) {
+            drop(library.remove(&image));
+            loaded += 1;
+        }
+        if let Ok(image) = library.load_redirectable("damaged", &damaged) {
+            drop(library.remove(&image));
+            loaded += 1;
+        }
+    }
+    assert!(loaded > 1000, "{loaded}");
+    assert_eq!(format!("{library:?}"), before);
+    assert_eq!((call(&library, "base"), call(&library, "w")), (1, 2));
+}

@@ -186,3 +186,35 @@ fn do_something(shared: &Library, thread: u64, random: &mut Random) {
         _ => assert_eq!(call(shared, &name) / STEP, number),
     }
 }
+
+/// Names, images, stubs and lazy functions come and go, and nothing is left of them.
+#[test]
+fn memory_stays_as_it_is_over_many_images() {
+    let cycles = if is_soak() { 1_000_000 } else { 20_000 };
+    let alive = Arc::new(Alive::default());
+    let library = alive.library("app");
+    let base = library.load("base", &returning("base", 1)).unwrap();
+    let objects: Vec<Vec<u8>> = (0..64).map(|number| calling(&format!("f{number}"), "base")).collect();
+    let mut after_a_tenth = 0;
+    for cycle in 0..cycles {
+        let (number, name) = (cycle % 64, format!("f{}", cycle % 64));
+        match cycle % 3 {
+            0 => drop(library.remove(&library.load("direct", &objects[number]).unwrap())),
+            1 => drop(library.remove(&library.load_redirectable("stubs", &objects[number]).unwrap())),
+            _ => {
+                // A name of its own each: the table forgets them too.
+                let own = format!("{name}_{cycle}");
+                library.define_lazy(&own, |_| unreachable!()).unwrap();
+                drop(library.undefine(&own));
+            }
+        }
+        if cycle == cycles / 10 {
+            after_a_tenth = resident_bytes();
+        }
+    }
+    let now = resident_bytes();
+    assert!(now < after_a_tenth + (8 << 20), "memory grew from {after_a_tenth} to {now} bytes");
+    assert!(format!("{library:?}").contains("names: 1"), "{library:?}");
+    drop(base);
+    alive.falls_to(1);
+}
