@@ -60,7 +60,8 @@ pub(crate) struct SavedState {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static SAVED_STATE: SavedState = SavedState { components: AtomicU64::new(0), bytes: AtomicU64::new(512) };
+pub(crate) static SAVED_STATE: SavedState =
+    SavedState { components: AtomicU64::new(0), bytes: AtomicU64::new(512) };
 
 /// Finds out which vector registers there are (Intel SDM, volume 1, 13.2 and 13.5): what `XSAVE` is to save. Without it
 /// there are none but those that `FXSAVE` saves.
