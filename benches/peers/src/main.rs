@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 
+use objcache_peers::cases::memory::Memory;
 use objcache_peers::cases::{cold, exceptions, load, lookup, memory, threads, tiny};
 use objcache_peers::measure::show;
 use objcache_peers::peers::{self, Peer, Plugins};
@@ -22,15 +23,16 @@ fn main() {
     let folder = program.parent().expect("a folder").to_owned();
     let workloads = Workloads::in_folder(&folder.with_file_name("workloads"));
     let peers = peers::all(&Plugins { folder: &folder, others: &options.plugins });
-    let wanted = |peer: &&dyn Peer| {
-        options.peers.is_empty() || options.peers.iter().any(|word| peer.name().contains(word))
-    };
+    let is_wanted =
+        |name: &str| options.peers.is_empty() || options.peers.iter().any(|word| name.contains(word));
+    let wanted = |peer: &&dyn Peer| is_wanted(peer.name());
     let peers = peers.iter().map(|peer| &**peer).filter(wanted).collect();
     let run = Run { peers, workloads, folder, minutes: options.minutes };
     match &options.words[..] {
-        [case, number] if case == "memory" => run.report_memory(number),
-        [case, number] if case == "alive" => run.report_alive(number),
-        [case, number] if case == "throw" => run.report_throw(number),
+        // Asked by this program itself.
+        [case, peer] if case == "memory" && !CASES.contains(&peer.as_str()) => run.report_memory(peer),
+        [case, peer] if case == "alive" => run.report_alive(peer),
+        [case, peer] if case == "throw" && !CASES.contains(&peer.as_str()) => run.report_throw(peer),
         words => {
             if let Some(unknown) = words.iter().find(|word| !CASES.contains(&word.as_str())) {
                 eprintln!("there is no case `{unknown}`: {} are", CASES.join(", "));
@@ -160,21 +162,16 @@ impl Run<'_> {
 
     fn memory(&self) {
         let mut table = self.table("Live tiny objects");
-        let numbers = 0..self.peers.len();
-        let cells = |peer: usize| self.peers[peer].runs().then(|| memory::of_peer(peer)).flatten();
-        let (resident, mappings): (Vec<_>, Vec<_>) = numbers
-            .clone()
-            .map(|peer| {
-                cells(peer).map(|memory| (memory::show(memory.resident), format!("{:.2}", memory.mappings)))
-            })
-            .map(Option::unzip)
-            .unzip();
-        table.add("resident memory each", resident);
-        table.add("mappings each", mappings);
-        let may_be_many = |name: &str| name.contains("objcache") || name.contains("LLJIT (JITLink)");
-        let alive = numbers.map(|peer| {
-            let alive =
-                may_be_many(self.peers[peer].name()).then(|| memory::alive_in_peer(peer)).flatten()?;
+        let memory = self.peers.iter().map(|peer| peer.runs().then(|| memory::of_peer(*peer)).flatten());
+        let memory: Vec<_> = memory.collect();
+        let cells = |cell: &dyn Fn(&Memory) -> String| {
+            memory.iter().map(|memory| memory.as_ref().map(cell)).collect::<Vec<_>>()
+        };
+        table.add("resident memory each", cells(&|memory| memory::show(memory.resident)));
+        table.add("mappings each", cells(&|memory| format!("{:.2}", memory.mappings)));
+        let alive = self.peers.iter().map(|peer| {
+            let asked = is_ours(*peer) || peer.name().contains("LLJIT (JITLink)");
+            let alive = asked.then(|| memory::alive_in_peer(*peer)).flatten()?;
             let (time, resident) = (show(alive.time), memory::show(alive.resident));
             Some(format!("{} ({time}, {resident} each)", alive.count))
         });
@@ -183,14 +180,14 @@ impl Run<'_> {
         println!("{table}");
     }
 
-    fn report_memory(&self, number: &str) {
-        if let Some(measured) = memory::measure(self.peer(number), &self.workloads.tiny()) {
+    fn report_memory(&self, peer: &str) {
+        if let Some(measured) = memory::measure(self.peer(peer), &self.workloads.tiny()) {
             println!("{} {}", measured.resident, measured.mappings);
         }
     }
 
-    fn report_alive(&self, number: &str) {
-        let alive = memory::count_alive(self.peer(number), self.workloads.renamable(), 1_000_000);
+    fn report_alive(&self, peer: &str) {
+        let alive = memory::count_alive(self.peer(peer), self.workloads.renamable(), 1_000_000);
         println!("{} {} {}", alive.count, alive.time, alive.resident);
         // Nobody waits for a million objects to go.
         std::process::exit(0);
@@ -199,13 +196,10 @@ impl Run<'_> {
     fn throws(&self) {
         let mut table =
             self.table("A throw and catch in the host, with 10,000 objects loaded that catch exceptions");
-        let registers = |peer: usize| {
-            let name = self.peers[peer].name();
-            name.contains("objcache") || name.contains("LLJIT")
-        };
-        let throws: Vec<_> = (0..self.peers.len())
-            .map(|peer| registers(peer).then(|| exceptions::of_peer(peer)).flatten())
-            .collect();
+        let registers = |peer: &dyn Peer| is_ours(peer) || peer.name().contains("LLJIT");
+        let throws =
+            self.peers.iter().map(|peer| registers(*peer).then(|| exceptions::of_peer(*peer)).flatten());
+        let throws: Vec<_> = throws.collect();
         table.add("before", throws.iter().map(|throw| Some(show(throw.as_ref()?.before))));
         table.add("with them", throws.iter().map(|throw| Some(show(throw.as_ref()?.after))));
         let slower = throws
@@ -216,8 +210,8 @@ impl Run<'_> {
         println!("{table}");
     }
 
-    fn report_throw(&self, number: &str) {
-        if let Some(throw) = exceptions::measure(self.peer(number), self.workloads.throwing()) {
+    fn report_throw(&self, peer: &str) {
+        if let Some(throw) = exceptions::measure(self.peer(peer), self.workloads.throwing()) {
             println!("{} {}", throw.before, throw.after);
         }
         std::process::exit(0);
@@ -241,7 +235,12 @@ impl Run<'_> {
         println!("{table}");
     }
 
-    fn peer(&self, number: &str) -> &dyn Peer {
-        self.peers[number.parse::<usize>().expect("a peer's number")]
+    fn peer(&self, name: &str) -> &dyn Peer {
+        *self.peers.iter().find(|peer| peer.name() == name).expect("a peer of that name")
     }
+}
+
+/// objcache, or another build of it.
+fn is_ours(peer: &dyn Peer) -> bool {
+    peer.runs() && !peer.name().contains("LLVM") && !peer.name().contains("dlopen")
 }

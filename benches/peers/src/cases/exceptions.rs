@@ -22,8 +22,8 @@ pub struct Throw {
     pub after: f64,
 }
 
-pub fn of_peer(number: usize) -> Option<Throw> {
-    match in_new_process(&["throw", &number.to_string()])?[..] {
+pub fn of_peer(peer: &dyn Peer) -> Option<Throw> {
+    match in_new_process("throw", peer.name())?[..] {
         [before, after] => Some(Throw { before, after }),
         _ => None,
     }

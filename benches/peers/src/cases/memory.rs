@@ -15,8 +15,8 @@ pub struct Memory {
 }
 
 /// Asks for it in a new process.
-pub fn of_peer(number: usize) -> Option<Memory> {
-    match in_new_process(&["memory", &number.to_string()])?[..] {
+pub fn of_peer(peer: &dyn Peer) -> Option<Memory> {
+    match in_new_process("memory", peer.name())?[..] {
         [resident, mappings] => Some(Memory { resident, mappings }),
         _ => None,
     }
@@ -47,8 +47,8 @@ pub struct Alive {
     pub resident: f64,
 }
 
-pub fn alive_in_peer(number: usize) -> Option<Alive> {
-    match in_new_process(&["alive", &number.to_string()])?[..] {
+pub fn alive_in_peer(peer: &dyn Peer) -> Option<Alive> {
+    match in_new_process("alive", peer.name())?[..] {
         [count, time, resident] => Some(Alive { count: count as usize, time, resident }),
         _ => None,
     }
