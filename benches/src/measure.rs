@@ -54,12 +54,12 @@ pub(crate) fn compare(title: &str, goal: Option<Duration>, batch: usize, mut con
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(crate) fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-fn show(time: Duration) -> String {
+pub(crate) fn show(time: Duration) -> String {
     let nanoseconds = time.as_secs_f64() * 1e9;
     match nanoseconds {
         n if n < 10_000.0 => format!("{n:.0} ns"),
@@ -68,7 +68,7 @@ fn show(time: Duration) -> String {
     }
 }
 
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

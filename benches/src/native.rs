@@ -5,6 +5,7 @@
 use std::ffi::{CString, c_void};
 use std::path::Path;
 
+use objcache::loader::SharedLibrary;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 /// A shared object opened with `dlopen`, closed when dropped.
@@ -30,11 +31,30 @@ impl Drop for Shared {
     }
 }
 
+/// What C++ objects need of their runtime.
+pub(crate) fn cpp_runtime() -> Option<SharedLibrary> {
+    // SAFETY: the library's initialisers only set up its own streams and locales.
+    unsafe { SharedLibrary::open(c"libstdc++.so.6") }.ok()
+}
+
 /// Calls `long entry(long)` of a workload.
 pub(crate) fn call_entry(address: usize, argument: i64) -> i64 {
     // SAFETY: the address is that of `entry` in code that is loaded, and this is its signature in `c_code`.
     let entry = unsafe { std::mem::transmute::<usize, extern "C" fn(i64) -> i64>(address) };
     entry(argument)
+}
+
+/// Calls `long entry(long, long (*)(long (*)(long), long))` of a workload with a function of this program that calls what
+/// it is given.
+pub(crate) fn call_entry_through_here(address: usize, argument: i64) -> i64 {
+    type Function = extern "C-unwind" fn(i64) -> i64;
+    extern "C-unwind" fn through(function: Function, argument: i64) -> i64 {
+        std::hint::black_box(function(argument))
+    }
+    type Entry = extern "C" fn(i64, extern "C-unwind" fn(Function, i64) -> i64) -> i64;
+    // SAFETY: the address is that of `entry` in code that is loaded, and this is its signature there.
+    let entry = unsafe { std::mem::transmute::<usize, Entry>(address) };
+    entry(argument, through)
 }
 
 /// `path` as a C string.

@@ -64,7 +64,7 @@
 //! process can execute is loaded into it; all of it is linked for elsewhere ([`FixedMemory`]). PIC, non-PIC and large code
 //! models, COMDAT groups, weak and common symbols, zero-filled sections, alignment up to
 //! [2 MiB](Limits::MAX_ALIGNMENT), initialisers and finalisers, static destructors, C++ exceptions thrown and caught
-//! inside of an object. Several objects become one image, by the rules of static linkers ([`Loader::load_all`]), with what
+//! inside of an object, between objects, and out into the program and back. Several objects become one image, by the rules of static linkers ([`Loader::load_all`]), with what
 //! they need out of archives ([`needed_members`]).
 //!
 //! Thread-local variables are served in this process on Linux (x86-64, aarch64), whatever they begin as and however code
@@ -132,6 +132,7 @@ mod error;
 mod events;
 #[doc(hidden)]
 pub mod fixups;
+mod fork;
 mod graph;
 mod image;
 mod inputs;
@@ -144,6 +145,7 @@ mod memory;
 mod process;
 mod read;
 mod resolver;
+mod shard;
 mod tls;
 mod unwind;
 

@@ -94,7 +94,7 @@ impl LoaderBuilder {
         Loader {
             relax: self.relax.unwrap_or_else(|| memory.executes_here()),
             memory,
-            unwind: self.unwind.unwrap_or_else(|| Arc::new(LibgccFrames)),
+            unwind: self.unwind.unwrap_or_else(|| Arc::new(LibgccFrames::new())),
             listeners: self.listeners.into(),
             limits: self.limits,
             #[cfg(feature = "symbolize")]

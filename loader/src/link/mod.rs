@@ -201,12 +201,13 @@ pub(crate) fn link<A: Architecture>(
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
     let memory = memory.finalize()?;
 
+    let unwind = UnwindInfo { arena: memory.arena(), ..unwind_info(objects, image.code.clone()) };
     let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
     Ok(Linked {
         memory,
         exports,
         hooks: Hooks { indirect, ..Hooks::of(objects, uses_dso_handle.then_some(image.image)) },
-        unwind: unwind_info(objects, image.code.clone()),
+        unwind,
         threads,
         sizes: request.segments.map(|segment| segment.size),
         image,
@@ -228,7 +229,8 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
 
 /// What an unwinder wants to know of the image.
 fn unwind_info(objects: &[Object<'_>], code: Range<u64>) -> UnwindInfo {
-    let mut info = UnwindInfo { code, ..UnwindInfo::default() };
+    let throws = objects.iter().any(|object| object.symbols.throws);
+    let mut info = UnwindInfo { code, throws, ..UnwindInfo::default() };
     for section in survey::special(objects).filter(|section| section.size != 0) {
         match section.role {
             Role::EhFrame => info.eh_frames.push(FrameTable { address: section.address, size: section.size }),

@@ -40,6 +40,7 @@ pub(super) fn resolve<A: Architecture>(
             addresses_are_pointers: environment.memory.executes_here(),
             budget: &mut budget,
             uses_dso_handle: false,
+            throws: false,
             imports: Vec::new(),
             unresolved: Vec::new(),
             unresolved_count: 0,
@@ -55,12 +56,13 @@ pub(super) fn resolve<A: Architecture>(
                 states[symbol] = state;
             }
         }
-        let uses_dso_handle = elsewhere.uses_dso_handle;
+        let (uses_dso_handle, throws) = (elsewhere.uses_dso_handle, elsewhere.throws);
         let imports = std::mem::take(&mut elsewhere.imports);
         let resolved = result.and_then(|()| elsewhere.into_result());
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
         symbols.uses_dso_handle = uses_dso_handle;
+        symbols.throws = throws;
         symbols.imports = imports;
         resolved.map_err(|error| error.of_object(objects[number].graph.name))?;
     }
@@ -144,6 +146,7 @@ struct Elsewhere<'e, 'a> {
     addresses_are_pointers: bool,
     budget: &'e mut NameBudget,
     uses_dso_handle: bool,
+    throws: bool,
     /// As [`Symbols::imports`](super::symbols::Symbols::imports).
     imports: Vec<(u32, u64)>,
     /// The first of those that nobody knows.
@@ -249,6 +252,7 @@ impl Elsewhere<'_, '_> {
         let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
         self.uses_dso_handle |= matches!(name, DSO_HANDLE | MACHO_DSO_HANDLE);
+        self.throws |= may_throw(name);
         let synthesized = self.synthesized(name);
         if synthesized.is_some() {
             state.facts.add(Facts::SYNTHESIZED);
@@ -363,6 +367,20 @@ impl Elsewhere<'_, '_> {
         }
         Err(LoadError::Unresolved(report(&self.object.graph, &self.unresolved, self.unresolved_count)))
     }
+}
+
+/// Whether exceptions may come out of a function of that name: it throws one itself (Itanium C++ ABI, level II), or is
+/// one of C++ or Rust, by its mangling (`_Z`, `_R`). Names of Mach-O have one underscore more.
+fn may_throw(name: &[u8]) -> bool {
+    let throws = |name: &[u8]| {
+        let is_mangled = matches!(name, [b'_', b'Z' | b'R', ..]);
+        is_mangled
+            || matches!(
+                name,
+                b"__cxa_throw" | b"__cxa_rethrow" | b"_Unwind_RaiseException" | b"_Unwind_Resume"
+            )
+    };
+    matches!(name, [b'_', rest @ ..] if throws(name) || throws(rest))
 }
 
 /// The first byte of a COFF image, as Microsoft's and as GNU tools call it, on i386 with an underscore in front.

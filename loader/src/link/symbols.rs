@@ -20,6 +20,8 @@ pub(crate) struct Symbols {
     pub(crate) common_align: u64,
     /// Something refers to the `__dso_handle` of the image. Set by resolving.
     pub(crate) uses_dso_handle: bool,
+    /// Something refers to a function that may throw an exception. Set by resolving.
+    pub(crate) throws: bool,
     /// How many are imports ([`Facts::IMPORT`]).
     pub(crate) import_count: usize,
     /// For imports that nobody defines as such, by number: the address that their GOT entries hold. Set by resolving.

@@ -20,6 +20,7 @@ pub use page::PageMemory;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use slab::SlabMemory;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The three kinds of memory an image is made of.
@@ -148,6 +149,13 @@ pub struct WorkingMemory<'a> {
 
 /// Memory of a loaded image. Dropping it frees it.
 pub trait FinalizedMemory: Send + Sync {
+    /// Target addresses around the image's code in which there is nothing but code of this manager's images, now and for as
+    /// long as there is an image: an arena. Its last byte is never code. What unwinders are told of the images of an arena can
+    /// be put together.
+    fn arena(&self) -> Option<Range<u64>> {
+        None
+    }
+
     /// The bytes of a segment as they were written, where the manager keeps them readable and unchanging.
     fn linked_bytes(&self, _segment: Segment) -> Option<&[u8]> {
         None

@@ -116,6 +116,12 @@ impl Encoding {
         Some(if self.0 & SIGNED != 0 { (number as i64 >> spare) as u64 } else { number >> spare })
     }
 
+    /// A pointer to a function, perhaps through memory (`DW_EH_PE_indirect`), that takes a fixed number of bytes wherever it is:
+    /// one that is aligned where it stands does not.
+    fn size_of_pointer(self) -> Option<usize> {
+        Encoding(self.0 & !0x80).is_relative().and(self.size())
+    }
+
     /// Whether numbers count from the place they are at. `None`: neither that nor from zero.
     fn is_relative(self) -> Option<bool> {
         match self.0 & 0xf0 {
@@ -126,9 +132,10 @@ impl Encoding {
     }
 }
 
-/// Version, augmentation string, alignment factors, return register, and with `z` the augmentation data.
+/// Version, augmentation string, alignment factors, return register, and with `z` the augmentation data. Later versions
+/// have more fields, which no compiler uses here and unwinders give up on.
 fn check_cie(body: &[u8]) -> Option<CommonEntry> {
-    let (version, rest) = body.split_first()?;
+    let (version, rest) = body.split_first().filter(|(version, _)| matches!(version, 1 | 3))?;
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (augmentation, rest) = (&rest[..end], &rest[end + 1..]);
     let rest = skip_leb128(rest)?;
@@ -159,7 +166,7 @@ fn check_augmentation(letters: &[u8], rest: &[u8]) -> Option<CommonEntry> {
             }
             b'P' => {
                 let (encoding, pointer) = data.split_first()?;
-                pointer.get(Encoding(*encoding).size()?..)?
+                pointer.get(Encoding(*encoding).size_of_pointer()?..)?
             }
             b'S' | b'B' => data,
             _ => return None,
@@ -306,6 +313,16 @@ mod tests {
         let mut strange_pointer = table();
         strange_pointer[18] = 0x01; // a personality routine as LEB128
         refused(&strange_pointer, "common information entry");
+        strange_pointer[18] = 0x50; // and one that is aligned
+        refused(&strange_pointer, "common information entry");
+        let mut new = table();
+        assert_eq!(new[8], 1);
+        for version in [0, 2, 4, 5, 255] {
+            new[8] = version;
+            refused(&new, "common information entry");
+        }
+        new[8] = 3; // the return address's column as LEB128, of the same length here
+        assert_eq!(check(&new), Ok(()));
     }
 
     #[test]

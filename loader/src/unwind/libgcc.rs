@@ -1,79 +1,293 @@
 //! The system's own unwinder: `__register_frame` of libgcc, found at run time so that nothing is linked for it.
 //!
-//! Only images that catch are registered: libgcc before version 13 looks through its registrations one by one at each
-//! throw, so ten thousand of them make throwing a hundred times slower.
+//! libgcc before version 13 looks through its registrations one by one at each step of each throw, so ten thousand of
+//! them make throwing a hundred times slower: there, images of one arena are registered together ([`pool`](super::pool)).
+//! Since version 13 it keeps registrations in a tree by their ranges of addresses, reads all of a table when it is
+//! registered, and each image is registered for itself.
+//!
+//! One lock is shared by the threads that load or drop images with exceptions. libgcc has one for its registrations
+//! anyway, and takes it at each throw.
 
 #![allow(unsafe_code)] // libgcc is foreign functions and addresses.
 
 use std::mem;
+use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use super::pool::{Pool, Registry};
 use super::{FrameTable, UnwindInfo, UnwindRegistrar, UnwindRegistration, eh_frame};
-use crate::process;
+use crate::{fork, process};
 
-/// Registers the images that catch exceptions with libgcc, if it is in the process.
+/// Registers images with libgcc, if it is in the process: those that have to do with exceptions, or all that have unwind
+/// tables.
+///
+/// Where libgcc is older than version 13, images of one [arena](UnwindInfo::arena) share registrations, so that throws cost
+/// the same however many there are. Images that have no arena, as those of [`PageMemory`](crate::PageMemory), are
+/// registered one by one there, and each makes every throw in the process some nanoseconds slower.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LibgccFrames;
+pub struct LibgccFrames {
+    every_image: bool,
+}
+
+impl LibgccFrames {
+    /// Registers the images that [catch](UnwindInfo::catches) exceptions or clean up when one passes, and those that call what
+    /// [throws](UnwindInfo::throws). The default: other code costs nothing. An exception that passes through it (of a function
+    /// with a C name, or given as a pointer) ends the program, and a backtrace ends before it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers all images with unwind tables, for exceptions and backtraces through code of any language. Checking and
+    /// registering a small table costs about a microsecond a load.
+    pub fn of_every_image() -> Self {
+        LibgccFrames { every_image: true }
+    }
+}
 
 type FrameFunction = unsafe extern "C" fn(*const u8);
+type FindFunction = unsafe extern "C" fn(*const u8, *mut [usize; 3]) -> *const u8;
 
 #[derive(Clone, Copy)]
 struct Libgcc {
     register: FrameFunction,
     deregister: FrameFunction,
+    /// Registers an array of tables. Only where that is better than one by one.
+    register_array: Option<FrameFunction>,
 }
 
 fn libgcc() -> Option<Libgcc> {
     static FOUND: OnceLock<Option<Libgcc>> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let register = process::function(c"__register_frame")?;
-        let deregister = process::function(c"__deregister_frame")?;
-        // SAFETY: the symbol of that name is libgcc's `void __register_frame (void *)` (LSB; unwind-dw2-fde.c).
-        let register = unsafe { mem::transmute::<usize, FrameFunction>(register as usize) };
-        // SAFETY: likewise `void __deregister_frame (void *)`; that it also returns a value is of no matter.
-        let deregister = unsafe { mem::transmute::<usize, FrameFunction>(deregister as usize) };
-        Some(Libgcc { register, deregister })
+        let function = |name| -> Option<FrameFunction> {
+            let address = process::function(name)? as usize;
+            // SAFETY: the symbols of these names are libgcc's `void __register_frame (void *)`, `__register_frame_table`
+            // and `__deregister_frame` (LSB; unwind-dw2-fde.c), all of that type.
+            Some(unsafe { mem::transmute::<usize, FrameFunction>(address) })
+        };
+        let (register, deregister) = (function(c"__register_frame")?, function(c"__deregister_frame")?);
+        let register_array = function(c"__register_frame_table");
+        let libgcc = Libgcc { register, deregister, register_array: None };
+        Some(Libgcc { register_array: register_array.filter(|_| libgcc.looks_at_tables_late()), ..libgcc })
     })
+}
+
+impl Libgcc {
+    /// Whether tables are looked at when something is thrown, as before version 13, not when they are registered. A
+    /// frame that moves after its registration is found only then.
+    fn looks_at_tables_late(self) -> bool {
+        let Some(find) = process::function(c"_Unwind_Find_FDE") else { return false };
+        // SAFETY: libgcc's `const fde *_Unwind_Find_FDE (void *pc, struct dwarf_eh_bases *)`, of which the latter is
+        // three addresses.
+        let find = unsafe { mem::transmute::<usize, FindFunction>(find as usize) };
+        // Addresses at which there is no code.
+        let places = [0u8; 2];
+        let [here, there] = [&places[0], &places[1]].map(|place| &raw const *place as u64);
+        let probe = Box::new(OneFrame::at(here));
+        let table = (&raw const *probe).cast::<u8>();
+        // SAFETY: the table is well-formed, ends in a terminator, and stays until it is deregistered below.
+        unsafe { (self.register)(table) };
+        probe.first.store(there, Ordering::SeqCst);
+        // SAFETY: takes any address, and writes to the three words.
+        let found = unsafe { find(there as *const u8, &mut [0; 3]) };
+        probe.first.store(here, Ordering::SeqCst);
+        // SAFETY: the table registered above, with the range that it had then.
+        unsafe { (self.deregister)(table) };
+        !found.is_null()
+    }
+}
+
+/// A table about one byte, whose address can be changed while libgcc may be reading it.
+#[repr(C, align(8))]
+struct OneFrame {
+    common_length: u32,
+    /// Identifier 0, version 1, no augmentation: addresses are absolute.
+    common: [u8; 12],
+    frame_length: u32,
+    back_to_common: u32,
+    first: AtomicU64,
+    length: u64,
+    end: u32,
+}
+
+impl OneFrame {
+    fn at(address: u64) -> Self {
+        OneFrame {
+            common_length: 12,
+            // Code and data alignment factors 1 and -8, return address in column 16.
+            common: [0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0, 0, 0],
+            frame_length: 20,
+            back_to_common: 20,
+            first: AtomicU64::new(address),
+            length: 1,
+            end: 0,
+        }
+    }
 }
 
 impl UnwindRegistrar for LibgccFrames {
     unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
-        let Some(libgcc) = libgcc().filter(|_| info.catches) else { return Ok(None) };
-        let mut registered = Registered { tables: Vec::with_capacity(info.eh_frames.len()) };
-        for table in &info.eh_frames {
+        let wanted = (info.catches || info.throws || self.every_image) && !info.code.is_empty();
+        let Some(libgcc) = libgcc().filter(|_| wanted) else { return Ok(None) };
+        let mut tables = Vec::with_capacity(info.eh_frames.len());
+        for FrameTable { address, size } in &info.eh_frames {
             // SAFETY: the caller vouches for the range.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(table.address as *const u8, table.size as usize) };
-            eh_frame::check(bytes, table.address, &info.code)?;
-            if is_empty(bytes) {
-                continue;
+            let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *size as usize) };
+            eh_frame::check(bytes, *address, &info.code)?;
+            // libgcc ignores tables that begin with the terminator, when registering and when deregistering.
+            if bytes.first_chunk().is_some_and(|length| *length != [0; 4]) {
+                tables.push(*address as usize);
             }
-            // SAFETY: the table is well-formed, as just checked, ends in a terminator, and stays where it is until
-            // `Registered` is dropped, as the caller vouches.
-            unsafe { (libgcc.register)(table.address as *const u8) };
-            registered.tables.push(*table);
         }
-        Ok(Some(Box::new(registered)))
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        // The tables are well-formed, as just checked, end in terminators, are about this image's own code, and stay
+        // where they are until the registration is dropped, as the caller vouches.
+        Ok(Some(match libgcc.register_array.and(shared_arena(info)) {
+            Some(arena) => {
+                let start = info.code.start;
+                change_pool(|pool| pool.insert(&libgcc, arena, start, &tables));
+                Box::new(Pooled { libgcc, start })
+            }
+            None => {
+                for table in &tables {
+                    // SAFETY: as said above.
+                    unsafe { (libgcc.register)(*table as *const u8) };
+                }
+                Box::new(Registered { libgcc, tables })
+            }
+        }))
     }
 }
 
-/// libgcc ignores tables that begin with the terminator, when registering and when deregistering.
-fn is_empty(table: &[u8]) -> bool {
-    table.first_chunk().is_none_or(|length| *length == [0; 4])
+/// The arena, if it really is around the image's code, and its last byte is not code.
+fn shared_arena(info: &UnwindInfo) -> Option<&Range<u64>> {
+    let is_around = |arena: &&Range<u64>| arena.start <= info.code.start && info.code.end < arena.end;
+    info.arena.as_ref().filter(is_around)
 }
 
+/// The lock is never held by somebody else in a child process: forks wait.
+fn change_pool(change: impl FnOnce(&mut Pool<Fence>)) {
+    static POOL: Mutex<Pool<Fence>> = Mutex::new(Pool::new());
+    fork::watch();
+    let _gate = fork::enter();
+    change(&mut POOL.lock());
+}
+
+/// Tables without frames: the terminator alone.
+static EMPTY: [u32; 2] = [0; 2];
+
+impl Registry for Libgcc {
+    type Fence = Fence;
+
+    fn fence(&self, address: u64) -> Fence {
+        let table = Box::new(OneFrame::at(address));
+        // SAFETY: the table is well-formed, ends in a terminator, and stays until the fence is dropped.
+        unsafe { (self.register)((&raw const *table).cast()) };
+        Fence { libgcc: *self, table }
+    }
+
+    /// `__deregister_frame` looks at the first four bytes of what it is given, here of an address, and does nothing if they
+    /// are zero. Those of a loaded table may be; of these two not both are.
+    fn empty_table(&self) -> usize {
+        let [one, other] = [&EMPTY[0], &EMPTY[1]].map(|table| &raw const *table as usize);
+        if one as u32 != 0 { one } else { other }
+    }
+
+    fn register(&self, tables: &[usize]) {
+        if let Some(register_array) = self.register_array {
+            // SAFETY: the pool hands over arrays of tables that were checked and are live, with a zero at the end, and
+            // keeps each until it was deregistered.
+            unsafe { register_array(tables.as_ptr().cast()) };
+        }
+    }
+
+    fn deregister(&self, tables: &[usize]) {
+        // SAFETY: the pool hands over each array once that was registered.
+        unsafe { (self.deregister)(tables.as_ptr().cast()) };
+    }
+}
+
+/// A registered table of one byte.
+struct Fence {
+    libgcc: Libgcc,
+    table: Box<OneFrame>,
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        // SAFETY: the table was registered when this was made.
+        unsafe { (self.libgcc.deregister)((&raw const *self.table).cast()) };
+    }
+}
+
+/// An image that shares a registration.
+struct Pooled {
+    libgcc: Libgcc,
+    /// Where its code begins.
+    start: u64,
+}
+
+impl UnwindRegistration for Pooled {}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        change_pool(|pool| pool.remove(&self.libgcc, self.start));
+    }
+}
+
+/// An image that is registered for itself.
 struct Registered {
-    tables: Vec<FrameTable>,
+    libgcc: Libgcc,
+    tables: Vec<usize>,
 }
 
 impl UnwindRegistration for Registered {}
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let Some(libgcc) = libgcc() else { return };
         for table in self.tables.iter().rev() {
             // SAFETY: this very address was registered, once, and is deregistered here, once.
-            unsafe { (libgcc.deregister)(table.address as *const u8) };
+            unsafe { (self.libgcc.deregister)(*table as *const u8) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The version of the libgcc that is in this process.
+    fn version() -> Option<u32> {
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let path = maps.lines().find_map(|line| {
+            line.find("/").map(|at| &line[at..]).filter(|path| path.contains("libgcc_s.so"))
+        })?;
+        let bytes = std::fs::read(path).ok()?;
+        let names = (4..30).rev().map(|version| (version, format!("\0GCC_{version}.0.0\0")));
+        let has = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+        names.into_iter().find_map(|(version, name)| has(&name).then_some(version))
+    }
+
+    #[test]
+    fn arrays_are_for_libgcc_before_version_13() {
+        let Some(version) = version() else {
+            eprintln!("skipped: no shared libgcc that says its version");
+            return;
+        };
+        let pools = libgcc().unwrap().register_array.is_some();
+        // A version adds symbols to one machine or the other; what is said is the newest with any here.
+        assert_eq!(pools, version < 13, "libgcc with symbols of version {version}");
+    }
+
+    #[test]
+    fn tables_of_one_frame_are_sound() {
+        let probe = OneFrame::at(0x1000);
+        // SAFETY: the bytes of a structure without padding before `end`.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const probe).cast::<u8>(), 44) };
+        assert_eq!(eh_frame::check(bytes, 0x9000, &(0x1000..0x1001)), Ok(()));
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod eh_frame;
 mod libgcc;
+mod pool;
 
 use std::ops::Range;
 
@@ -15,8 +16,13 @@ pub struct UnwindInfo {
     pub eh_frames: Vec<FrameTable>,
     /// Target addresses of the image's code: all that its tables may speak of.
     pub code: Range<u64>,
+    /// Addresses around the code in which there never is code of anybody else; see
+    /// [`FinalizedMemory::arena`](crate::FinalizedMemory::arena).
+    pub arena: Option<Range<u64>>,
     /// The image has language-specific unwind data (`.gcc_except_table`): it catches exceptions or cleans up.
     pub catches: bool,
+    /// The image refers to functions elsewhere that throw exceptions, or that may: those of C++ and Rust, by their names.
+    pub throws: bool,
 }
 
 /// One table of call frame information.

@@ -179,3 +179,45 @@ pub fn permissions(address: u64) -> String {
     });
     mapping.and_then(|line| line.split(' ').nth(1)).unwrap_or("none").to_owned()
 }
+
+/// Runs a test in a process of its own, where nothing else maps memory.
+pub fn alone(test: &str, body: fn()) {
+    const INSIDE: &str = "OBJCACHE_LOADER_TEST_ALONE";
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A child process.
+pub struct Child(libc::pid_t);
+
+/// Forks; the child runs `body` and ends with success if it returns true.
+pub fn fork(body: impl FnOnce() -> bool) -> Child {
+    // SAFETY: the child only uses the allocator, which glibc keeps usable, and the loader, which is what is tested; it
+    // never returns from here.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
+        // SAFETY: `_exit` runs no handlers of the parent.
+        unsafe { libc::_exit(if passed { 0 } else { 1 }) };
+    }
+    assert!(child > 0);
+    Child(child)
+}
+
+impl Child {
+    /// Waits for it.
+    pub fn succeeded(self) -> bool {
+        let mut status = 0;
+        // SAFETY: waits for the child just made, into a local variable.
+        let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
+        waited == self.0 && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+}

@@ -1,8 +1,8 @@
 //! The default manager on Linux x86-64: images share large slabs, so that loading one takes no system call.
 //!
 //! A slab is memory with two views ([`area`]) and a list of what is free in it ([`ranges`]). When it is full there is
-//! another; an image too big for sharing gets a slab of its own. Threads take from different slabs ([`shard`]). Code that
-//! only runs in the lowest 2 GiB has slabs there, made when first asked for. After a fork old slabs are frozen ([`fork`]).
+//! another; an image too big for sharing gets a slab of its own. Threads take from different slabs ([`shard`](crate::shard)). Code that
+//! only runs in the lowest 2 GiB has slabs there, made when first asked for. After a fork old slabs are frozen ([`fork`](crate::fork)).
 //!
 //! **Reusing code ranges.** A core may hold instructions that it fetched or decoded from a range before the range was
 //! freed, and x86 only promises that it sees new ones at an address written through another mapping after a
@@ -13,9 +13,7 @@
 //! written. One system call for hundreds of frees, none for a load.
 
 mod area;
-mod fork;
 mod ranges;
-mod shard;
 
 use std::fmt;
 use std::ops::Range;
@@ -25,13 +23,14 @@ use parking_lot::Mutex;
 
 use self::area::Area;
 use self::ranges::{GRANULE, Ranges, Taken};
-use self::shard::{Padded, SHARDS};
 use super::sys::{self, Reach};
 use super::{
     FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Segment, WorkingMemory,
     check_reach,
 };
+use crate::fork;
 use crate::limits::Limits;
+use crate::shard::{self, Padded, SHARDS};
 
 /// A memory manager that puts many images into few large mappings. Clones share them.
 ///
@@ -261,7 +260,13 @@ impl InFlightMemory for Allocation {
     }
 }
 
-impl FinalizedMemory for Allocation {}
+impl FinalizedMemory for Allocation {
+    fn arena(&self) -> Option<Range<u64>> {
+        let start = self.slab.area.target(Segment::Code.index(), 0);
+        // And the first byte of the next stripe, which is not code.
+        Some(start..start + self.slab.area.code_stripe() as u64 + 1)
+    }
+}
 
 impl Drop for Allocation {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 //! The two views of a slab's code are one piece of shared memory, so parent and child see each other's writes. After
 //! a fork neither may write there: each side counts forks, and a slab made before the last one is frozen. Taking and
 //! giving back ranges happens inside of a gate that is closed while a fork is under way, so that the child never
-//! inherits a lock that some other thread held.
+//! inherits a lock that some other thread held. So do changes to what the unwinder is told.
 //!
 //! `vfork` and `posix_spawn` run no handlers, and need none: their child shares or leaves everything.
 
@@ -13,7 +13,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::shard::{self, Padded, SHARDS};
+use crate::shard::{self, Padded, SHARDS};
 
 /// Threads inside of the gate, by shard.
 static INSIDE: [Padded<AtomicU64>; SHARDS] = [const { Padded(AtomicU64::new(0)) }; SHARDS];
@@ -25,12 +25,12 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 static BIRTHS: AtomicU64 = AtomicU64::new(0);
 
 /// Being inside: forks wait.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     inside: &'static AtomicU64,
 }
 
 /// Goes inside, waiting while a fork is under way.
-pub(super) fn enter() -> Gate {
+pub(crate) fn enter() -> Gate {
     let Padded(inside) = &INSIDE[shard::of_this_thread()];
     loop {
         inside.fetch_add(1, Ordering::SeqCst);
@@ -51,17 +51,17 @@ impl Drop for Gate {
 }
 
 /// Number of forks so far. Memory made under another number is frozen.
-pub(super) fn generation() -> u64 {
+pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::SeqCst)
 }
 
 /// Number that differs between a process and its children.
-pub(super) fn process() -> u64 {
+pub(crate) fn process() -> u64 {
     BIRTHS.load(Ordering::SeqCst)
 }
 
 /// From now on forks are noticed.
-pub(super) fn watch() {
+pub(crate) fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handlers are functions of this program that only touch atomics and yield. Memory for the

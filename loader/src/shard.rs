@@ -4,15 +4,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// More than threads that load at once, on most machines. Each one in use costs a slab's address space.
-pub(super) const SHARDS: usize = 8;
+pub(crate) const SHARDS: usize = 8;
 
 /// A value with two cache lines to itself: processors fetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
-pub(super) struct Padded<T>(pub(super) T);
+pub(crate) struct Padded<T>(pub(crate) T);
 
 /// The number of this thread's shard.
-pub(super) fn of_this_thread() -> usize {
+pub(crate) fn of_this_thread() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
