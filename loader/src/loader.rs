@@ -228,7 +228,7 @@ impl Loader {
         &self,
         info: &UnwindInfo,
     ) -> Result<Option<Box<dyn UnwindRegistration>>, LoadError> {
-        if info.eh_frames.is_empty() || !self.memory.executes_here() {
+        if info.is_empty() || !self.memory.executes_here() {
             return Ok(None);
         }
         // SAFETY: the tables are sections of the image just linked, written with their terminators. The memory manager

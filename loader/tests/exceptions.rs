@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use objcache_loader::{
-    AbsoluteSymbols, LibgccFrames, LoadError, LoadedImage, Loader, NoSymbols, NoUnwind, PageMemory,
-    ProcessSymbols, SharedLibrary, SlabMemory, SymbolResolver, UnwindInfo, UnwindRegistrar,
-    UnwindRegistration, chain, from_fn,
+    AbsoluteSymbols, EventListener, ImageId, LibgccFrames, LoadError, LoadedImage, LoadedObject, Loader,
+    NoSymbols, NoUnwind, PageMemory, ProcessSymbols, SharedLibrary, SlabMemory, SymbolResolver, UnwindInfo,
+    UnwindRegistrar, UnwindRegistration, chain, from_fn,
 };
 use support::*;
 
@@ -404,4 +404,68 @@ fn an_object_without_exceptions_needs_no_symbols_of_the_runtime() {
     let loader = Loader::builder().unwind(Arc::new(LibgccFrames::of_every_image())).build();
     let image = loader.load(&object, &NoSymbols).unwrap();
     assert_eq!(call_int(&image, "f", &[1]), 2);
+}
+
+/// Keeps what it is told, and registers nothing.
+#[derive(Default)]
+struct Told {
+    info: parking_lot::Mutex<Option<UnwindInfo>>,
+    sections: SectionLog,
+    compact: parking_lot::Mutex<Vec<Vec<u8>>>,
+}
+
+impl UnwindRegistrar for Told {
+    unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
+        *self.info.lock() = Some(info.clone());
+        Ok(None)
+    }
+}
+
+impl EventListener for Told {
+    fn notify_loaded(&self, loaded: &LoadedObject<'_>) {
+        self.sections.notify_loaded(loaded);
+        self.compact.lock().extend(loaded.compact_unwind().map(<[u8]>::to_vec));
+    }
+    fn notify_freeing(&self, _image: ImageId) {}
+}
+
+const CALLS: &str =
+    "int other(int); int f(int n) { return other(n + 1) + 1; } int g(int n) { return other(f(n)) + 2; }";
+
+fn told_of(target: &str) -> Option<Arc<Told>> {
+    if !has(CLANG) {
+        return None;
+    }
+    let object = compile_text(CLANG, &[target, "-O1", "-w"], "c", CALLS);
+    let told = Arc::new(Told::default());
+    let loader = Loader::builder().unwind(told.clone()).listener(told.clone()).build();
+    loader.load(&object, &from_fn(|_| Some(16))).unwrap();
+    Some(told)
+}
+
+#[test]
+fn tables_of_windows_are_reported_by_address() {
+    let Some(told) = told_of("--target=x86_64-pc-windows-msvc") else { return };
+    let info = told.info.lock().clone().expect("the registrar is told");
+    assert!(info.eh_frames.is_empty() && !info.is_empty());
+    let sections = told.sections.0.lock();
+    for (name, tables) in [(".pdata", &info.pdata), (".xdata", &info.xdata)] {
+        let section = sections.iter().find(|section| section.name == name).unwrap();
+        assert!(
+            matches!(&tables[..], [table] if (table.address, table.size) == (section.address, section.size as u64))
+        );
+    }
+    // Twelve bytes for each function: its beginning, its end, its unwind codes.
+    assert_eq!(info.pdata[0].size, 2 * 12);
+}
+
+#[test]
+fn compact_unwind_entries_are_handed_to_listeners() {
+    let Some(told) = told_of("--target=x86_64-apple-macos13") else { return };
+    let compact = told.compact.lock();
+    // Two entries: address, length, encoding, personality, language-specific data.
+    let [entries] = &compact[..] else { panic!("{compact:?}") };
+    assert_eq!(entries.len(), 2 * 32);
+    let lengths = entries.chunks(32).map(|entry| u32::from_le_bytes(entry[8..12].try_into().unwrap()));
+    assert!(lengths.into_iter().all(|length| (5..100).contains(&length)));
 }

@@ -132,6 +132,13 @@ impl<'a> LoadedObject<'a> {
         sections.filter(|section| section.name == b".drectve").map(|section| section.bytes)
     }
 
+    /// Compact unwind entries (`__LD,__compact_unwind` of Mach-O objects), as they stand in the object: linkers of programs make
+    /// `__unwind_info` of them, no unwinder uses them, and so they are not loaded. Addresses in them are the object's own.
+    pub fn compact_unwind(&self) -> impl Iterator<Item = &'a [u8]> {
+        let sections = self.link.object.graph.sections.iter();
+        sections.filter(|section| section.name == b"__LD,__compact_unwind").map(|section| section.bytes)
+    }
+
     /// The exported symbols of the image, those of all its objects.
     pub fn symbols(&self) -> impl Iterator<Item = ImageSymbol<'a>> {
         self.exports.iter()

@@ -46,7 +46,7 @@ use thread_relax::ThreadAccesses;
 
 use crate::arch::Architecture;
 use crate::error::LoadError;
-use crate::graph::{LinkGraph, Role, Section};
+use crate::graph::{Format, LinkGraph, Role, Section};
 use crate::limits::{Limits, NameBudget};
 use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
@@ -231,12 +231,27 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
 fn unwind_info(objects: &[Object<'_>], code: Range<u64>) -> UnwindInfo {
     let throws = objects.iter().any(|object| object.symbols.throws);
     let mut info = UnwindInfo { code, throws, ..UnwindInfo::default() };
+    let table = |section: &Section<'_>| FrameTable { address: section.address, size: section.size };
     for section in survey::special(objects).filter(|section| section.size != 0) {
         match section.role {
-            Role::EhFrame => info.eh_frames.push(FrameTable { address: section.address, size: section.size }),
+            Role::EhFrame => info.eh_frames.push(table(section)),
             Role::ExceptTable => info.catches = true,
             _ => {}
         }
     }
+    let coff = objects.iter().filter(|object| object.graph.format == Format::Coff);
+    let loaded = coff.flat_map(|object| &object.graph.sections).filter(|section| section.segment.is_some());
+    for section in loaded.filter(|section| section.size != 0) {
+        if is_or_extends(section.name, b".pdata") {
+            info.pdata.push(table(section));
+        } else if is_or_extends(section.name, b".xdata") {
+            info.xdata.push(table(section));
+        }
+    }
     info
+}
+
+/// COFF: `.pdata`, or `.pdata$function`.
+fn is_or_extends(name: &[u8], stem: &[u8]) -> bool {
+    name.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest[0] == b'$')
 }

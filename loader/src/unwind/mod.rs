@@ -14,6 +14,11 @@ pub use libgcc::LibgccFrames;
 pub struct UnwindInfo {
     /// Call frame information (`.eh_frame`), each followed by a terminating record of length zero.
     pub eh_frames: Vec<FrameTable>,
+    /// Functions of Windows and where their unwind codes are (`.pdata`, in COFF objects): one table for each section, which
+    /// unwinders want sorted by address. Not what the host's unwinder can use; for those that are given an image.
+    pub pdata: Vec<FrameTable>,
+    /// Unwind codes of Windows (`.xdata`), to which the former refer by their distance from the image's first byte.
+    pub xdata: Vec<FrameTable>,
     /// Target addresses of the image's code: all that its tables may speak of.
     pub code: Range<u64>,
     /// Addresses around the code in which there never is code of anybody else; see
@@ -25,7 +30,14 @@ pub struct UnwindInfo {
     pub throws: bool,
 }
 
-/// One table of call frame information.
+impl UnwindInfo {
+    /// There are no tables at all.
+    pub fn is_empty(&self) -> bool {
+        self.eh_frames.is_empty() && self.pdata.is_empty() && self.xdata.is_empty()
+    }
+}
+
+/// One table of unwind information.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameTable {
     /// Target address.
@@ -34,7 +46,7 @@ pub struct FrameTable {
     pub size: u64,
 }
 
-/// Registers images with an unwinder. Called from many threads at once.
+/// Registers images that have unwind tables with an unwinder. Called from many threads at once.
 pub trait UnwindRegistrar: Send + Sync {
     /// Registers an image, or decides that there is nothing to register (`None`). The registration is dropped before
     /// the image's memory is freed.
