@@ -48,7 +48,7 @@
 //!
 //! | part | decides | here |
 //! |---|---|---|
-//! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run) |
+//! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run), `RemoteMemory` (run in another process) |
 //! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`], [`strip_prefix`] |
 //! | [`UnwindRegistrar`] | who can unwind | [`LibgccFrames`] (default), [`NoUnwind`] |
 //! | [`EventListener`] | who wants to know | [`GdbListener`], [`PerfMap`], [`JitDump`], and yours |
@@ -144,6 +144,8 @@ mod made;
 mod memory;
 mod process;
 mod read;
+#[cfg(target_os = "linux")]
+mod remote;
 mod resolver;
 mod shard;
 mod tls;
@@ -173,6 +175,8 @@ pub use memory::{
     MemoryRequest, PageMemory, Placement, Segment, SegmentRequest, WorkingMemory,
 };
 pub use process::{ProcessSymbols, SharedLibrary};
+#[cfg(target_os = "linux")]
+pub use remote::{Executor, RemoteError, RemoteMemory, serve_executor};
 pub use resolver::{
     AbsoluteSymbols, Chain, FromFn, NoSymbols, PhonySymbols, StripPrefix, SymbolResolver, chain, from_fn,
     strip_prefix,

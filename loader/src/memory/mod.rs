@@ -63,7 +63,7 @@ pub struct SegmentRequest {
 }
 
 /// All of an image is in reach of all of it, so it is no longer than this.
-fn check_reach(bytes: usize) -> Result<(), MemoryError> {
+pub(crate) fn check_reach(bytes: usize) -> Result<(), MemoryError> {
     const REACH: usize = 1 << 31;
     if bytes <= REACH {
         return Ok(());
