@@ -170,6 +170,7 @@ pub use link::{FileMap, ImageSymbol, LinkMap, MappedSection, MappedSlot, MappedS
 pub use loader::{InputObject, Loader, LoaderBuilder};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use memory::SlabMemory;
+pub use memory::conformance;
 pub use memory::{
     FinalizedMemory, FixedMemory, HostCache, InFlightMemory, InstructionCache, MemoryError, MemoryManager,
     MemoryRequest, PageMemory, Placement, Segment, SegmentRequest, WorkingMemory,

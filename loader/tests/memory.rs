@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use objcache_loader::{
-    FinalizedMemory, FixedMemory, InFlightMemory, InstructionCache, Loader, MemoryError, MemoryManager,
-    MemoryRequest, NoSymbols, PageMemory, Segment, SegmentRequest, SlabMemory, WorkingMemory,
+    EventListener, FinalizedMemory, FixedMemory, ImageId, InFlightMemory, InputObject, InstructionCache,
+    LibgccFrames, LoadedObject, Loader, MemoryError, MemoryManager, MemoryRequest, NoSymbols, PageMemory,
+    ProcessSymbols, Segment, SegmentRequest, SharedLibrary, SlabMemory, SymbolResolver, UnwindInfo,
+    UnwindRegistrar, UnwindRegistration, WorkingMemory, conformance, from_fn,
 };
 use support::elf::{self, Object, tiny};
 use support::*;
@@ -19,6 +19,7 @@ fn managers() -> Vec<(&'static str, Arc<dyn MemoryManager>)> {
         ("PageMemory", Arc::new(PageMemory::new())),
         ("SlabMemory", Arc::new(SlabMemory::new())),
         ("FixedMemory", Arc::new(FixedMemory::at(0x1000))),
+        ("OwnPages", Arc::new(OwnPages)),
         ("forwarded", Arc::new(Box::new(Arc::new(SlabMemory::new())))),
     ]
 }
@@ -27,173 +28,117 @@ fn request(sizes: [usize; 3], align: usize, low_2gib: bool) -> MemoryRequest {
     MemoryRequest { segments: sizes.map(|size| SegmentRequest { size, align }), low_2gib }
 }
 
-/// Requests of all sizes that matter: nothing, tiny, odd, pages, larger than what shares a slab.
-fn requests() -> Vec<MemoryRequest> {
-    let mut requests = vec![
-        request([0, 0, 0], 1, false),
-        request([1, 0, 0], 1, false),
-        request([0, 1, 0], 16, false),
-        request([0, 0, 1], 16, false),
-        request([63, 64, 65], 64, false),
-        request([4095, 4096, 4097], 32, false),
-        request([100_000, 10, 300_000], 4096, false),
-        request([10, 10, 10], 2 << 20, false),
-        request([10, 10, 40 << 20], 65536, false),
+/// A manager of somebody's own, made with the public interface alone: one mapping of the system's allocator for each image,
+/// written, then protected.
+struct OwnPages;
+
+struct OwnMemory {
+    /// Address, length and layout.
+    start: usize,
+    layout: std::alloc::Layout,
+    offsets: [usize; 3],
+    sizes: [usize; 3],
+}
+
+const PAGE: usize = 4096;
+
+// SAFETY: each image has an allocation of its own, which is protected when it is finalized and freed with the image.
+unsafe impl MemoryManager for OwnPages {
+    fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
+        let refused = |why: &str| MemoryError::new("own pages", why);
+        if request.low_2gib {
+            // What cannot be done is left to another; the rest is done here.
+            return PageMemory::new().allocate(request);
+        }
+        let align = request.segments.iter().map(|segment| segment.align).fold(PAGE, usize::max);
+        let (mut offsets, mut end) = ([0; 3], 0usize);
+        for (offset, segment) in offsets.iter_mut().zip(request.segments) {
+            *offset = end;
+            let size = segment.size.checked_next_multiple_of(align).ok_or_else(|| refused("too big"))?;
+            end = end.checked_add(size).filter(|end| *end < 1 << 31).ok_or_else(|| refused("too big"))?;
+        }
+        let layout =
+            std::alloc::Layout::from_size_align(end.max(PAGE), align).map_err(|_| refused("too big"))?;
+        // SAFETY: the layout is not of size zero.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) } as usize;
+        if start == 0 {
+            return Err(refused("no memory"));
+        }
+        Ok(Box::new(OwnMemory {
+            start,
+            layout,
+            offsets,
+            sizes: request.segments.map(|segment| segment.size),
+        }))
+    }
+}
+
+impl OwnMemory {
+    fn protect(&self, from: usize, to: usize, protection: libc::c_int) {
+        // SAFETY: whole pages of this image's own allocation.
+        assert_eq!(unsafe { libc::mprotect((self.start + from) as *mut _, to - from, protection) }, 0);
+    }
+}
+
+impl InFlightMemory for OwnMemory {
+    fn target(&self, segment: Segment) -> u64 {
+        (self.start + self.offsets[segment.index()]) as u64
+    }
+    fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError> {
+        // SAFETY: the whole of the allocation, zeroed and borrowed.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start as *mut u8, self.layout.size()) };
+        let (code, rest) = bytes.split_at_mut(self.offsets[1]);
+        let (read_only, data) = rest.split_at_mut(self.offsets[2] - self.offsets[1]);
+        let [a, b, c] = self.sizes;
+        Ok([&mut code[..a], &mut read_only[..b], &mut data[..c]]
+            .map(|bytes| WorkingMemory { bytes, zeroed: false }))
+    }
+    fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+        self.protect(0, self.offsets[1], libc::PROT_READ | libc::PROT_EXEC);
+        self.protect(self.offsets[1], self.offsets[2], libc::PROT_READ);
+        Ok(self)
+    }
+}
+
+impl FinalizedMemory for OwnMemory {}
+
+impl Drop for OwnMemory {
+    fn drop(&mut self) {
+        self.protect(0, self.layout.size(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: allocated with this layout, writable again.
+        unsafe { std::alloc::dealloc(self.start as *mut u8, self.layout) };
+    }
+}
+
+/// Every promise of the trait, for every manager and for one that a user wrote.
+#[test]
+fn managers_keep_what_the_trait_promises() {
+    for (name, manager) in managers() {
+        eprintln!("{name}");
+        conformance::check(&*manager);
+    }
+}
+
+/// The checks are not for nothing: what breaks a promise is noticed.
+#[test]
+fn a_manager_that_breaks_a_promise_is_noticed() {
+    struct Broken(fn(&mut MemoryRequest));
+    // SAFETY: what it gives is a slab's, only not what was asked for.
+    unsafe impl MemoryManager for Broken {
+        fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
+            let mut request = *request;
+            self.0(&mut request);
+            SlabMemory::new().allocate(&request)
+        }
+    }
+    let breaks: [fn(&mut MemoryRequest); 3] = [
+        |request| request.low_2gib = false,
+        |request| request.segments.iter_mut().for_each(|segment| segment.align = 1),
+        |request| request.segments[1].size = request.segments[1].size.min(1 << 20) / 2,
     ];
-    let low: Vec<_> = requests.iter().map(|request| MemoryRequest { low_2gib: true, ..*request }).collect();
-    requests.extend(low);
-    requests
-}
-
-/// Bytes of this process at an address.
-///
-/// # Safety
-/// They must be mapped, readable, and not change while the slice is used.
-unsafe fn at<'a>(address: u64, len: usize) -> &'a [u8] {
-    // SAFETY: as the caller vouches.
-    unsafe { std::slice::from_raw_parts(address as *const u8, len) }
-}
-
-/// Whether all bytes are the same. By the page: a debug build compares single bytes slowly.
-fn is_all(bytes: &[u8], byte: u8) -> bool {
-    let page = [byte; 4096];
-    bytes.chunks(page.len()).all(|chunk| chunk == &page[..chunk.len()])
-}
-
-fn targets(memory: &dyn InFlightMemory, request: &MemoryRequest) -> [Range<u64>; 3] {
-    Segment::ALL.map(|segment| {
-        let start = memory.target(segment);
-        start..start + request.segments[segment.index()].size as u64
-    })
-}
-
-#[test]
-fn working_memory_is_as_long_as_asked_and_zero_where_it_says_so() {
-    for (name, manager) in managers() {
-        for request in requests() {
-            for round in 0..3 {
-                let mut memory = manager.allocate(&request).unwrap_or_else(|error| panic!("{name}: {error}"));
-                for (working, wanted) in memory.working().unwrap().into_iter().zip(request.segments) {
-                    assert_eq!(working.bytes.len(), wanted.size, "{name}");
-                    let is_zero = is_all(working.bytes, 0);
-                    assert!(!working.zeroed || is_zero, "{name} {request:?} round {round}");
-                    working.bytes.fill(0xee);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn targets_are_aligned_near_each_other_and_low_when_asked() {
-    for (name, manager) in managers() {
-        for request in requests() {
-            let memory = manager.allocate(&request).unwrap();
-            let targets = targets(&*memory, &request);
-            for (target, wanted) in targets.iter().zip(request.segments) {
-                assert_eq!(target.start % wanted.align as u64, 0, "{name} {request:?}");
-                assert!(!request.low_2gib || target.end <= 1 << 31, "{name} {request:?}");
-            }
-            let first = targets.iter().map(|target| target.start).min().unwrap();
-            let last = targets.iter().map(|target| target.end).max().unwrap();
-            assert!(last - first < 1 << 31, "{name} {request:?}");
-        }
-    }
-}
-
-#[test]
-fn the_target_shows_what_was_written_until_it_is_freed() {
-    for (name, manager) in managers() {
-        let mut live = Vec::new();
-        for (number, request) in requests().iter().cycle().take(60).enumerate() {
-            let mut memory = manager.allocate(request).unwrap();
-            let mark = number as u8 + 1;
-            memory.working().unwrap().into_iter().for_each(|working| working.bytes.fill(mark));
-            let targets = targets(&*memory, request);
-            live.push((memory.finalize().unwrap(), targets, mark));
-            if number % 3 == 2 {
-                live.swap_remove(number % live.len());
-            }
-            for (finalized, targets, mark) in &live {
-                for (segment, target) in Segment::ALL.into_iter().zip(targets) {
-                    let len = (target.end - target.start) as usize;
-                    let bytes = match manager.executes_here() {
-                        // SAFETY: the manager promises as much for memory that is alive.
-                        true => unsafe { at(target.start, len.min(5000)) },
-                        false => finalized.linked_bytes(segment).unwrap(),
-                    };
-                    assert!(is_all(bytes, *mark), "{name}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn live_targets_do_not_overlap() {
-    for (name, manager) in managers().into_iter().filter(|(_, manager)| manager.executes_here()) {
-        let mut random = Random(7);
-        let mut ranges: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut live = Vec::new();
-        for _ in 0..200 {
-            let size = |random: &mut Random| random.below(9000) as usize;
-            let sizes = [size(&mut random), size(&mut random), size(&mut random)];
-            let request = request(sizes, random.one_of(&[1, 64, 4096]), random.below(2) == 0);
-            let memory = manager.allocate(&request).unwrap();
-            for target in targets(&*memory, &request).into_iter().filter(|target| !target.is_empty()) {
-                let before = ranges.range(..target.end).next_back();
-                assert!(before.is_none_or(|(_, end)| *end <= target.start), "{name}");
-                ranges.insert(target.start, target.end);
-            }
-            live.push(memory.finalize().unwrap());
-        }
-    }
-}
-
-#[test]
-fn what_cannot_be_had_is_an_error_that_changes_nothing() {
-    for (name, manager) in managers().into_iter().filter(|(_, manager)| manager.executes_here()) {
-        for low in [false, true] {
-            for size in [usize::MAX, usize::MAX / 2, 1 << 60, 1 << 46] {
-                for segment in 0..3 {
-                    let mut sizes = [10; 3];
-                    sizes[segment] = size;
-                    let error = manager.allocate(&request(sizes, 4096, low)).err();
-                    let error = error.unwrap_or_else(|| panic!("{name} gave {size} bytes"));
-                    assert!(error.to_string().starts_with("memory: "), "{error}");
-                }
-            }
-            assert!(manager.allocate(&request([10; 3], 16, low)).unwrap().finalize().is_ok());
-        }
-    }
-}
-
-fn assert_nothing_is_writable_and_executable() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let both = maps.lines().find(|line| line.split(' ').nth(1).is_some_and(|flags| flags.contains("wx")));
-    assert_eq!(both, None);
-}
-
-#[test]
-fn segments_have_their_permissions_and_never_both() {
-    for (name, manager) in managers().into_iter().filter(|(_, manager)| manager.executes_here()) {
-        for request in requests().into_iter().filter(|request| request.segments[0].size > 0) {
-            let mut memory = manager.allocate(&request).unwrap();
-            assert_nothing_is_writable_and_executable();
-            memory.working().unwrap().into_iter().for_each(|working| working.bytes.fill(0));
-            assert_nothing_is_writable_and_executable();
-            let targets = targets(&*memory, &request);
-            let finalized = memory.finalize().unwrap();
-            assert_nothing_is_writable_and_executable();
-            for (target, expected) in targets.iter().zip(["r-x", "r--", "rw-"]) {
-                if !target.is_empty() {
-                    assert_eq!(permissions(target.start)[..3], *expected, "{name}");
-                    assert_eq!(permissions(target.end - 1)[..3], *expected, "{name}");
-                }
-            }
-            drop(finalized);
-            assert_nothing_is_writable_and_executable();
-        }
+    for broken in breaks {
+        let noticed = std::panic::catch_unwind(|| conformance::check(&Broken(broken)));
+        assert!(noticed.is_err());
     }
 }
 
@@ -286,7 +231,7 @@ fn images_move_between_threads() {
 
 /// Fails at a chosen step, and counts what is alive.
 struct Faulty {
-    inner: SlabMemory,
+    inner: Arc<dyn MemoryManager>,
     fail_at: usize,
     steps: Arc<AtomicUsize>,
     live: Arc<AtomicUsize>,
@@ -314,7 +259,7 @@ impl<M: ?Sized> Drop for FaultyMemory<M> {
     }
 }
 
-// SAFETY: the memory is that of `SlabMemory`.
+// SAFETY: the memory is that of the manager inside.
 unsafe impl MemoryManager for Faulty {
     fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
         step(&self.steps, self.fail_at)?;
@@ -343,27 +288,132 @@ impl InFlightMemory for FaultyMemory<dyn InFlightMemory> {
 
 impl FinalizedMemory for FaultyMemory<dyn FinalizedMemory> {}
 
-#[test]
-fn a_failing_manager_fails_the_load_and_nothing_else() {
-    const STEPS: usize = 3;
-    for fail_at in 0..STEPS {
-        let (steps, live) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let memory =
-            Faulty { inner: SlabMemory::new(), fail_at, steps: Arc::clone(&steps), live: Arc::clone(&live) };
-        let loader = Loader::builder().memory(Arc::new(memory)).build();
-        let error = loader.load(&tiny(1), &NoSymbols).unwrap_err();
-        assert_eq!(error.to_string(), "memory: a step: injected");
-        assert_eq!(live.load(Ordering::SeqCst), 0, "step {fail_at} leaks");
-        let image = loader.load(&tiny(2), &NoSymbols).unwrap();
-        assert_eq!(call_int(&image, "number", &[]), 2);
+/// Counts what is registered and announced, and fails where it is told to; looks at the process's memory meanwhile.
+#[derive(Default)]
+struct Witness {
+    registered: Arc<AtomicUsize>,
+    announced: AtomicUsize,
+    steps: Arc<AtomicUsize>,
+    fail_at: usize,
+}
+
+struct Registered {
+    registered: Arc<AtomicUsize>,
+    _inner: Option<Box<dyn UnwindRegistration>>,
+}
+
+impl UnwindRegistration for Registered {}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        conformance::no_mapping_is_both();
+        self.registered.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+impl UnwindRegistrar for Witness {
+    unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
+        conformance::no_mapping_is_both();
+        step(&self.steps, self.fail_at).map_err(|error| error.to_string())?;
+        // SAFETY: the caller vouches for the same.
+        let inner = unsafe { LibgccFrames::new().register(info) }?;
+        self.registered.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(Box::new(Registered { registered: Arc::clone(&self.registered), _inner: inner })))
+    }
+}
+
+impl EventListener for Witness {
+    fn notify_loaded(&self, _loaded: &LoadedObject<'_>) {
+        conformance::no_mapping_is_both();
+        self.announced.fetch_add(1, Ordering::SeqCst);
+    }
+    fn notify_freeing(&self, _image: ImageId) {
+        conformance::no_mapping_is_both();
+        // Two objects in each image.
+        self.announced.fetch_sub(2, Ordering::SeqCst);
+    }
+}
+
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().count()
+}
+
+/// Allocation, working memory, protection and registration fail one after the other in a load of several objects: all is as
+/// before each time, counted.
+#[test]
+fn a_failure_at_any_step_leaves_everything_as_it_was() {
+    alone("a_failure_at_any_step_leaves_everything_as_it_was", || {
+        if !has(GXX) {
+            return;
+        }
+        let flags = ["-O1", "-fPIC"];
+        let objects = [
+            "int thrown; extern \"C\" int throws(int n) { if (n > 0) throw ++thrown; return 0; }",
+            "extern \"C\" int throws(int); extern \"C\" int catches(int n) {
+                try { return throws(n); } catch (int caught) { return caught; } }",
+        ]
+        .map(|text| compile_text(GXX, &flags, "cpp", text));
+        let objects = objects.each_ref().map(|bytes| InputObject { name: "an object", bytes });
+        // SAFETY: the library's initialisers only set up its own streams and locales.
+        let libstdcxx = unsafe { SharedLibrary::open(c"libstdc++.so.6") }.unwrap();
+        let resolver = from_fn(|name| {
+            conformance::no_mapping_is_both();
+            libstdcxx.resolve(name).or_else(|| ProcessSymbols.resolve(name))
+        });
+        for (name, memory) in [
+            ("slabs", Arc::new(SlabMemory::new()) as Arc<dyn MemoryManager>),
+            ("pages", Arc::new(PageMemory::new())),
+        ] {
+            // An image that is there already, and stays.
+            let (before, _) =
+                Loader::builder().memory(memory.clone()).build().load_all(&objects, &resolver).unwrap();
+            let mut failures = 0;
+            loop {
+                let (steps, live): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+                let fail_at = failures;
+                let faulty =
+                    Faulty { inner: memory.clone(), fail_at, steps: steps.clone(), live: live.clone() };
+                let witness = Arc::new(Witness { steps: steps.clone(), fail_at, ..Witness::default() });
+                let loader = Loader::builder()
+                    .memory(Arc::new(faulty))
+                    .unwind(witness.clone())
+                    .listener(witness.clone())
+                    .build();
+                let counted = || {
+                    let [registered, live] =
+                        [&witness.registered, &live].map(|count| count.load(Ordering::SeqCst));
+                    (registered, live, witness.announced.load(Ordering::SeqCst), mappings())
+                };
+                let mapped = mappings();
+                let loaded = loader.load_all(&objects, &resolver);
+                let failed = loaded.is_err();
+                if let Ok((image, _)) = loaded {
+                    assert_eq!([1, 1].map(|n| call_int(&image, "catches", &[n])), [1, 2]);
+                    assert_eq!(counted().0, 1);
+                }
+                assert_eq!(counted(), (0, 0, 0, mapped), "{name}: step {failures}");
+                if !failed {
+                    break;
+                }
+                // The same loader can be used again, and what was there is as it was.
+                let (again, map) = loader.load_all(&objects, &resolver).unwrap();
+                assert!(map.files.len() == 2 && again.address("throws").is_some());
+                assert_eq!(call_int(&again, "catches", &[1]), 1);
+                drop(again);
+                assert_eq!(counted(), (0, 0, 0, mapped), "{name}: after step {failures}");
+                assert_eq!(call_int(&before, "catches", &[1]), failures as i32 + 1);
+                failures += 1;
+            }
+            assert_eq!(failures, 4, "{name}: allocate, write, finalize, register");
+        }
+    });
 }
 
 #[test]
 fn an_object_that_fails_late_leaves_no_memory_behind() {
     let live = Arc::new(AtomicUsize::new(0));
     let memory = Faulty {
-        inner: SlabMemory::new(),
+        inner: Arc::new(SlabMemory::new()),
         fail_at: usize::MAX,
         steps: Arc::default(),
         live: Arc::clone(&live),

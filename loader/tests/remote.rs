@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use objcache_loader::{
     AbsoluteSymbols, Executor, InputObject, LoadError, Loader, MemoryManager, MemoryRequest, NoSymbols,
-    RemoteError, RemoteMemory, Segment, SegmentRequest, chain,
+    RemoteError, RemoteMemory, Segment, SegmentRequest, chain, conformance,
 };
 use support::elf::tiny;
 use support::*;
@@ -103,28 +103,30 @@ fn images_of_several_objects_refer_to_each_other_and_to_earlier_ones() {
 
 #[test]
 fn memory_there_is_protected_and_given_back() {
-    let executor = executor();
-    let loader = loader(&executor);
-    let object = compile_text(GCC, &["-O1", "-fPIC"], "c", KERNEL);
-    let process = process(&executor);
-    let before = mappings(process);
-    let image = loader.load(&object, &executor).unwrap();
-    let during = mappings(process);
-    let new: Vec<_> = during.iter().filter(|line| line.contains("objcache-image")).collect();
-    let permissions: Vec<_> = new.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
-    assert_eq!(permissions, ["r-xp", "r--p", "rw-p"], "{new:?}");
-    // Once sealed, no bytes of this process are the code.
-    assert!(!mappings(std::process::id()).iter().any(|line| line.contains("objcache-image")));
-    drop(image);
-    assert_eq!(mappings(process), before);
+    alone("memory_there_is_protected_and_given_back", || {
+        let executor = executor();
+        let loader = loader(&executor);
+        let object = compile_text(GCC, &["-O1", "-fPIC"], "c", KERNEL);
+        let process = process(&executor);
+        let before = mappings(process);
+        let image = loader.load(&object, &executor).unwrap();
+        let during = mappings(process);
+        let new: Vec<_> = during.iter().filter(|line| line.contains("objcache-image")).collect();
+        let permissions: Vec<_> = new.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+        assert_eq!(permissions, ["r-xp", "r--p", "rw-p"], "{new:?}");
+        // Once sealed, no bytes of this process are the code.
+        assert!(!mappings(std::process::id()).iter().any(|line| line.contains("objcache-image")));
+        drop(image);
+        assert_eq!(mappings(process), before);
 
-    for number in 0..500 {
-        let image = loader.load(&tiny(number), &NoSymbols).unwrap();
-        assert_eq!(call(&executor, image.address("number").unwrap(), &[]).unwrap(), number as u64);
-    }
-    assert_eq!(mappings(process), before);
-    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
-    assert!(files < 10, "{files}");
+        for number in 0..500 {
+            let image = loader.load(&tiny(number), &NoSymbols).unwrap();
+            assert_eq!(call(&executor, image.address("number").unwrap(), &[]).unwrap(), number as u64);
+        }
+        assert_eq!(mappings(process), before);
+        let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+        assert!(files < 10, "{files}");
+    });
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn targets_are_aligned_near_each_other_and_low_when_asked() {
             memory.finalize().unwrap();
         }
     }
+    conformance::check(&memory);
     let segments = [SegmentRequest { size: usize::MAX, align: 1 }; 3];
     assert!(memory.allocate(&MemoryRequest { segments, low_2gib: false }).is_err());
     assert!(loader(&executor).load(&tiny(1), &NoSymbols).is_ok());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use objcache_loader::{
     LoadError, LoadedImage, Loader, MemoryManager, MemoryRequest, NoSymbols, PageMemory, Segment,
-    SegmentRequest, SlabMemory, from_fn,
+    SegmentRequest, SlabMemory, conformance, from_fn,
 };
 use support::elf::{self, Object, tiny};
 use support::*;
@@ -234,6 +234,7 @@ fn slabs_work_where_no_right_to_execute_may_be_gained() {
         let pages = Loader::builder().memory(Arc::new(PageMemory::new())).build();
         let refused = pages.load(&tiny(1), &NoSymbols).unwrap_err();
         assert!(matches!(refused, LoadError::Memory(_)), "{refused}");
+        conformance::check(&SlabMemory::new());
         let image = Loader::new().load(&tiny(6), &NoSymbols).unwrap();
         assert_eq!(call_int(&image, "number", &[]), 6);
     });

@@ -44,6 +44,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/library/trampoline.rs", "assembly: a function that keeps all argument registers"),
     ("loader/src/loader.rs", "unwind tables given as addresses"),
     ("loader/src/memory/coherence.rs", "instructions and system calls about instruction caches"),
+    ("loader/src/memory/conformance.rs", "looks at target memory and runs it, as managers promise"),
     ("loader/src/memory/fixed.rs", "the promise of the memory manager trait"),
     ("loader/src/memory/mod.rs", "the memory manager trait, whose implementors owe a promise"),
     ("loader/src/memory/page.rs", "pages of an image"),

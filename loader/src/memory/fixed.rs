@@ -3,6 +3,8 @@
 //! For looking at a linked image: a test that compares it with what another linker makes, an image meant for another
 //! process or another machine.
 
+use memmap2::MmapMut;
+
 use super::{
     FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Placement, Segment,
     WorkingMemory,
@@ -52,7 +54,38 @@ impl<F: Fn(&[u8], usize) -> Option<u64> + Send + Sync> Placement for F {
 
 struct Bytes {
     targets: [u64; 3],
-    bytes: [Vec<u8>; 3],
+    bytes: [Zeroed; 3],
+}
+
+/// Much memory is asked for in a way that can be refused, and is not touched before it is used.
+enum Zeroed {
+    Little(Vec<u8>),
+    Much(MmapMut),
+}
+
+impl Zeroed {
+    fn new(len: usize) -> Result<Self, MemoryError> {
+        const LITTLE: usize = 1 << 20;
+        if len <= LITTLE {
+            return Ok(Zeroed::Little(vec![0; len]));
+        }
+        let mapped = MmapMut::map_anon(len);
+        mapped.map(Zeroed::Much).map_err(|error| MemoryError::new(format!("mapping {len} bytes"), error))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Zeroed::Little(bytes) => bytes,
+            Zeroed::Much(mapping) => mapping,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Zeroed::Little(bytes) => bytes,
+            Zeroed::Much(mapping) => mapping,
+        }
+    }
 }
 
 #[allow(unsafe_code)] // Promises nothing.
@@ -67,7 +100,8 @@ unsafe impl MemoryManager for FixedMemory {
             *target = next.checked_next_multiple_of(align).ok_or_else(beyond)?;
             next = target.checked_add(segment.size as u64).ok_or_else(beyond)?;
         }
-        Ok(Box::new(Bytes { targets, bytes: request.segments.map(|segment| vec![0; segment.size]) }))
+        let [code, read_only, data] = request.segments.map(|segment| Zeroed::new(segment.size));
+        Ok(Box::new(Bytes { targets, bytes: [code?, read_only?, data?] }))
     }
 
     fn executes_here(&self) -> bool {
@@ -85,7 +119,7 @@ impl InFlightMemory for Bytes {
     }
 
     fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError> {
-        Ok(self.bytes.each_mut().map(|bytes| WorkingMemory { bytes, zeroed: true }))
+        Ok(self.bytes.each_mut().map(|bytes| WorkingMemory { bytes: bytes.bytes_mut(), zeroed: true }))
     }
 
     fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
@@ -95,6 +129,6 @@ impl InFlightMemory for Bytes {
 
 impl FinalizedMemory for Bytes {
     fn linked_bytes(&self, segment: Segment) -> Option<&[u8]> {
-        Some(&self.bytes[segment.index()])
+        Some(self.bytes[segment.index()].bytes())
     }
 }

@@ -8,6 +8,7 @@
 //! abandons it; dropping a finalized one frees it. No mapping is ever writable and executable at once.
 
 mod coherence;
+pub mod conformance;
 mod fixed;
 mod page;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
