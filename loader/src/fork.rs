@@ -8,6 +8,11 @@
 //! `vfork` and `posix_spawn` run no handlers, and need none: their child shares or leaves everything.
 
 #![allow(unsafe_code)] // Registers handlers with the C library.
+// Where there are no slabs only the gate is used.
+#![cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};

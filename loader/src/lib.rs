@@ -48,7 +48,7 @@
 //!
 //! | part | decides | here |
 //! |---|---|---|
-//! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux x86-64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run), `RemoteMemory` (run in another process) |
+//! | [`MemoryManager`] | where bytes live | `SlabMemory` (default on Linux, x86-64 and AArch64: two views, no system call per load), [`PageMemory`] (own pages for each image), [`FixedMemory`] (linked, not run), `RemoteMemory` (run in another process) |
 //! | [`SymbolResolver`] | what names mean | [`ProcessSymbols`], [`SharedLibrary`], [`AbsoluteSymbols`], [`from_fn`], [`chain`], [`strip_prefix`] |
 //! | [`UnwindRegistrar`] | who can unwind | [`LibgccFrames`] (default), [`NoUnwind`] |
 //! | [`EventListener`] | who wants to know | [`GdbListener`], [`PerfMap`], [`JitDump`], and yours |
@@ -168,7 +168,7 @@ pub use library::{
 pub use limits::Limits;
 pub use link::{FileMap, ImageSymbol, LinkMap, MappedSection, MappedSlot, MappedStub, MappedSymbol};
 pub use loader::{InputObject, Loader, LoaderBuilder};
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub use memory::SlabMemory;
 pub use memory::conformance;
 pub use memory::{

@@ -45,7 +45,7 @@ pub struct LoaderBuilder {
 }
 
 impl LoaderBuilder {
-    /// Where images live. Default: `SlabMemory` on Linux x86-64, elsewhere and for debuggers
+    /// Where images live. Default: `SlabMemory` on Linux (x86-64, AArch64), elsewhere and for debuggers
     /// ([`EventListener::sets_breakpoints`]) [`PageMemory`].
     pub fn memory(mut self, memory: Arc<dyn MemoryManager>) -> Self {
         self.memory = Some(memory);
@@ -103,12 +103,12 @@ impl LoaderBuilder {
     }
 }
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn default_memory() -> Arc<dyn MemoryManager> {
     Arc::new(crate::memory::SlabMemory::new())
 }
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn default_memory() -> Arc<dyn MemoryManager> {
     Arc::new(PageMemory::new())
 }

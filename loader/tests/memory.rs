@@ -19,6 +19,7 @@ fn managers() -> Vec<(&'static str, Arc<dyn MemoryManager>)> {
         ("PageMemory", Arc::new(PageMemory::new())),
         ("SlabMemory", Arc::new(SlabMemory::new())),
         ("FixedMemory", Arc::new(FixedMemory::at(0x1000))),
+        ("PageMemory at an address", Arc::new(PageMemory::new().at(0x2000_0000))),
         ("OwnPages", Arc::new(OwnPages)),
         ("forwarded", Arc::new(Box::new(Arc::new(SlabMemory::new())))),
     ]
@@ -444,4 +445,64 @@ fn an_image_with_far_more_variables_than_code_is_in_reach_of_itself() {
         let span = ends.iter().max().unwrap() - ends.iter().min().unwrap();
         assert!(span < 1 << 31, "{name}: {span:#x}");
     }
+}
+
+#[test]
+fn images_are_where_the_caller_wants_them_and_replace_nothing() {
+    const BASE: usize = 0x6000_0000;
+    let manager = PageMemory::new().at(BASE);
+    let loader = Loader::builder().memory(Arc::new(manager.clone())).build();
+    let images: Vec<_> = (0..5).map(|number| loader.load(&tiny(number), &NoSymbols).unwrap()).collect();
+    let places: Vec<u64> = images.iter().map(|image| image.address("number").unwrap() & !0xfff).collect();
+    assert_eq!(places[0], BASE as u64);
+    assert!(places.is_sorted() && places[4] <= BASE as u64 + 0x1_0000, "{places:x?}");
+    assert!(images.iter().zip(0..).all(|(image, number)| call_int(image, "number", &[]) == number));
+    let mut images = images;
+    drop(images.remove(1));
+    let again = loader.load(&tiny(77), &NoSymbols).unwrap();
+    assert_eq!(again.address("number").unwrap() & !0xfff, places[1], "the place is free again");
+
+    // Another manager finds the place taken, and so does an image whose place somebody else has.
+    let other = Loader::builder().memory(Arc::new(PageMemory::new().at(BASE))).build();
+    let error = other.load(&tiny(1), &NoSymbols).unwrap_err().to_string();
+    assert!(error.starts_with("memory: mapping ") && error.contains("from 0x60000000 up"), "{error}");
+    assert_eq!(call_int(&images[0], "number", &[]), 0);
+    drop((images, again));
+    assert!(other.load(&tiny(1), &NoSymbols).is_ok());
+    let high = PageMemory::new().at(1 << 40);
+    let mut low = request([10; 3], 16, true);
+    assert!(high.allocate(&low).is_err());
+    low.low_2gib = false;
+    assert_eq!(high.allocate(&low).unwrap().target(Segment::Code), 1 << 40);
+}
+
+#[test]
+fn a_sealed_image_cannot_be_changed_or_unmapped() {
+    let loader = Loader::builder().memory(Arc::new(PageMemory::new().sealed())).build();
+    let image = match loader.load(&tiny(6), &NoSymbols) {
+        Ok(image) => image,
+        Err(error) if error.to_string().contains("sealing") => {
+            return skip(&format!("this kernel has no mseal: {error}"));
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let address = image.address("number").unwrap();
+    let page = (address & !0xfff) as *mut libc::c_void;
+    for sealed in [true, false] {
+        let open = Loader::builder().memory(Arc::new(PageMemory::new())).build();
+        let open = open.load(&tiny(6), &NoSymbols).unwrap();
+        let page = if sealed { page } else { (open.address("number").unwrap() & !0xfff) as *mut _ };
+        // SAFETY: of an image of ours; made executable again at once where it succeeds.
+        let changed = unsafe { libc::mprotect(page, 4096, libc::PROT_READ) };
+        // SAFETY: as above.
+        unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) };
+        assert_eq!(changed == 0, !sealed);
+    }
+    // SAFETY: it is refused.
+    assert_ne!(unsafe { libc::munmap(page, 4096) }, 0);
+    assert_eq!(call_int(&image, "number", &[]), 6);
+    drop(image);
+    // SAFETY: the code is still there: that is what sealing means.
+    let function = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(address as usize) };
+    assert_eq!(function(), 6);
 }

@@ -84,6 +84,53 @@ fn a_live_object_in_a_slab_is_small_and_needs_no_mapping() {
 }
 
 #[test]
+fn memory_of_dropped_images_is_given_back_when_asked_and_when_much_is_unused() {
+    alone("memory_of_dropped_images_is_given_back_when_asked_and_when_much_is_unused", || {
+        let big = {
+            let mut object = Object::default();
+            object.section(".text", elf::EXEC, &vec![0xc3; 1 << 20]);
+            object.section(".rodata", 0, &vec![1; 1 << 20]);
+            object.section(".data", elf::WRITE, &vec![1; 1 << 20]);
+            object.build()
+        };
+        const MEGABYTE: usize = 1024;
+        let memory = SlabMemory::new();
+        let loader = Loader::builder().memory(Arc::new(memory.clone())).build();
+        let kept = loader.load(&tiny(3), &NoSymbols).unwrap();
+        let (_, before) = footprint();
+        let load = |count| -> Vec<_> { (0..count).map(|_| loader.load(&big, &NoSymbols).unwrap()).collect() };
+        let images = load(20);
+        let last = loader.load(&tiny(4), &NoSymbols).unwrap();
+        let (_, during) = footprint();
+        // The views of code and constants are touched when they are written, and not where they run.
+        assert!(during > before + 50 * MEGABYTE, "{before} kB became {during} kB");
+        drop(images);
+        let inherited = fork(|| call_int(&kept, "number", &[]) == 3 && call_int(&last, "number", &[]) == 4);
+        assert!(inherited.succeeded());
+        memory.release_unused();
+        let (_, frozen) = footprint();
+        assert!(frozen > before + 50 * MEGABYTE, "what a child may use stays");
+
+        let images = load(20);
+        drop(images);
+        memory.release_unused();
+        let (_, after) = footprint();
+        assert!(after < frozen + 3 * MEGABYTE, "{frozen} kB became {after} kB");
+        assert_eq!([call_int(&kept, "number", &[]), call_int(&last, "number", &[])], [3, 4]);
+        let again = load(3);
+        assert_eq!(again[0].segment_size(Segment::Data), 1 << 20);
+        drop(again);
+
+        // More than three quarters of a slab, and nothing left: without being asked.
+        memory.release_unused();
+        let (_, before) = footprint();
+        drop(load(50));
+        let (_, after) = footprint();
+        assert!(after < before + 3 * MEGABYTE, "{before} kB became {after} kB");
+    });
+}
+
+#[test]
 fn dropped_code_is_poisoned() {
     let loader = Loader::new();
     let kept = loader.load(&tiny(3), &NoSymbols).unwrap();

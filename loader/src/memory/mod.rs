@@ -11,14 +11,14 @@ mod coherence;
 pub mod conformance;
 mod fixed;
 mod page;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod slab;
 mod sys;
 
 pub use coherence::{HostCache, InstructionCache};
 pub use fixed::FixedMemory;
 pub use page::PageMemory;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub use slab::SlabMemory;
 
 use std::ops::Range;

@@ -5,10 +5,13 @@
 
 #![allow(unsafe_code)] // Mappings are protected by address.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
+use parking_lot::Mutex;
 
 use super::sys::{self, Mapping, Protection, Reach};
 use super::{
@@ -23,6 +26,16 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct PageMemory {
     cache: Arc<dyn InstructionCache>,
+    seals: bool,
+    place: Option<Arc<Place>>,
+}
+
+/// Addresses of the caller's choice, from `base` up.
+#[derive(Debug)]
+struct Place {
+    base: usize,
+    /// Where the mappings of live images begin and end.
+    taken: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl PageMemory {
@@ -33,7 +46,59 @@ impl PageMemory {
 
     /// A manager that leaves it to someone else to make code visible to the cores.
     pub fn with_cache(cache: Arc<dyn InstructionCache>) -> Self {
-        PageMemory { cache }
+        PageMemory { cache, seals: false, place: None }
+    }
+
+    /// Images have to be at `base`, a multiple of the page size, and above, each in the first place that no other image has.
+    /// Loading is an error where something else is there already: nothing of the process is ever replaced.
+    #[must_use]
+    pub fn at(self, base: usize) -> Self {
+        PageMemory { place: Some(Arc::new(Place { base, taken: Mutex::default() })), ..self }
+    }
+
+    /// When an image is complete, nobody in the process can change its protections or unmap it any more (`mseal(2)`, Linux
+    /// since 6.10; elsewhere loading is an error). **So its memory is never freed**: dropping such an image only makes its
+    /// symbols unknown. For code that stays as long as the process. What the kernel itself may write, through
+    /// `/proc/self/mem`, is not hindered.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        PageMemory { seals: true, ..self }
+    }
+}
+
+impl Place {
+    /// The first address that is multiple of `align` and has room.
+    fn take(self: &Arc<Self>, len: usize, align: usize) -> io::Result<Placed> {
+        let beyond = || io::Error::new(io::ErrorKind::OutOfMemory, "past the end of the address space");
+        let mut taken = self.taken.lock();
+        let next = |address: usize| address.checked_next_multiple_of(align);
+        let mut start = next(self.base).ok_or_else(beyond)?;
+        for (other, end) in taken.iter() {
+            if start.checked_add(len).ok_or_else(beyond)? <= *other {
+                break;
+            }
+            start = next(*end).ok_or_else(beyond)?;
+        }
+        let mapping = Some(sys::map_private_at(start, len)?);
+        taken.insert(start, start + len);
+        Ok(Placed { mapping, place: Arc::clone(self) })
+    }
+}
+
+/// A mapping at a place of the caller's choice.
+struct Placed {
+    /// Until it is dropped, or for ever.
+    mapping: Option<Mapping>,
+    place: Arc<Place>,
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        // The place is free when nothing is mapped there.
+        let mut taken = self.place.taken.lock();
+        if let Some(mapping) = self.mapping.take() {
+            taken.remove(&(mapping.address() as usize));
+        }
     }
 }
 
@@ -51,28 +116,50 @@ struct Pages {
     /// Where the guard page begins.
     guard: usize,
     cache: Arc<dyn InstructionCache>,
+    seals: bool,
 }
 
-/// `memmap2` cannot ask for low addresses.
+/// `memmap2` cannot ask for addresses.
 enum Backing {
     Anywhere(MmapMut),
     Low(Mapping),
+    At(Placed),
 }
 
 impl Backing {
-    fn new(len: usize, low_2gib: bool) -> Result<Self, MemoryError> {
-        let mapping = match low_2gib {
-            true => Mapping::private(len, Reach::Low2GiB).map(Backing::Low),
-            false => MmapMut::map_anon(len).map(Backing::Anywhere),
+    /// Aligned to a page, or better where the place is chosen.
+    fn new(
+        len: usize,
+        align: usize,
+        low_2gib: bool,
+        place: Option<&Arc<Place>>,
+    ) -> Result<Self, MemoryError> {
+        let (mapping, wanted) = match (place, low_2gib) {
+            (Some(place), _) => {
+                (place.take(len, align).map(Backing::At), format!(" from {:#x} up", place.base))
+            }
+            (None, true) => {
+                let mapping = Mapping::private(len, Reach::Low2GiB);
+                (mapping.map(Backing::Low), " in the lowest 2 GiB".to_owned())
+            }
+            (None, false) => (MmapMut::map_anon(len).map(Backing::Anywhere), String::new()),
         };
-        let place = if low_2gib { " in the lowest 2 GiB" } else { "" };
-        mapping.map_err(|error| MemoryError::new(format!("mapping {len} bytes{place}"), error))
+        let mapping = mapping.and_then(|mapping| {
+            let end = mapping.address() as usize as u64 + len as u64;
+            let is_low = end <= 1 << 31;
+            let too_high = || io::Error::new(io::ErrorKind::OutOfMemory, "the code needs the lowest 2 GiB");
+            if is_low || !low_2gib { Ok(mapping) } else { Err(too_high()) }
+        });
+        mapping.map_err(|error| MemoryError::new(format!("mapping {len} bytes{wanted}"), error))
     }
 
     fn address(&self) -> *mut u8 {
         match self {
             Backing::Anywhere(mapping) => mapping.as_ptr().cast_mut(),
             Backing::Low(mapping) => mapping.address(),
+            Backing::At(Placed { mapping, .. }) => {
+                mapping.as_ref().map_or(std::ptr::null_mut(), Mapping::address)
+            }
         }
     }
 
@@ -80,6 +167,20 @@ impl Backing {
         match self {
             Backing::Anywhere(mapping) => mapping.len(),
             Backing::Low(mapping) => mapping.len(),
+            Backing::At(Placed { mapping, .. }) => mapping.as_ref().map_or(0, Mapping::len),
+        }
+    }
+
+    /// Leaves the memory where it is, for ever.
+    fn leak(self) {
+        match self {
+            Backing::Anywhere(mapping) => std::mem::forget(mapping),
+            Backing::Low(mapping) => mapping.leak(),
+            Backing::At(mut placed) => {
+                if let Some(mapping) = placed.mapping.take() {
+                    mapping.leak();
+                }
+            }
         }
     }
 }
@@ -102,11 +203,12 @@ unsafe impl MemoryManager for PageMemory {
         check_reach(end)?;
         let spare = align.saturating_sub(page);
         let len = end.checked_add(spare + page).ok_or_else(too_big)?;
-        let mapping = Backing::new(len, request.low_2gib)?;
+        let mapping = Backing::new(len, align.max(page), request.low_2gib, self.place.as_ref())?;
         let base = mapping.address() as usize;
         let skip = base.next_multiple_of(align.max(page)) - base;
         let segments = segments.map(|range| range.start + skip..range.end + skip);
-        Ok(Box::new(Pages { mapping, segments, guard: end + skip, cache: Arc::clone(&self.cache) }))
+        let (guard, cache, seals) = (end + skip, Arc::clone(&self.cache), self.seals);
+        Ok(Box::new(Pages { mapping, segments, guard, cache, seals }))
     }
 }
 
@@ -120,6 +222,11 @@ impl InFlightMemory for Pages {
             Backing::Anywhere(mapping) => mapping,
             // SAFETY: nothing of the mapping is protected before `finalize`, which takes `self`.
             Backing::Low(mapping) => unsafe { mapping.bytes_mut() },
+            Backing::At(Placed { mapping, .. }) => match mapping {
+                // SAFETY: likewise.
+                Some(mapping) => unsafe { mapping.bytes_mut() },
+                None => &mut [],
+            },
         };
         let [code, read_only, data] = &self.segments;
         let (head, rest) = bytes.split_at_mut(read_only.start);
@@ -140,7 +247,15 @@ impl InFlightMemory for Pages {
         self.protect(code.start..read_only.start, Protection::ReadExecute)?;
         self.protect(read_only.start..data.start, Protection::Read)?;
         self.protect(self.guard..self.mapping.len(), Protection::None)?;
-        Ok(self)
+        if !self.seals {
+            return Ok(self);
+        }
+        let (start, len) = (self.mapping.address(), self.mapping.len());
+        // SAFETY: all of this image's own mapping, which is never unmapped from here on.
+        let sealed = unsafe { sys::seal(start, len) };
+        sealed.map_err(|error| MemoryError::new(format!("sealing {len} bytes"), error))?;
+        self.mapping.leak();
+        Ok(Box::new(Sealed))
     }
 }
 
@@ -155,3 +270,8 @@ impl Pages {
 }
 
 impl FinalizedMemory for Pages {}
+
+/// Memory that nobody can free.
+struct Sealed;
+
+impl FinalizedMemory for Sealed {}

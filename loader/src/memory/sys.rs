@@ -25,7 +25,7 @@ unsafe impl Sync for Mapping {}
 pub(super) enum Protection {
     None,
     Read,
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
     ReadWrite,
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
     Execute,
@@ -35,7 +35,7 @@ pub(super) enum Protection {
 /// Where a mapping must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
     Anywhere,
     /// In the lowest 2 GiB.
     Low2GiB,
@@ -47,31 +47,42 @@ impl Mapping {
         map(len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, reach)
     }
 
-    /// Zeroed memory that can be mapped a second time, readable and executable.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    pub(super) fn shared(len: usize) -> io::Result<Self> {
-        map(len, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED, Reach::Anywhere)
-    }
-
     /// Address space without access.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub(super) fn reserve(len: usize, reach: Reach) -> io::Result<Self> {
         map(len, ProtFlags::empty(), MapFlags::PRIVATE, reach)
     }
 
-    /// Maps all pages of `shared` a second time, over the range of this mapping that begins at `offset`. `mremap(2)`:
-    /// an old size of zero leaves the old mapping in place; the second one begins with the same protection.
+    /// Zeroed memory that is mapped twice, readable and executable: the mapping returned, and over the range of this one that
+    /// begins at `offset`.
     ///
     /// # Safety
     /// The range must be inside of this mapping, and nobody may use it.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    pub(super) unsafe fn alias(&self, offset: usize, shared: &Mapping) -> io::Result<()> {
-        let (start, len) = (self.base.wrapping_add(offset), shared.len);
-        let flags = mm::MremapFlags::MAYMOVE;
-        // SAFETY: the source is a live shared mapping of that length; the destination is ours to replace, as the caller
-        // vouches.
-        unsafe { mm::mremap_fixed(shared.base.cast(), 0, len, flags, start.cast())? };
-        Ok(())
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub(super) unsafe fn map_twice(&self, offset: usize, len: usize) -> io::Result<Mapping> {
+        let place = self.base.wrapping_add(offset).cast();
+        let protection = ProtFlags::READ | ProtFlags::EXEC;
+        if duplicates() {
+            let first = map(len, protection, MapFlags::SHARED, Reach::Anywhere)?;
+            // SAFETY: the source is a live shared mapping of that length; the destination is ours to replace, as the
+            // caller vouches.
+            unsafe { mm::mremap_fixed(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE, place)? };
+            return Ok(first);
+        }
+        let file = rustix::fs::memfd_create(c"objcache", rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len as u64)?;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses the address, so nothing that exists is touched.
+        let base = unsafe { mm::mmap(std::ptr::null_mut(), len, protection, flags, &file, 0)? };
+        let first = Mapping { base: base.cast(), len };
+        // SAFETY: the destination is ours to replace, as the caller vouches; nobody else has the file, which stays as long.
+        unsafe { mm::mmap(place, len, protection, flags | MapFlags::FIXED, &file, 0)? };
+        Ok(first)
+    }
+
+    /// Leaves the memory where it is, for ever.
+    pub(super) fn leak(self) {
+        std::mem::forget(self);
     }
 
     pub(super) fn address(&self) -> *mut u8 {
@@ -103,10 +114,24 @@ impl Drop for Mapping {
 fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::Result<Mapping> {
     let flags = flags | MapFlags::NORESERVE;
     match reach {
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
         Reach::Anywhere => map_at(std::ptr::null_mut(), len, protection, flags),
         Reach::Low2GiB => map_low(len, protection, flags),
     }
+}
+
+/// Whether the system maps the pages of a shared mapping a second time when an old size of zero is given, as `mremap(2)`
+/// says. Emulators and sandboxes do not all do.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn duplicates() -> bool {
+    static DUPLICATES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *DUPLICATES.get_or_init(|| {
+        let len = page_size();
+        let Ok(first) = map(len, ProtFlags::READ, MapFlags::SHARED, Reach::Anywhere) else { return false };
+        // SAFETY: the source is a live shared mapping, which stays; the kernel chooses the destination.
+        let second = unsafe { mm::mremap(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE) };
+        second.map(|base| drop(Mapping { base: base.cast(), len })).is_ok()
+    })
 }
 
 /// `hint` is null, or where to map if nothing is there.
@@ -144,6 +169,47 @@ fn map_low(len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Map
     Err(io::Error::new(io::ErrorKind::OutOfMemory, "the lowest 2 GiB are taken"))
 }
 
+/// Zeroed private memory at that very address, readable and writable. An error if anything is there.
+pub(super) fn map_private_at(address: usize, len: usize) -> io::Result<Mapping> {
+    #[cfg(target_os = "linux")]
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+    #[cfg(not(target_os = "linux"))]
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // Systems that do not know the flag take the address for a wish.
+    let mapping = map_at(address as *mut u8, len, ProtFlags::READ | ProtFlags::WRITE, flags)?;
+    if mapping.base as usize == address { Ok(mapping) } else { Err(io::ErrorKind::AlreadyExists.into()) }
+}
+
+/// Makes whole pages what they are for ever: neither their protection nor that they are mapped can be changed (`mseal(2)`).
+///
+/// # Safety
+/// The range must belong to the caller, who never unmaps it.
+#[cfg(target_os = "linux")]
+pub(super) unsafe fn seal(start: *mut u8, len: usize) -> io::Result<()> {
+    // Of all architectures (`asm-generic/unistd.h`), since Linux 6.10.
+    const MSEAL: libc::c_long = 462;
+    // SAFETY: takes two numbers and flags, and changes no memory.
+    let result = unsafe { libc::syscall(MSEAL, start, len, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) unsafe fn seal(_start: *mut u8, _len: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Gives the memory of whole pages back to the system: they read as zero. `shared` memory does so in all of its views.
+///
+/// # Safety
+/// The range must belong to the caller, be mapped, writable if it is shared, and nobody may use what is in it.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) unsafe fn discard(start: *mut u8, len: usize, shared: bool) -> io::Result<()> {
+    let advice = if shared { mm::Advice::LinuxRemove } else { mm::Advice::LinuxDontNeed };
+    // SAFETY: as the caller vouches.
+    unsafe { mm::madvise(start.cast(), len, advice)? };
+    Ok(())
+}
+
 /// Changes what may be done with whole pages.
 ///
 /// # Safety
@@ -152,7 +218,7 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
     let flags = match protection {
         Protection::None => MprotectFlags::empty(),
         Protection::Read => MprotectFlags::READ,
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
         Protection::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         Protection::Execute => MprotectFlags::EXEC,

@@ -2,6 +2,7 @@
 //! prints what they return. A call is `name` or `name,1,2`: a function of `int` parameters that returns an `int`; with an
 //! `@` before it, it is made in a thread of its own.
 //! `objcache-cross --library OBJECT…` does what [`library`] says.
+//! `objcache-cross --conformance` checks what the memory manager promises.
 //!
 //! Built for other machines it runs under an emulator: see `tests/tests/cross.rs`. The last line says how many bytes of
 //! code were made visible to the instruction cache, which no emulator would notice the want of.
@@ -13,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use objcache_loader::{
-    AbsoluteSymbols, HostCache, InstructionCache, LoadedImage, Loader, MemoryError, PageMemory,
-    ProcessSymbols, SharedLibrary, SymbolResolver,
+    AbsoluteSymbols, HostCache, InstructionCache, LoadedImage, Loader, MemoryError, MemoryManager,
+    PageMemory, ProcessSymbols, SharedLibrary, SymbolResolver, conformance,
 };
 
 static NOTES: AtomicI32 = AtomicI32::new(0);
@@ -84,10 +85,31 @@ fn call(image: &LoadedImage, call: &str) -> Result<i32, String> {
     Ok(function.map_err(|error| error.to_string())?(at(0), at(1)))
 }
 
+/// As `OBJCACHE_CROSS_MEMORY` says: pages of each image's own, or slabs, where there are any.
+fn memory(cache: Arc<Counting>) -> Arc<dyn MemoryManager> {
+    let wanted = std::env::var("OBJCACHE_CROSS_MEMORY").unwrap_or_default();
+    match wanted.as_str() {
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+        "slabs" => Arc::new(objcache_loader::SlabMemory::with_cache(cache)),
+        _ => Arc::new(PageMemory::with_cache(cache)),
+    }
+}
+
+/// All but the protections: what the emulator says of mappings is not right where one follows another.
+fn conforms(manager: &dyn MemoryManager) {
+    conformance::working_memory_is_as_long_as_asked_and_zero_where_it_says_so(manager);
+    conformance::targets_are_aligned_near_each_other_and_low_when_asked(manager);
+    conformance::targets_show_what_was_written_until_they_are_freed(manager);
+    conformance::live_targets_do_not_overlap(manager);
+    conformance::what_cannot_be_had_is_an_error_that_changes_nothing(manager);
+    conformance::arenas_hold_code_alone(manager);
+    conformance::code_runs_from_many_threads(manager);
+}
+
 fn run(object: &str, calls: &[String]) -> Result<(), String> {
     let bytes = std::fs::read(object).map_err(|error| format!("{object}: {error}"))?;
     let cache = Arc::new(Counting::default());
-    let loader = Loader::builder().memory(Arc::new(PageMemory::with_cache(cache.clone()))).build();
+    let loader = Loader::builder().memory(memory(cache.clone())).build();
     let image = loader.load(&bytes, &Host::new()).map_err(|error| format!("{object}: {error}"))?;
     // SAFETY: the object is the caller's own; no other thread has the image.
     unsafe { image.run_initializers() };
@@ -116,6 +138,10 @@ fn main() -> ExitCode {
     };
     let result = match &**object {
         "--library" => library::run(calls).map_err(|error| error.to_string()),
+        "--conformance" => {
+            conforms(&*memory(Arc::default()));
+            Ok(())
+        }
         object => run(object, calls),
     };
     match result {

@@ -25,9 +25,17 @@ struct Machine {
     /// Ways to thread-local variables that are served in a process; the last ones only by the GNU compiler.
     threads: &'static [&'static str],
     gnu_threads: &'static [&'static str],
+    /// Images share slabs, unless something says otherwise.
+    slabs: bool,
 }
 
 impl Machine {
+    /// What code of that model is put into. The tiny model reaches 1 MiB: a slab's stripes are farther apart.
+    fn memories(&self, model: &str, level: &str) -> &'static [&'static str] {
+        let in_slabs = self.slabs && level == "-O2" && !model.contains("tiny");
+        if in_slabs { &["pages", "slabs"] } else { &["pages"] }
+    }
+
     /// Compilers and flags for a source.
     fn models<'g>(&self, source: &str, gnu: &'g str) -> impl Iterator<Item = (&'g str, &'static str)> {
         let (both, clang, gnu_only) = match source {
@@ -75,6 +83,7 @@ const AARCH64: Machine = Machine {
         "-fPIC -mcmodel=tiny -ftls-model=initial-exec",
     ],
     gnu_threads: &["-fPIC -mtls-dialect=trad", "-fPIC -mtls-dialect=trad -ftls-model=local-dynamic"],
+    slabs: true,
 };
 
 #[test]
@@ -132,6 +141,7 @@ fn armv7() {
         throws: false,
         threads: &[],
         gnu_threads: &[],
+        slabs: false,
     });
 }
 
@@ -153,6 +163,7 @@ fn riscv64() {
         throws: true,
         threads: &[],
         gnu_threads: &[],
+        slabs: false,
     });
 }
 
@@ -236,6 +247,10 @@ fn run(machine: &Machine) {
     }
     let runner = build_runner(machine, &compiler);
     let folder = scratch(machine.gnu);
+    for memory in machine.memories("", "-O2") {
+        let mut command = emulated(machine, &runner);
+        tool_runs(command.arg("--conformance").env("OBJCACHE_CROSS_MEMORY", memory));
+    }
     let mut objects = 0;
     let mut expected: HashMap<(&str, Vec<&str>), String> = HashMap::new();
     for (source, calls) in
@@ -266,13 +281,17 @@ fn run(machine: &Machine) {
                 tool_runs(
                     Command::new(tool).args(&flags).arg("-c").arg(fixture(source)).arg("-o").arg(&object),
                 );
-                let mut command = emulated(machine, &runner);
-                let output = command.arg(&object).args(&calls).output().unwrap();
-                let complaints = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{what}: {} {complaints}", output.status);
-                assert_eq!(String::from_utf8_lossy(&output.stdout), *expected, "{what}");
-                let visible = complaints.split(' ').next().and_then(|number| number.parse::<usize>().ok());
-                assert!(visible.is_some_and(|bytes| bytes > 100), "{what}: {complaints}");
+                for memory in machine.memories(model, level) {
+                    let mut command = emulated(machine, &runner);
+                    command.env("OBJCACHE_CROSS_MEMORY", memory).arg(&object).args(&calls);
+                    let output = command.output().unwrap();
+                    let complaints = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.success(), "{what} {memory}: {} {complaints}", output.status);
+                    assert_eq!(String::from_utf8_lossy(&output.stdout), *expected, "{what} {memory}");
+                    let visible =
+                        complaints.split(' ').next().and_then(|number| number.parse::<usize>().ok());
+                    assert!(visible.is_some_and(|bytes| bytes > 100), "{what}: {complaints}");
+                }
                 objects += 1;
             }
         }

@@ -18,6 +18,7 @@
 #![allow(unsafe_code)] // Maps memory and hands out parts of it.
 
 use std::io;
+use std::ops::Range;
 use std::slice;
 
 use super::super::sys::{self, Mapping, Protection, Reach};
@@ -48,12 +49,12 @@ impl Area {
         let spare = align.clamp(page, Limits::MAX_ALIGNMENT as usize);
         let (bounds, reserved) =
             lay_out(stripes, spare).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let writable = Mapping::shared(bounds[2])?;
         let target = Mapping::reserve(reserved, reach)?;
         let base = target.address() as usize;
-        let area = Area { writable, target, skip: base.next_multiple_of(spare) - base, bounds };
+        let skip = base.next_multiple_of(spare) - base;
         // SAFETY: `skip` plus two stripes is inside of the reservation, which nobody uses yet.
-        unsafe { area.target.alias(area.skip, &area.writable)? };
+        let writable = unsafe { target.map_twice(skip, bounds[2])? };
+        let area = Area { writable, target, skip, bounds };
         // SAFETY: the whole of a mapping of our own, out of which nothing was handed yet.
         unsafe { sys::protect(area.writable.address(), area.writable.len(), Protection::ReadWrite)? };
         // The kernel tells profilers of executable memory when it is mapped or protected, not when it is mapped a second
@@ -100,15 +101,45 @@ impl Area {
         Slices { code, read_only, data }
     }
 
+    /// One image's code where it will run.
+    ///
+    /// # Safety
+    /// It must be inside of the stripe, and not be written while the slice lives.
+    pub(super) unsafe fn code(&self, start: usize, len: usize) -> &[u8] {
+        let code = self.target.address().wrapping_add(self.skip + start);
+        // SAFETY: inside of the target view's first stripe, which is readable, and as the caller vouches.
+        unsafe { slice::from_raw_parts(code, len) }
+    }
+
+    /// Gives memory of a free range, alike in each stripe, back to the system: as many whole pages as it has.
+    ///
+    /// # Safety
+    /// The range must be inside of the stripe and the caller's alone.
+    pub(super) unsafe fn discard(&self, range: Range<usize>) {
+        let page = sys::page_size();
+        let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+        let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return };
+        for stripe in [0, self.bounds[1]] {
+            let shared = self.writable.address().wrapping_add(stripe + start);
+            // An error means that the system keeps it, as before.
+            // SAFETY: the pages are inside of the writable view and the caller's alone.
+            let _ = unsafe { sys::discard(shared, len, true) };
+        }
+        let variables = self.target.address().wrapping_add(self.skip + self.bounds[2] + start);
+        // SAFETY: the pages are inside of the target view's third stripe and the caller's alone.
+        let _ = unsafe { sys::discard(variables, len, false) };
+    }
+
     /// Overwrites an image's code with traps.
     ///
     /// # Safety
     /// The range must be inside of the stripe and the caller's alone, and nobody may execute it any more.
     pub(super) unsafe fn poison(&self, start: usize, len: usize) {
-        const INT3: u8 = 0xcc;
+        /// `int3`; of AArch64 zeros are `udf #0`.
+        const TRAP: u8 = if cfg!(target_arch = "x86_64") { 0xcc } else { 0 };
         let code = self.writable.address().wrapping_add(start);
         // SAFETY: the range is inside of the writable view's code stripe; the caller vouches that it is free to write.
-        unsafe { code.write_bytes(INT3, len) };
+        unsafe { code.write_bytes(TRAP, len) };
     }
 }
 

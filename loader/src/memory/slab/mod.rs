@@ -1,4 +1,4 @@
-//! The default manager on Linux x86-64: images share large slabs, so that loading one takes no system call.
+//! The default manager on Linux (x86-64, AArch64): images share large slabs, so that loading one takes no system call.
 //!
 //! A slab is memory with two views ([`area`]) and a list of what is free in it ([`ranges`]). When it is full there is
 //! another; an image too big for sharing gets a slab of its own. Threads take from different slabs ([`shard`](crate::shard)). Code that
@@ -25,8 +25,8 @@ use self::area::Area;
 use self::ranges::{GRANULE, Ranges, Taken};
 use super::sys::{self, Reach};
 use super::{
-    FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Segment, WorkingMemory,
-    check_reach,
+    FinalizedMemory, HostCache, InFlightMemory, InstructionCache, MemoryError, MemoryManager, MemoryRequest,
+    Segment, WorkingMemory, check_reach,
 };
 use crate::fork;
 use crate::limits::Limits;
@@ -34,11 +34,15 @@ use crate::shard::{self, Padded, SHARDS};
 
 /// A memory manager that puts many images into few large mappings. Clones share them.
 ///
-/// Memory of dropped images is kept for the next ones, except that of images too big to share a slab.
+/// Memory of dropped images is kept for the next ones, until a slab that was mostly used is empty or
+/// [`release_unused`](Self::release_unused) is called; that of images too big to share a slab goes with them.
+///
+/// An image's code is 64 MiB from its constants and 128 MiB from its variables, or less: out of reach for AArch64's tiny
+/// code model, which is for [`PageMemory`](crate::PageMemory).
 ///
 /// After a `fork` both processes can call what was loaded before, and go on loading; memory from before the fork is
 /// not reused by either.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct SlabMemory {
     pools: Arc<Pools>,
 }
@@ -46,7 +50,29 @@ pub struct SlabMemory {
 impl SlabMemory {
     /// The manager. It maps nothing before it is asked for memory.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_cache(Arc::new(HostCache))
+    }
+
+    /// A manager that leaves it to someone else to make code visible to the cores.
+    pub fn with_cache(cache: Arc<dyn InstructionCache>) -> Self {
+        SlabMemory { pools: Arc::new(Pools { anywhere: Default::default(), low: Mutex::default(), cache }) }
+    }
+
+    /// Gives memory of dropped images back to the system, by whole pages. What is loaded next in its place takes page faults
+    /// again. Memory from before a fork stays as it is: the other process may use it.
+    pub fn release_unused(&self) {
+        let _gate = fork::enter();
+        let pools = self.pools.anywhere.iter().map(|Padded(pool)| pool).chain([&self.pools.low]);
+        for pool in pools {
+            let slabs = pool.lock().slabs.clone();
+            slabs.iter().filter(|slab| !slab.is_frozen()).for_each(|slab| slab.release_unused());
+        }
+    }
+}
+
+impl Default for SlabMemory {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -57,10 +83,10 @@ impl fmt::Debug for SlabMemory {
 }
 
 /// The slabs that images share: threads that load at once take from different ones. Low memory is too scarce for that.
-#[derive(Default)]
 struct Pools {
     anywhere: [Padded<Mutex<Pool>>; SHARDS],
     low: Mutex<Pool>,
+    cache: Arc<dyn InstructionCache>,
 }
 
 /// Slabs of one reach, the one last used at the end.
@@ -81,17 +107,23 @@ struct Slab {
     ranges: Mutex<Ranges>,
     /// The fork before which it was made.
     generation: u64,
+    cache: Arc<dyn InstructionCache>,
 }
 
 impl Slab {
-    fn new(stripes: [usize; 3], align: usize, reach: Reach) -> Result<Self, MemoryError> {
+    fn new(
+        stripes: [usize; 3],
+        align: usize,
+        reach: Reach,
+        cache: &Arc<dyn InstructionCache>,
+    ) -> Result<Self, MemoryError> {
         fork::watch();
         let place = if reach == Reach::Low2GiB { " in the lowest 2 GiB" } else { "" };
         let area = Area::new(stripes, align, reach).map_err(|error| {
             MemoryError::new(format!("mapping a slab of {stripes:?} bytes{place}"), error)
         })?;
         let ranges = Mutex::new(Ranges::new(area.code_stripe()));
-        Ok(Slab { area, ranges, generation: fork::generation() })
+        Ok(Slab { area, ranges, generation: fork::generation(), cache: Arc::clone(cache) })
     }
 
     fn is_frozen(&self) -> bool {
@@ -113,14 +145,32 @@ impl Slab {
         }
         let mut ranges = self.ranges.lock();
         ranges.give(range);
-        if ranges.is_quarantine_full() {
+        if ranges.is_abandoned() {
+            self.discard_unused(&mut ranges);
+        } else if ranges.is_quarantine_full() {
             release_quarantine(&mut ranges);
+        }
+    }
+
+    /// The caller is inside of the gate, and the slab is not frozen.
+    fn release_unused(&self) {
+        self.discard_unused(&mut self.ranges.lock());
+    }
+
+    fn discard_unused(&self, ranges: &mut Ranges) {
+        release_quarantine(ranges);
+        for range in ranges.take_stock(sys::page_size()) {
+            #[allow(unsafe_code)] // See `Area::discard`.
+            // SAFETY: the range is free, and stays so as long as this thread has the lock; no other process has the slab.
+            unsafe {
+                self.area.discard(range)
+            };
         }
     }
 }
 
 /// Where the kernel has no such barrier, what is left is what all x86 processors do: they watch the physical addresses
-/// of what they fetched, and refetch what was written to.
+/// of what they fetched, and refetch what was written to. (AArch64 is told of each image's code, and waits then.)
 fn release_quarantine(ranges: &mut Ranges) {
     if ranges.has_quarantine() {
         sys::serialize_all_cores();
@@ -133,11 +183,11 @@ impl Pools {
     /// any.
     fn take(&self, len: usize, reach: Reach) -> Result<(Arc<Slab>, Taken), MemoryError> {
         if reach == Reach::Low2GiB {
-            return self.low.lock().take_or_grow(len, reach);
+            return self.low.lock().take_or_grow(len, reach, &self.cache);
         }
         let Padded(own) = &self.anywhere[shard::of_this_thread()];
         // The lock is given back before others are taken, or two threads could wait for each other.
-        let refused = match own.lock().take_or_grow(len, reach) {
+        let refused = match own.lock().take_or_grow(len, reach, &self.cache) {
             Ok(taken) => return Ok(taken),
             Err(error) => error,
         };
@@ -159,11 +209,16 @@ impl Pool {
         None
     }
 
-    fn take_or_grow(&mut self, len: usize, reach: Reach) -> Result<(Arc<Slab>, Taken), MemoryError> {
+    fn take_or_grow(
+        &mut self,
+        len: usize,
+        reach: Reach,
+        cache: &Arc<dyn InstructionCache>,
+    ) -> Result<(Arc<Slab>, Taken), MemoryError> {
         if let Some(taken) = self.take(len) {
             return Ok(taken);
         }
-        let slab = Arc::new(Self::grow(len, reach)?);
+        let slab = Arc::new(Self::grow(len, reach, cache)?);
         let taken = slab.take(len);
         let taken =
             taken.ok_or_else(|| MemoryError::new("taking a range", "a new slab is too small for it"))?;
@@ -171,10 +226,10 @@ impl Pool {
         Ok((slab, taken))
     }
 
-    fn grow(len: usize, reach: Reach) -> Result<Slab, MemoryError> {
+    fn grow(len: usize, reach: Reach, cache: &Arc<dyn InstructionCache>) -> Result<Slab, MemoryError> {
         let mut stripe = stripe(reach);
         loop {
-            match Slab::new([stripe; 3], Limits::MAX_ALIGNMENT as usize, reach) {
+            match Slab::new([stripe; 3], Limits::MAX_ALIGNMENT as usize, reach, cache) {
                 Err(_) if stripe / 2 >= SMALLEST_STRIPE.max(len * 2) => stripe /= 2,
                 slab => return slab,
             }
@@ -205,14 +260,15 @@ unsafe impl MemoryManager for SlabMemory {
 
         let _gate = fork::enter();
         let (slab, taken) = if len > stripe(reach) / 2 {
-            let slab = Slab::new(own_stripes(sizes, align)?, align, reach)?;
+            let slab = Slab::new(own_stripes(sizes, align)?, align, reach, &self.pools.cache)?;
             (Arc::new(slab), Taken { range: 0..0, fresh: true })
         } else {
             self.pools.take(len, reach)?
         };
         let start = taken.range.start.next_multiple_of(align);
         let process = fork::process();
-        Ok(Box::new(Allocation { slab, range: taken.range, start, sizes, fresh: taken.fresh, process }))
+        let Taken { range, fresh } = taken;
+        Ok(Box::new(Allocation { slab, range, start, sizes, fresh, process }))
     }
 }
 
@@ -256,6 +312,11 @@ impl InFlightMemory for Allocation {
     }
 
     fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+        let [code, ..] = self.sizes;
+        #[allow(unsafe_code)] // See `Area::code`.
+        // SAFETY: the code is inside of the range, and the working memory is not borrowed any more.
+        let code = unsafe { self.slab.area.code(self.start, code) };
+        self.slab.cache.synchronize(code)?;
         Ok(self)
     }
 }

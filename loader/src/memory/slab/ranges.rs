@@ -131,6 +131,28 @@ impl Ranges {
         if self.unjoined < self.len / 16 {
             return false;
         }
+        self.join_all();
+        true
+    }
+
+    /// Whether nothing is handed out of what was mostly used at some time.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.live == 0 && self.touched > self.len / 4 * 3
+    }
+
+    /// All that is free and was used before, for the caller to give back to the system by pages of `page` bytes, after which
+    /// they are zero. What is in quarantine does not count.
+    pub(super) fn take_stock(&mut self, page: usize) -> Vec<Range<usize>> {
+        let mut unused = self.join_all();
+        if self.end < self.touched {
+            unused.push(self.end..self.touched.next_multiple_of(page).min(self.len));
+            self.touched = self.end.next_multiple_of(page).min(self.touched);
+        }
+        unused
+    }
+
+    /// Free ranges that have no free neighbour, but for the last.
+    fn join_all(&mut self) -> Vec<Range<usize>> {
         self.unjoined = 0;
         let mut free: Vec<Range<usize>> = Vec::new();
         for (class, starts) in self.classes.iter_mut().enumerate() {
@@ -144,14 +166,11 @@ impl Ranges {
                 _ => joined.push(range),
             }
         }
-        for range in joined {
-            if range.end == self.end {
-                self.end = range.start;
-            } else {
-                self.put(range);
-            }
+        if joined.last().is_some_and(|last| last.end == self.end) {
+            self.end = joined.pop().map_or(self.end, |last| last.start);
         }
-        true
+        joined.iter().for_each(|range| self.put(range.clone()));
+        joined
     }
 }
 
@@ -231,6 +250,27 @@ mod tests {
         assert!(ranges.take(1 << 20).is_some_and(|taken| !taken.fresh));
         assert!(ranges.take(1).is_none());
         assert_eq!(ranges.live(), 1);
+    }
+
+    #[test]
+    fn what_is_given_back_to_the_system_is_fresh_at_the_end_alone() {
+        const PAGE: usize = 4096;
+        let mut ranges = Ranges::new(1 << 20);
+        let taken: Vec<_> = (0..64).map(|_| ranges.take(10 << 10).unwrap().range).collect();
+        let kept = 10;
+        for (number, range) in taken.iter().enumerate().filter(|(number, _)| *number != kept) {
+            assert!(!ranges.is_abandoned(), "{number}");
+            ranges.give(range.clone());
+        }
+        assert!(ranges.take_stock(PAGE).is_empty(), "quarantined");
+        ranges.release_quarantine();
+        let [before, after] = &ranges.take_stock(PAGE)[..] else { panic!() };
+        assert_eq!(*before, 0..taken[kept].start);
+        assert_eq!(*after, taken[kept].end..640 << 10);
+        assert!(!ranges.take(4 << 10).unwrap().fresh, "in the middle");
+        let rest = ranges.take(256 << 10).unwrap();
+        assert!(!rest.fresh && rest.range.start == taken[kept].end, "shares a page with what is kept");
+        assert!(ranges.take(64 << 10).unwrap().fresh);
     }
 
     #[test]
