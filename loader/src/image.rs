@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +32,7 @@ pub struct LoadedImage {
     initialized: AtomicBool,
     executes_here: bool,
     sizes: [usize; 3],
+    targets: [u64; 3],
     /// Frees the thread-local blocks. Before the memory, which has what new ones begin as.
     threads: Option<Module>,
     memory: Box<dyn FinalizedMemory>,
@@ -58,7 +59,7 @@ impl LoadedImage {
         announced: Option<Announced>,
         executes_here: bool,
     ) -> Self {
-        let Linked { memory, exports, hooks, unwind: _, sizes, image: _, threads } = linked;
+        let Linked { memory, exports, hooks, unwind: _, sizes, targets, image: _, threads } = linked;
         LoadedImage {
             announced,
             unwind,
@@ -69,6 +70,7 @@ impl LoadedImage {
             initialized: AtomicBool::new(false),
             executes_here,
             sizes,
+            targets,
             threads: threads.into_module(),
             memory,
         }
@@ -166,6 +168,29 @@ impl LoadedImage {
         self.sizes[segment.index()]
     }
 
+    /// Target addresses of the image's bytes in one kind of memory.
+    pub fn segment_range(&self, segment: Segment) -> Range<u64> {
+        let start = self.targets[segment.index()];
+        start..start.wrapping_add(self.segment_size(segment) as u64)
+    }
+
+    /// Gives the image's memory to the caller, who has to free it from here on, by dropping what is returned, and may keep it
+    /// for ever ([`ImageMemory::leak`]). Symbols are forgotten, and with them finalisers and static destructors: these are
+    /// not run. Take the addresses that are needed before.
+    pub fn into_memory(mut self) -> ImageMemory {
+        /// In the place of what is taken away.
+        struct Nothing;
+        impl FinalizedMemory for Nothing {}
+        self.hooks = None;
+        ImageMemory {
+            segments: Segment::ALL.map(|segment| self.segment_range(segment)),
+            announced: self.announced.take(),
+            unwind: self.unwind.take(),
+            threads: self.threads.take(),
+            memory: Some(mem::replace(&mut self.memory, Box::new(Nothing))),
+        }
+    }
+
     /// Bytes of the image in memory, all kinds together.
     pub fn memory_size(&self) -> usize {
         self.sizes.iter().sum()
@@ -214,6 +239,46 @@ impl Drop for LoadedImage {
         self.announced = None;
         self.unwind = None;
         self.threads = None;
+    }
+}
+
+/// The memory of an image whose symbols were [given up](LoadedImage::into_memory). Dropping it tells listeners and unwinders,
+/// and frees it: nothing of it may be executing or be pointed to then.
+pub struct ImageMemory {
+    segments: [Range<u64>; 3],
+    announced: Option<Announced>,
+    unwind: Option<Box<dyn UnwindRegistration>>,
+    threads: Option<Module>,
+    memory: Option<Box<dyn FinalizedMemory>>,
+}
+
+impl ImageMemory {
+    /// Target addresses of the bytes in one kind of memory.
+    pub fn segment_range(&self, segment: Segment) -> Range<u64> {
+        self.segments[segment.index()].clone()
+    }
+
+    /// Leaves all of it where it is for the rest of the process, known to listeners and unwinders.
+    pub fn leak(self) -> [Range<u64>; 3] {
+        let segments = self.segments.clone();
+        mem::forget(self);
+        segments
+    }
+}
+
+impl Drop for ImageMemory {
+    fn drop(&mut self) {
+        // Explicit, because the order is what makes it sound.
+        self.announced = None;
+        self.unwind = None;
+        self.threads = None;
+        self.memory = None;
+    }
+}
+
+impl fmt::Debug for ImageMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageMemory").field("segments", &self.segments).finish_non_exhaustive()
     }
 }
 

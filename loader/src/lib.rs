@@ -158,7 +158,7 @@ pub use events::{
     EventListener, GdbListener, ImageId, JitDump, LoadedFunction, LoadedObject, LoadedSection, PerfMap,
 };
 pub use graph::SymbolKind;
-pub use image::{LoadedImage, Symbol};
+pub use image::{ImageMemory, LoadedImage, Symbol};
 pub use inputs::needed_members;
 pub use library::{
     ArchiveGenerator, Filtered, FunctionError, FunctionErrorKind, Generated, Generator, GeneratorRequest,

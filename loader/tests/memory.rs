@@ -506,3 +506,45 @@ fn a_sealed_image_cannot_be_changed_or_unmapped() {
     let function = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(address as usize) };
     assert_eq!(function(), 6);
 }
+
+#[test]
+fn memory_can_be_taken_over_and_freed_or_kept_by_the_client() {
+    let log = Arc::new(Witness { fail_at: usize::MAX, ..Witness::default() });
+    let live = Arc::new(AtomicUsize::new(0));
+    for inner in [Arc::new(SlabMemory::new()) as Arc<dyn MemoryManager>, Arc::new(PageMemory::new())] {
+        let steps = Arc::default();
+        let faulty = Faulty { inner, fail_at: usize::MAX, steps, live: Arc::clone(&live) };
+        let loader = Loader::builder().memory(Arc::new(faulty)).listener(log.clone()).build();
+        let object = tiny(8);
+        let objects =
+            [InputObject { name: "one", bytes: &object }, InputObject { name: "none", bytes: &object }];
+        let load = || loader.load(&object, &NoSymbols).unwrap();
+        assert!(loader.load_all(&objects, &NoSymbols).is_err(), "twice the same symbol");
+
+        let image = load();
+        let address = image.address("number").unwrap();
+        let range = image.segment_range(Segment::Code);
+        assert!(
+            range.contains(&address) && range.end - range.start == image.segment_size(Segment::Code) as u64
+        );
+        let memory = image.into_memory();
+        assert_eq!(memory.segment_range(Segment::Code), range);
+        // SAFETY: the code is there as long as `memory` is.
+        let function = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(address as usize) };
+        assert_eq!((function(), live.load(Ordering::SeqCst)), (8, 1));
+        // The witness counts two objects in each image that goes.
+        assert_eq!(log.announced.fetch_add(1, Ordering::SeqCst), 1);
+        drop(memory);
+        assert_eq!((log.announced.load(Ordering::SeqCst), live.load(Ordering::SeqCst)), (0, 0));
+
+        let image = load();
+        let address = image.address("number").unwrap();
+        let [code, ..] = image.into_memory().leak();
+        assert!(code.contains(&address));
+        drop(loader.clone());
+        // SAFETY: the code is there for ever.
+        let function = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(address as usize) };
+        assert_eq!((function(), live.swap(0, Ordering::SeqCst)), (8, 1));
+        log.announced.store(0, Ordering::SeqCst);
+    }
+}

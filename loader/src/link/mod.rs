@@ -48,7 +48,7 @@ use crate::arch::Architecture;
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, Role, Section};
 use crate::limits::{Limits, NameBudget};
-use crate::memory::{FinalizedMemory, MemoryManager};
+use crate::memory::{FinalizedMemory, MemoryManager, Segment};
 use crate::resolver::SymbolResolver;
 use crate::unwind::{FrameTable, UnwindInfo};
 
@@ -140,6 +140,8 @@ pub(crate) struct Linked {
     pub(crate) hooks: Hooks,
     pub(crate) unwind: UnwindInfo,
     pub(crate) sizes: [usize; 3],
+    /// Target addresses of the segments.
+    pub(crate) targets: [u64; 3],
     /// The thread-local blocks, if there are any.
     pub(crate) threads: Threads,
     pub(crate) image: ImageAddresses,
@@ -199,6 +201,7 @@ pub(crate) fn link<A: Architecture>(
     let exports = resolve::exports::<A>(objects)?;
     let threads = threads::serve::<A>(objects, reserved, environment)?;
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
+    let targets = Segment::ALL.map(|segment| memory.target(segment));
     let memory = memory.finalize()?;
 
     let unwind = UnwindInfo { arena: memory.arena(), ..unwind_info(objects, image.code.clone()) };
@@ -210,6 +213,7 @@ pub(crate) fn link<A: Architecture>(
         unwind,
         threads,
         sizes: request.segments.map(|segment| segment.size),
+        targets,
         image,
     })
 }
