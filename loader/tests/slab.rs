@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use objcache_loader::{
     LoadError, LoadedImage, Loader, MemoryManager, MemoryRequest, NoSymbols, PageMemory, Segment,
-    SegmentRequest, SlabMemory, conformance, from_fn,
+    SegmentRequest, SharedLibrary, SlabMemory, conformance, from_fn,
 };
 use support::elf::{self, Object, tiny};
 use support::*;
@@ -81,6 +81,59 @@ fn a_live_object_in_a_slab_is_small_and_needs_no_mapping() {
         eprintln!("{each} bytes resident per tiny image");
         assert!(each < 1000, "{each} bytes each");
     });
+}
+
+/// With `OBJCACHE_SOAK=1` a million times.
+#[test]
+fn loads_and_unloads_leave_memory_mappings_and_files_flat() {
+    alone("loads_and_unloads_leave_memory_mappings_and_files_flat", || {
+        let soak = std::env::var_os("OBJCACHE_SOAK").is_some_and(|value| value == "1");
+        let cycles = if soak { 1_000_000 } else { 30_000 };
+        // SAFETY: the library's initialisers only set up its own streams and locales.
+        let runtime = unsafe { SharedLibrary::open(c"libstdc++.so.6") }.ok().filter(|_| has(GXX));
+        let catching = runtime.is_some().then(|| {
+            let text = "extern \"C\" int catches(int n) { try { if (n) throw n; } catch (int c) { return c; } return 0; }";
+            compile_text(GXX, &["-O1", "-fPIC"], "cpp", text)
+        });
+        let managers: [(&str, usize, Arc<dyn MemoryManager>); 2] = [
+            ("slabs", cycles, Arc::new(SlabMemory::new())),
+            ("pages", cycles / 10, Arc::new(PageMemory::new())),
+        ];
+        for (name, cycles, manager) in managers {
+            let loader = Loader::builder().memory(manager).build();
+            let mut live = std::collections::VecDeque::new();
+            let mut cycle = |number: usize| {
+                let image = loader.load(&tiny(number as i32), &NoSymbols).unwrap();
+                assert_eq!(call_int(&image, "number", &[]), number as i32);
+                live.push_back(image);
+                if let (0, Some(object), Some(runtime)) = (number % 8, &catching, &runtime) {
+                    let image = loader.load(object, runtime).unwrap();
+                    if number % 64 == 0 {
+                        assert_eq!(call_int(&image, "catches", &[5]), 5);
+                    }
+                    live.push_back(image);
+                }
+                while live.len() > 100 {
+                    live.pop_front();
+                }
+            };
+            (0..cycles / 10).for_each(&mut cycle);
+            let (mappings, resident) = footprint();
+            let files = open_files();
+            (0..cycles).for_each(&mut cycle);
+            let (mappings_after, resident_after) = footprint();
+            eprintln!(
+                "{name}: {cycles} cycles, {mappings} mappings then {mappings_after}, {resident} kB then {resident_after} kB"
+            );
+            assert!(mappings_after <= mappings + 2, "{name}: {mappings} mappings became {mappings_after}");
+            assert!(resident_after <= resident + 2_000, "{name}: {resident} kB became {resident_after} kB");
+            assert_eq!(open_files(), files);
+        }
+    });
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 #[test]
