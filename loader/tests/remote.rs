@@ -229,3 +229,11 @@ fn more_arguments_than_registers_are_refused() {
     assert!(matches!(call(&executor, abs, &[0; 7]), Err(RemoteError::Refused(_))));
     assert_eq!(executor.address("no such symbol").unwrap(), None);
 }
+
+#[test]
+fn thread_local_variables_are_refused() {
+    let executor = executor();
+    let object = compile_text(GCC, &["-O1", "-fPIC"], "c", "__thread int n; int next(void) { return ++n; }");
+    let error = loader(&executor).load(&object, &executor).unwrap_err();
+    assert!(error.to_string().contains("thread-local variable"), "{error}");
+}

@@ -45,6 +45,8 @@ pub(crate) struct ImageAddresses {
     pub(crate) image: u64,
     /// All of the code segment.
     pub(crate) code: Range<u64>,
+    /// The first byte of each segment.
+    pub(crate) segments: [u64; 3],
 }
 
 /// Bytes behind an `.eh_frame` section for the terminator: a record of length zero (LSB, "Exception Frames").
@@ -249,6 +251,7 @@ pub(super) fn assign<A: Architecture>(
     ImageAddresses {
         image: used.map(|segment| bases[segment.index()]).min().unwrap_or(0),
         code: code..code + request.segments[Segment::Code.index()].size as u64,
+        segments: bases,
     }
 }
 

@@ -48,7 +48,7 @@ use crate::arch::Architecture;
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, Role, Section};
 use crate::limits::{Limits, NameBudget};
-use crate::memory::{FinalizedMemory, MemoryManager, Segment};
+use crate::memory::{FinalizedMemory, MemoryManager};
 use crate::resolver::SymbolResolver;
 use crate::unwind::{FrameTable, UnwindInfo};
 
@@ -201,10 +201,9 @@ pub(crate) fn link<A: Architecture>(
     let exports = resolve::exports::<A>(objects)?;
     let threads = threads::serve::<A>(objects, reserved, environment)?;
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
-    let targets = Segment::ALL.map(|segment| memory.target(segment));
     let memory = memory.finalize()?;
 
-    let unwind = UnwindInfo { arena: memory.arena(), ..unwind_info(objects, image.code.clone()) };
+    let unwind = unwind_info(objects, image.code.clone(), memory.arena());
     let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
     Ok(Linked {
         memory,
@@ -213,7 +212,7 @@ pub(crate) fn link<A: Architecture>(
         unwind,
         threads,
         sizes: request.segments.map(|segment| segment.size),
-        targets,
+        targets: image.segments,
         image,
     })
 }
@@ -232,9 +231,9 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
 }
 
 /// What an unwinder wants to know of the image.
-fn unwind_info(objects: &[Object<'_>], code: Range<u64>) -> UnwindInfo {
+fn unwind_info(objects: &[Object<'_>], code: Range<u64>, arena: Option<Range<u64>>) -> UnwindInfo {
     let throws = objects.iter().any(|object| object.symbols.throws);
-    let mut info = UnwindInfo { code, throws, ..UnwindInfo::default() };
+    let mut info = UnwindInfo { code, arena, throws, ..UnwindInfo::default() };
     let table = |section: &Section<'_>| FrameTable { address: section.address, size: section.size };
     for section in survey::special(objects).filter(|section| section.size != 0) {
         match section.role {

@@ -84,6 +84,10 @@ pub(super) fn serve<A: Architecture>(
     if align == 0 {
         return Ok(threads);
     }
+    if !executes_here && !environment.memory.has_thread_blocks() {
+        let what = "a thread-local variable, of which the threads of the target have no copy,";
+        return Err(LoadError::Unsupported(what.to_owned()));
+    }
     if !executes_here {
         threads.offset = Some(A::THREAD_BLOCK.offset(address, size, align));
     } else if let Some(reserved) = reserved {

@@ -109,6 +109,12 @@ pub unsafe trait MemoryManager: Send + Sync {
         true
     }
 
+    /// Of memory elsewhere: whether its threads have the image's thread-local variables where a static linker has a
+    /// program's. If not, objects that have any are refused.
+    fn has_thread_blocks(&self) -> bool {
+        true
+    }
+
     /// Target addresses for single sections, for managers that do not place images as a whole.
     fn placement(&self) -> Option<&dyn Placement> {
         None
@@ -173,6 +179,9 @@ macro_rules! forward {
             }
             fn executes_here(&self) -> bool {
                 (**self).executes_here()
+            }
+            fn has_thread_blocks(&self) -> bool {
+                (**self).has_thread_blocks()
             }
             fn placement(&self) -> Option<&dyn Placement> {
                 (**self).placement()

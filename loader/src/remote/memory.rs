@@ -17,8 +17,8 @@ use crate::memory::{
 };
 
 /// A memory manager for another process: see [`Executor`]. Images are called there, with [`Executor::call`] and their
-/// symbols' addresses; here they are only linked. So nobody runs their initialisers or finalisers, their unwind tables are
-/// registered with nobody, and thread-local variables of theirs are nowhere: objects that need these are not for it.
+/// symbols' addresses; here they are only linked. So nobody runs their initialisers or finalisers, and their unwind tables are
+/// registered with nobody: objects that need these are not for it. Those with thread-local variables are refused.
 ///
 /// When memory is finalized nobody can write to the code any more: the file that holds it is sealed, and it is mapped
 /// executable there without ever having been writable. Dropping an image unmaps it there.
@@ -85,6 +85,10 @@ unsafe impl MemoryManager for RemoteMemory {
     }
 
     fn executes_here(&self) -> bool {
+        false
+    }
+
+    fn has_thread_blocks(&self) -> bool {
         false
     }
 }

@@ -129,8 +129,8 @@ impl OneFrame {
 
 impl UnwindRegistrar for LibgccFrames {
     unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
-        let wanted = (info.catches || info.throws || self.every_image) && !info.code.is_empty();
-        let Some(libgcc) = libgcc().filter(|_| wanted) else { return Ok(None) };
+        let wanted = info.catches || info.throws || self.every_image;
+        let Some(libgcc) = wanted.then(libgcc).flatten() else { return Ok(None) };
         let mut tables = Vec::with_capacity(info.eh_frames.len());
         for FrameTable { address, size } in &info.eh_frames {
             // SAFETY: the caller vouches for the range.
@@ -141,7 +141,8 @@ impl UnwindRegistrar for LibgccFrames {
                 tables.push(*address as usize);
             }
         }
-        if tables.is_empty() {
+        // About no code there is nothing to say.
+        if tables.is_empty() || info.code.is_empty() {
             return Ok(None);
         }
         // The tables are well-formed, as just checked, end in terminators, are about this image's own code, and stay
