@@ -72,7 +72,8 @@ pub(super) fn resolve<A: Architecture>(
 /// An absolute symbol, which is its own address.
 #[inline]
 fn is_number(facts: Facts) -> bool {
-    let otherwise = Facts::UNDEFINED.and(Facts::NOT_LOADED).and(Facts::DEFINED_ELSEWHERE);
+    let otherwise =
+        Facts::UNDEFINED.and(Facts::NOT_LOADED).and(Facts::DEFINED_ELSEWHERE).and(Facts::PREEMPTED);
     facts.has(Facts::EXTERNAL) && !facts.has(otherwise)
 }
 
