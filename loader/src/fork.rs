@@ -3,7 +3,8 @@
 //! The two views of a slab's code are one piece of shared memory, so parent and child see each other's writes. After
 //! a fork neither may write there: each side counts forks, and a slab made before the last one is frozen. Taking and
 //! giving back ranges happens inside of a gate that is closed while a fork is under way, so that the child never
-//! inherits a lock that some other thread held. So do changes to what the unwinder is told.
+//! inherits a lock that some other thread held. So do changes to what the unwinder is told, and all that is done under
+//! [`lock`].
 //!
 //! `vfork` and `posix_spawn` run no handlers, and need none: their child shares or leaves everything.
 
@@ -14,9 +15,13 @@
     allow(dead_code)
 )]
 
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::shard::{self, Padded, SHARDS};
 
@@ -29,18 +34,31 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 /// Forks that made this process.
 static BIRTHS: AtomicU64 = AtomicU64::new(0);
 
+thread_local! {
+    /// How many gates this thread has gone through.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Being inside: forks wait.
 pub(crate) struct Gate {
-    inside: &'static AtomicU64,
+    /// Not of a thread that was inside before: it must not wait for a fork that waits for it.
+    inside: Option<&'static AtomicU64>,
 }
 
 /// Goes inside, waiting while a fork is under way.
+#[inline]
 pub(crate) fn enter() -> Gate {
+    let depth = DEPTH.get();
+    DEPTH.set(depth + 1);
+    Gate { inside: (depth == 0).then(enter_first) }
+}
+
+fn enter_first() -> &'static AtomicU64 {
     let Padded(inside) = &INSIDE[shard::of_this_thread()];
     loop {
         inside.fetch_add(1, Ordering::SeqCst);
         if UNDER_WAY.load(Ordering::SeqCst) == 0 {
-            return Gate { inside };
+            return inside;
         }
         inside.fetch_sub(1, Ordering::SeqCst);
         while UNDER_WAY.load(Ordering::SeqCst) != 0 {
@@ -50,8 +68,39 @@ pub(crate) fn enter() -> Gate {
 }
 
 impl Drop for Gate {
+    #[inline]
     fn drop(&mut self) {
-        self.inside.fetch_sub(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() - 1);
+        if let Some(inside) = self.inside {
+            inside.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A lock that no child is born with. Code of clients must not run under it: a thread that forks there waits for itself.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> Locked<'_, T> {
+    watch();
+    let gate = enter();
+    Locked { value: mutex.lock(), _gate: gate }
+}
+
+/// What [`lock`] gives. The lock is given back first.
+pub(crate) struct Locked<'m, T: ?Sized> {
+    value: MutexGuard<'m, T>,
+    _gate: Gate,
+}
+
+impl<T: ?Sized> Deref for Locked<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: ?Sized> DerefMut for Locked<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
     }
 }
 

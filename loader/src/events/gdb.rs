@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::{EventListener, ImageId, LoadedObject};
 use crate::error::LoadError;
+use crate::fork;
 use crate::process;
 
 /// `struct jit_code_entry`.
@@ -167,23 +168,23 @@ impl GdbListener {
     /// Why the debug information of an object was left out, if that happened since this was last asked: the latest case.
     /// Such an object is registered with its symbols alone.
     pub fn take_problem(&self) -> Option<LoadError> {
-        self.problem.lock().take()
+        fork::lock(&self.problem).take()
     }
 }
 
 impl EventListener for GdbListener {
     fn notify_loaded(&self, loaded: &LoadedObject<'_>) {
         let file = loaded.symbol_file().or_else(|problem| {
-            *self.problem.lock() = Some(problem);
+            *fork::lock(&self.problem) = Some(problem);
             loaded.symbol_file_without_debug_info()
         });
         match file {
             Ok(file) => {
                 if let Some(registration) = Registration::new(file) {
-                    self.registered.lock().entry(loaded.image()).or_default().push(registration);
+                    fork::lock(&self.registered).entry(loaded.image()).or_default().push(registration);
                 }
             }
-            Err(problem) => *self.problem.lock() = Some(problem),
+            Err(problem) => *fork::lock(&self.problem) = Some(problem),
         }
     }
 
@@ -192,7 +193,7 @@ impl EventListener for GdbListener {
     }
 
     fn notify_freeing(&self, image: ImageId) {
-        let registrations = self.registered.lock().remove(&image);
+        let registrations = fork::lock(&self.registered).remove(&image);
         drop(registrations);
     }
 }
@@ -219,7 +220,7 @@ impl Registration {
             symbol_file: symbol_file.as_ptr(),
             symbol_file_size: symbol_file.len() as u64,
         }));
-        let _lock = LIST.lock();
+        let _lock = fork::lock(&LIST);
         // SAFETY: the descriptor is the process's; all who keep to the interface change it one at a time. The entry is
         // ours, and new.
         unsafe { link(interface, entry) };
@@ -229,7 +230,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let _lock = LIST.lock();
+        let _lock = fork::lock(&LIST);
         // SAFETY: the entry was linked when it was made, and is unlinked here, once.
         unsafe { unlink(self.interface, self.entry) };
         // SAFETY: it came from `Box::into_raw`, and nobody refers to it any more.

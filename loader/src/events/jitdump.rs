@@ -13,6 +13,7 @@ use super::perf_map::one_line;
 use super::{EventListener, ImageId, LoadedFunction, LoadedObject, files};
 use crate::arch::with_architecture;
 use crate::debug::lines::{LineTable, Row};
+use crate::fork;
 
 const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
@@ -74,13 +75,13 @@ impl JitDump {
     /// What went wrong since this was last asked: the latest case. When the file cannot be made, nothing more is written;
     /// when debug information cannot be used, functions are written without source lines.
     pub fn take_problem(&self) -> Option<io::Error> {
-        self.state.lock().problem.take()
+        fork::lock(&self.state).problem.take()
     }
 
     fn write(&self, loaded: &LoadedObject<'_>) -> io::Result<()> {
         let functions = loaded.functions().map_err(io::Error::other)?;
         let lines = LineTable::of(loaded).unwrap_or_else(|problem| {
-            self.state.lock().problem = Some(io::Error::other(problem));
+            fork::lock(&self.state).problem = Some(io::Error::other(problem));
             LineTable::default()
         });
         let mut sections = BTreeMap::new();
@@ -103,7 +104,7 @@ impl JitDump {
             return Ok(());
         }
         let machine = with_architecture!(loaded.link.object.graph.machine, A => e_machine::<A>());
-        let mut state = self.state.lock();
+        let mut state = fork::lock(&self.state);
         let Some(dump) = state.dump(machine, || files::create_new(&self.path()))? else { return Ok(()) };
         records.iter().try_for_each(|(function, code, lines)| dump.write(function, code, lines))
     }
@@ -184,7 +185,7 @@ impl Drop for Dump {
 impl EventListener for JitDump {
     fn notify_loaded(&self, loaded: &LoadedObject<'_>) {
         if let Err(problem) = self.write(loaded) {
-            self.state.lock().problem = Some(problem);
+            fork::lock(&self.state).problem = Some(problem);
         }
     }
 

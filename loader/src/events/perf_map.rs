@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use parking_lot::Mutex;
 
 use super::{EventListener, ImageId, LoadedObject, files};
+use crate::fork;
 
 /// Appends every loaded function to `/tmp/perf-PID.map`, where `perf report` looks for them.
 ///
@@ -43,7 +44,7 @@ impl PerfMap {
 
     /// What went wrong since this was last asked: the latest case. When the file cannot be opened, nothing more is written.
     pub fn take_problem(&self) -> Option<io::Error> {
-        self.state.lock().problem.take()
+        fork::lock(&self.state).problem.take()
     }
 }
 
@@ -70,10 +71,10 @@ impl EventListener for PerfMap {
                 // Cannot fail: a string grows.
                 let _ = writeln!(lines, "{:x} {:x} {name}", function.address, function.size);
             }
-            if lines.is_empty() { Ok(()) } else { self.state.lock().write(&lines) }
+            if lines.is_empty() { Ok(()) } else { fork::lock(&self.state).write(&lines) }
         });
         if let Err(problem) = written {
-            self.state.lock().problem = Some(problem);
+            fork::lock(&self.state).problem = Some(problem);
         }
     }
 

@@ -15,6 +15,7 @@ use crossbeam_epoch::{Collector, LocalHandle};
 use parking_lot::Mutex;
 
 use super::names::Keep;
+use crate::fork;
 
 static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
 
@@ -65,7 +66,7 @@ pub fn collect() {
     for _ in 0..3 {
         pin_thread().flush();
     }
-    let ready = mem::take(&mut *READY.lock());
+    let ready = mem::take(&mut *fork::lock(&READY));
     drop(ready);
 }
 
@@ -105,7 +106,7 @@ impl Drop for Retired {
         }
         let (pieces, bytes) = SINCE.try_with(Cell::get).unwrap_or((PIECES, BYTES));
         let (pieces, bytes) = (pieces + 1, bytes + items.iter().map(Keep::bytes).sum::<usize>());
-        pin_thread().defer(move || READY.lock().push(items));
+        pin_thread().defer(move || fork::lock(&READY).push(items));
         if pieces >= PIECES || bytes >= BYTES {
             collect();
         } else {

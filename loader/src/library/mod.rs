@@ -92,6 +92,7 @@ use self::resident::Resident;
 use self::search::{Session, Source};
 use self::stub::StubPool;
 use crate::error::{LookupError, printable};
+use crate::fork;
 use crate::image::pointer_to;
 use crate::loader::{InputObject, Loader};
 
@@ -300,7 +301,7 @@ impl Library {
 
     /// The images in it, in no order.
     pub fn images(&self) -> Vec<LibraryImage> {
-        let owned = self.inner.owned.lock();
+        let owned = fork::lock(&self.inner.owned);
         owned.images.values().map(|resident| LibraryImage { resident: Arc::clone(resident) }).collect()
     }
 }

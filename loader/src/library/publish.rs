@@ -12,6 +12,7 @@ use super::function::Function;
 use super::names::{Binding, Keep, Provider};
 use super::resident::{LibraryImage, Resident};
 use super::{Inner, Library};
+use crate::fork;
 use crate::graph::SymbolKind;
 use crate::limits::NameBudget;
 use crate::link::ImageSymbol;
@@ -94,7 +95,7 @@ impl Library {
     ) -> Result<(), LibraryError> {
         let names = &self.inner.names;
         let mut unused = Vec::new();
-        let mut owned = self.inner.owned.lock();
+        let mut owned = fork::lock(&self.inner.owned);
         for entry in entries.iter().filter(|entry| !entry.binding.weak) {
             if names.is_weak(&entry.name) == Some(false) {
                 let (symbol, first) = (entry.name.to_string(), names.describe(&entry.name));
@@ -107,7 +108,7 @@ impl Library {
             match function {
                 Some(function) if is_better => {
                     if let Some(image) = image {
-                        image.functions.lock().push(Arc::downgrade(&function));
+                        fork::lock(&image.functions).push(Arc::downgrade(&function));
                     }
                     owned.functions.insert(Arc::as_ptr(&function) as usize, function);
                 }
@@ -127,14 +128,14 @@ impl Library {
     pub(super) fn remove_image(&self, image: &Arc<Resident>) -> Retired {
         let names = &self.inner.names;
         let mut retired = Vec::new();
-        let mut owned = self.inner.owned.lock();
+        let mut owned = fork::lock(&self.inner.owned);
         let Some(own) = owned.images.remove(&(Arc::as_ptr(image) as usize)) else {
             return Retired::of(retired);
         };
         for symbol in image.image().symbols() {
             names.remove_if(&symbol.name, |provider| provider.is_image(image));
         }
-        let functions: Vec<_> = image.functions.lock().iter().filter_map(Weak::upgrade).collect();
+        let functions: Vec<_> = fork::lock(&image.functions).iter().filter_map(Weak::upgrade).collect();
         for function in functions.into_iter().filter(|function| function.is_of(&self.inner)) {
             let Some(led_to) = function.remove_from(image) else { continue };
             names.remove_if(function.name(), |provider| provider.is_function(&function));
@@ -150,7 +151,7 @@ impl Library {
     pub(super) fn remove_name(&self, name: &str) -> Retired {
         let names = &self.inner.names;
         let mut retired = Vec::new();
-        let mut owned = self.inner.owned.lock();
+        let mut owned = fork::lock(&self.inner.owned);
         let found = names.find(name);
         names.remove_if(name, |_| true);
         if let Some((_, Keep::Function(function))) = &found {
@@ -167,7 +168,7 @@ impl Library {
 
 impl Inner {
     pub(super) fn clear(&self) -> Retired {
-        let mut owned = self.owned.lock();
+        let mut owned = fork::lock(&self.owned);
         let Owned { images, functions } = std::mem::take(&mut *owned);
         self.names.clear();
         drop(owned);

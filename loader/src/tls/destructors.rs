@@ -13,6 +13,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::fork;
 use crate::process;
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
@@ -73,7 +74,7 @@ unsafe extern "C" fn thread_atexit(destructor: Destructor, object: *mut c_void, 
     let argument = Arc::into_raw(Arc::clone(&entry)).cast_mut().cast();
     // An address of this library, which has to stay as long as there is something to call.
     let library = (&raw const REGISTERED).cast_mut().cast();
-    REGISTERED.lock().entry(image as u64).or_default().push(entry);
+    fork::lock(&REGISTERED).entry(image as u64).or_default().push(entry);
     // SAFETY: the function takes back the entry that it is called with once.
     unsafe { register(run, argument, library) }
 }
@@ -89,7 +90,7 @@ unsafe extern "C" fn run(entry: *mut c_void) {
         unsafe { destructor(object) };
     }
     drop(pending);
-    let mut registered = REGISTERED.lock();
+    let mut registered = fork::lock(&REGISTERED);
     if let Some(entries) = registered.get_mut(&entry.image) {
         entries.retain(|other| !Arc::ptr_eq(other, &entry));
         if entries.is_empty() {
@@ -103,7 +104,7 @@ unsafe extern "C" fn run(entry: *mut c_void) {
 pub(crate) fn run_and_forget(image: u64) {
     let this = Thread::current();
     // Destructors may register further ones.
-    let take = || REGISTERED.lock().remove(&image);
+    let take = || fork::lock(&REGISTERED).remove(&image);
     while let Some(entries) = take() {
         for entry in entries.iter().rev() {
             if entry.thread != this {

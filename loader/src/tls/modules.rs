@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::blocks::{Block, Table};
 use super::{Template, descriptor};
+use crate::fork;
 
 static MODULES: Mutex<Modules> = Mutex::new(Modules { slots: Vec::new(), free: Vec::new() });
 
@@ -57,7 +58,7 @@ impl Module {
     /// The template is read when a thread first asks, not before.
     pub(crate) fn new(template: Template) -> Result<Self, &'static str> {
         let live = Some(Live { template, blocks: HashMap::new() });
-        let modules = &mut *MODULES.lock();
+        let modules = &mut *fork::lock(&MODULES);
         let number = match modules.free.pop() {
             Some(index) => {
                 let slot = &mut modules.slots[index as usize];
@@ -87,7 +88,7 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let mut modules = MODULES.lock();
+        let mut modules = fork::lock(&MODULES);
         let slot = &mut modules.slots[self.number.index as usize];
         let gone = slot.live.take();
         // An index whose generations are used up stays empty.
@@ -116,7 +117,7 @@ pub(super) fn free_block(number: Number, thread: Table) {
 }
 
 fn with_live<T>(number: Number, then: impl FnOnce(&mut Live) -> T) -> Option<T> {
-    let mut modules = MODULES.lock();
+    let mut modules = fork::lock(&MODULES);
     let slot = modules.slots.get_mut(number.index as usize)?;
     slot.live.as_mut().filter(|_| slot.generation == number.generation).map(then)
 }

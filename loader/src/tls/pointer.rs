@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Variable;
 use crate::error::LoadError;
+use crate::fork;
 use crate::resolver::SymbolResolver;
 
 /// The thread pointer (x86-64 psABI, 3.4.6; AArch64 ELF ABI, "Thread local storage").
@@ -62,7 +63,7 @@ pub(crate) fn set_aside(size: u64, align: u64) -> Option<Reserved> {
     }
     // None: this library came late into the process itself.
     let offset = (*OFFSET.get_or_init(|| if_in_every_thread(reserve_offset)))?;
-    let mut taken = TAKEN.lock();
+    let mut taken = fork::lock(&TAKEN);
     let start = taken.next_multiple_of(align.max(1));
     let end = start.checked_add(size).filter(|end| *end <= RESERVE as u64)?;
     *taken = end;
@@ -84,7 +85,7 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut taken = TAKEN.lock();
+        let mut taken = fork::lock(&TAKEN);
         if *taken == self.end {
             *taken = self.start;
         }

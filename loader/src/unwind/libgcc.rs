@@ -173,9 +173,7 @@ fn shared_arena(info: &UnwindInfo) -> Option<&Range<u64>> {
 /// The lock is never held by somebody else in a child process: forks wait.
 fn change_pool(change: impl FnOnce(&mut Pool<Fence>)) {
     static POOL: Mutex<Pool<Fence>> = Mutex::new(Pool::new());
-    fork::watch();
-    let _gate = fork::enter();
-    change(&mut POOL.lock());
+    change(&mut fork::lock(&POOL));
 }
 
 /// Tables without frames: the terminator alone.

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::error::LibraryError;
 use super::switch::Slot;
 use super::trampoline;
+use crate::fork;
 use crate::loader::Loader;
 use crate::memory::{FinalizedMemory, InFlightMemory, MemoryRequest, Segment, SegmentRequest};
 
@@ -59,7 +60,7 @@ impl StubPool {
     /// A stub that leads to the trampoline.
     pub(super) fn take(&self, loader: &Loader) -> Result<Stub, LibraryError> {
         let known = {
-            let mut pieces = self.pieces.lock();
+            let mut pieces = fork::lock(&self.pieces);
             pieces.retain(|piece| piece.strong_count() != 0);
             pieces.iter().rev().filter_map(Weak::upgrade).find_map(|piece| piece.take())
         };
@@ -68,7 +69,7 @@ impl StubPool {
         }
         let piece = Arc::new(Piece::new(loader)?);
         let stub = piece.take().ok_or_else(|| LibraryError::Unsupported("a pool of no stubs".to_owned()))?;
-        self.pieces.lock().push(Arc::downgrade(&piece));
+        fork::lock(&self.pieces).push(Arc::downgrade(&piece));
         Ok(stub)
     }
 }
@@ -89,7 +90,7 @@ impl Piece {
     }
 
     fn take(self: &Arc<Self>) -> Option<Stub> {
-        let number = self.free.lock().pop()?;
+        let number = fork::lock(&self.free).pop()?;
         Some(Stub { piece: Arc::clone(self), number })
     }
 }
@@ -155,6 +156,6 @@ impl Drop for Stub {
     fn drop(&mut self) {
         self.belongs_to(0);
         self.store(trampoline::address().unwrap_or_default() as usize);
-        self.piece.free.lock().push(self.number);
+        fork::lock(&self.piece.free).push(self.number);
     }
 }
