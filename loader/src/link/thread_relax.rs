@@ -119,7 +119,14 @@ impl ThreadAccesses {
 }
 
 /// Whether a relocation is among those of [`ThreadAccesses::consumed_of`].
-#[inline]
+#[inline(always)]
 pub(super) fn is_consumed(consumed: &[(u32, u32)], number: usize) -> bool {
-    !consumed.is_empty() && consumed.binary_search_by_key(&number, |(_, number)| *number as usize).is_ok()
+    !consumed.is_empty() && is_among(consumed, number)
+}
+
+/// A call of its own: most objects have none, and the loops that ask must stay small.
+#[cold]
+#[inline(never)]
+fn is_among(consumed: &[(u32, u32)], number: usize) -> bool {
+    consumed.binary_search_by_key(&number, |(_, number)| *number as usize).is_ok()
 }
