@@ -54,9 +54,9 @@
 //! when code is removed; and the table of who makes which function, at first calls. Generators, materialisers, handlers
 //! and finalisers run without any of these locks.
 //!
-//! After a `fork` the child may call what was there, and load, unless another thread was entering names at that very moment,
-//! whose lock nobody gives back then. Guards of threads that the child does not have stay active there, so what it removes is
-//! freed by [`Retired::free`] only.
+//! After a `fork` the child may call what was there, load, redefine and remove: forks wait until no thread is entering names.
+//! Guards of threads that the child does not have stay active there, so what it removes is freed by [`Retired::free`] only.
+//! A lazy function that such a thread was making at that moment is never made in the child, which would wait for it.
 
 mod epoch;
 mod error;

@@ -6,6 +6,7 @@
 mod support;
 
 mod code;
+mod forks;
 mod functions;
 mod lifetime;
 mod names;
