@@ -154,6 +154,7 @@ impl UnwindRegistrar for LibgccFrames {
                 Box::new(Pooled { libgcc, start })
             }
             None => {
+                let _gate = gate();
                 for table in &tables {
                     // SAFETY: as said above.
                     unsafe { (libgcc.register)(*table as *const u8) };
@@ -170,10 +171,17 @@ fn shared_arena(info: &UnwindInfo) -> Option<&Range<u64>> {
     info.arena.as_ref().filter(is_around)
 }
 
-/// The lock is never held by somebody else in a child process: forks wait.
+/// Neither the lock of the pool nor libgcc's own for registrations is ever held by somebody else in a child process: forks
+/// wait.
+fn gate() -> fork::Gate {
+    fork::watch();
+    fork::enter()
+}
+
 fn change_pool(change: impl FnOnce(&mut Pool<Fence>)) {
     static POOL: Mutex<Pool<Fence>> = Mutex::new(Pool::new());
-    change(&mut fork::lock(&POOL));
+    let _gate = gate();
+    change(&mut POOL.lock());
 }
 
 /// Tables without frames: the terminator alone.
@@ -248,6 +256,7 @@ impl UnwindRegistration for Registered {}
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        let _gate = gate();
         for table in self.tables.iter().rev() {
             // SAFETY: this very address was registered, once, and is deregistered here, once.
             unsafe { (self.libgcc.deregister)(*table as *const u8) };
