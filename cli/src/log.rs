@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 
 use clap::builder::styling::{AnsiColor, Style};
+use tracing::subscriber::set_global_default;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -31,10 +32,11 @@ pub(crate) fn init(options: &GlobalOptions, styled: bool) {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // The libraries' own formats stay plain: colours are a feature of theirs that nothing here needs.
     let subscriber = subscriber.with_ansi(false);
-    // A second subscriber would be refused; there is none.
+    // A second subscriber would be refused; there is none. `try_init` would also show what libraries say through `log`, if
+    // some other crate of the build asks for that: what they report is in the errors that they return.
     let _ = match options.verbose {
-        0 | 1 => subscriber.event_format(Short { styled }).try_init(),
-        _ => subscriber.compact().try_init(),
+        0 | 1 => set_global_default(subscriber.event_format(Short { styled }).finish()),
+        _ => set_global_default(subscriber.compact().finish()),
     };
 }
 
