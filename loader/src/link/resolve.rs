@@ -126,8 +126,10 @@ fn add_exports<A: Architecture>(
         match strings {
             Some(_) => exports.add(label, weak, address),
             None => {
-                let name = graph.symbols.name(&graph.symbols.get(number)?)?;
-                exports.add_named(label, weak, address, name);
+                // A name longer than anybody may ask for is no export.
+                if let Ok(name) = graph.symbols.name(&graph.symbols.get(number)?) {
+                    exports.add_named(label, weak, address, name);
+                }
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) enum Protection {
     Read,
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
     ReadWrite,
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // Of slabs.
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
     Execute,
     ReadExecute,
 }
@@ -220,7 +220,7 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
         Protection::Read => MprotectFlags::READ,
         #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
         Protection::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
         Protection::Execute => MprotectFlags::EXEC,
         Protection::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
     };

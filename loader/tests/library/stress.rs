@@ -1,5 +1,5 @@
-//! Everything at once from several threads: loads, lookups, calls, redefinitions and removals. Some seconds; a minute and
-//! more with `OBJCACHE_SOAK=1`.
+//! Everything at once from several threads: loads, lookups, calls, redefinitions and removals. Some seconds; a minute where
+//! nothing may be skipped (`OBJCACHE_REQUIRE_ALL=1`, CI); an hour with `OBJCACHE_SOAK=1`.
 //!
 //! By hand under ThreadSanitizer (`RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 //! cargo test -p objcache-loader --target x86_64-unknown-linux-gnu --test library -- --test-threads=1 stress`): what it says
@@ -16,8 +16,21 @@ use objcache_loader::{Implementation, Library, LibraryError, pin};
 use crate::code::{Alive, Functions, call, calling, returning};
 use crate::support::Random;
 
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
 fn is_soak() -> bool {
-    std::env::var_os("OBJCACHE_SOAK").is_some_and(|value| value == "1")
+    is_set("OBJCACHE_SOAK")
+}
+
+/// For how long.
+fn time() -> Duration {
+    Duration::from_secs(match (is_soak(), is_set("OBJCACHE_REQUIRE_ALL")) {
+        (true, _) => 3600,
+        (false, true) => 60,
+        (false, false) => 4,
+    })
 }
 
 /// Bytes of this process in memory.
@@ -37,7 +50,7 @@ fn no_mapping_is_writable_and_executable() {
 /// Two threads call a function without pause while a third redefines it and unloads the old code.
 #[test]
 fn a_function_is_redefined_while_it_is_called() {
-    let (least, time) = if is_soak() { (100_000, Duration::from_secs(60)) } else { (5_000, Duration::ZERO) };
+    let least = if time() > Duration::from_secs(4) { 100_000 } else { 5_000 };
     let alive = Arc::new(Alive::default());
     let library = alive.library("app");
     library.define_function("f", &library.link("0", &returning("f", 0)).unwrap()).unwrap();
@@ -70,7 +83,7 @@ fn a_function_is_redefined_while_it_is_called() {
         scope.spawn(|| function_calls(*f));
         scope.spawn(|| function_calls(*caller));
         let mut after_a_tenth = None;
-        while number < least || started.elapsed() < time {
+        while number < least || started.elapsed() < time() {
             number += 1;
             let image = library.link("next", &returning("f", number)).unwrap();
             // SAFETY: the type is the same, and calls are made under guards.
@@ -100,7 +113,6 @@ const STEP: i32 = 1 << 20;
 #[test]
 fn threads_load_look_up_call_redefine_and_remove_at_once() {
     const THREADS: u64 = 4;
-    let time = Duration::from_secs(if is_soak() { 60 } else { 4 });
     let alive = Arc::new(Alive::default());
     let shared = alive.library("shared");
     for number in 0..SHARED {
@@ -109,7 +121,7 @@ fn threads_load_look_up_call_redefine_and_remove_at_once() {
         let make = move |library: &Library| Ok(Implementation::from(&library.link(&name, &object)?));
         shared.define_lazy(&format!("f{number}"), make).unwrap();
     }
-    let until = Instant::now() + time;
+    let until = Instant::now() + time();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let shared = &shared;
