@@ -441,7 +441,8 @@ fn workspace() -> PathBuf {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    workspace().join("loader/tests/fixtures").join(name)
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    if own.exists() { own } else { workspace().join("loader/tests/fixtures").join(name) }
 }
 
 fn scratch(name: &str) -> PathBuf {
