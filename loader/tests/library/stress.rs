@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use objcache_loader::{Implementation, Library, LibraryError, pin};
 
 use crate::code::{Alive, Functions, call, calling, returning};
-use crate::support::Random;
+use crate::support::{Random, alone};
 
 fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "1")
@@ -47,9 +47,14 @@ fn no_mapping_is_writable_and_executable() {
     }
 }
 
-/// Two threads call a function without pause while a third redefines it and unloads the old code.
+/// Two threads call a function without pause while a third redefines it and unloads the old code. In a process of its own,
+/// since other tests take memory as well.
 #[test]
 fn a_function_is_redefined_while_it_is_called() {
+    alone("stress::a_function_is_redefined_while_it_is_called", redefine_while_called);
+}
+
+fn redefine_while_called() {
     let least = if time() > Duration::from_secs(4) { 100_000 } else { 5_000 };
     let alive = Arc::new(Alive::default());
     let library = alive.library("app");
