@@ -3,47 +3,14 @@
 
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use objcache_loader::{FixedMemory, Limits, LoadError, Loader, NoSymbols, PageMemory, SlabMemory, from_fn};
 use proptest::prelude::*;
+use support::counting::{Counting, LIVE, PEAK};
 use support::elf::{self, Object};
 use support::*;
-
-/// Counts what is on the heap, by thread, so that tests do not see each other.
-struct Counting;
-
-thread_local! {
-    static LIVE: std::cell::Cell<isize> = const { std::cell::Cell::new(0) };
-    static PEAK: std::cell::Cell<isize> = const { std::cell::Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let live = LIVE.get() + change;
-    LIVE.set(live);
-    PEAK.set(PEAK.get().max(live));
-}
-
-// SAFETY: allocation is left to the system's allocator; counting touches two plain cells.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: as the caller vouches.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: as the caller vouches.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as the caller vouches.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -169,7 +169,8 @@ fn sources(root: &Path) -> BTreeMap<String, Vec<String>> {
             groups.entry(group.to_owned()).or_default().push(path.to_str().unwrap().to_owned());
         }
     }
-    let link = ["align", "tables", "write"].map(|name| format!("loader/src/link/{name}.rs"));
+    let link = ["align", "detours", "tables", "thread_relax", "write"]
+        .map(|name| format!("loader/src/link/{name}.rs"));
     groups.insert("link".to_owned(), link.to_vec());
     groups.values_mut().for_each(|files| files.sort());
     groups

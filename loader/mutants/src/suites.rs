@@ -6,8 +6,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Test binaries that are about relocations. `objcache_loader` are the unit tests.
-pub const SUITES: [&str; 7] =
-    ["objcache_loader", "oracle", "macho", "coff", "jitlink", "launch", "relaxation"];
+pub const SUITES: [&str; 10] = [
+    "objcache_loader",
+    "oracle",
+    "macho",
+    "coff",
+    "jitlink",
+    "launch",
+    "relaxation",
+    "threads",
+    "detours",
+    "power",
+];
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -8,7 +8,6 @@ use crate::made::Code;
 
 /// What registers are saved where, by what instructions.
 struct Family {
-    prefix: &'static str,
     /// The first register that there is a function for; the last is 31.
     first: u32,
     /// What saves or restores a register.
@@ -36,24 +35,14 @@ pub(super) const PREFIXES: &[&str] = &[
 
 /// In the order of [`PREFIXES`].
 const FAMILIES: [Family; 8] = [
-    Family {
-        prefix: PREFIXES[0],
-        first: 14,
-        step: |n| vec![by_8(0xe801_0000, n)],
-        end: &[LD_0, MTLR_0, BLR],
-    },
-    Family { prefix: PREFIXES[1], first: 14, step: |n| vec![by_8(0xe80c_0000, n)], end: &[BLR] },
-    Family { prefix: PREFIXES[2], first: 14, step: |n| vec![by_8(0xf801_0000, n)], end: &[STD_0, BLR] },
-    Family { prefix: PREFIXES[3], first: 14, step: |n| vec![by_8(0xf80c_0000, n)], end: &[BLR] },
-    Family {
-        prefix: PREFIXES[4],
-        first: 14,
-        step: |n| vec![by_8(0xc801_0000, n)],
-        end: &[LD_0, MTLR_0, BLR],
-    },
-    Family { prefix: PREFIXES[5], first: 14, step: |n| vec![by_8(0xd801_0000, n)], end: &[STD_0, BLR] },
-    Family { prefix: PREFIXES[6], first: 20, step: |n| by_16(0x7c0c_00ce, n), end: &[BLR] },
-    Family { prefix: PREFIXES[7], first: 20, step: |n| by_16(0x7c0c_01ce, n), end: &[BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xe801_0000, n)], end: &[LD_0, MTLR_0, BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xe80c_0000, n)], end: &[BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xf801_0000, n)], end: &[STD_0, BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xf80c_0000, n)], end: &[BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xc801_0000, n)], end: &[LD_0, MTLR_0, BLR] },
+    Family { first: 14, step: |n| vec![by_8(0xd801_0000, n)], end: &[STD_0, BLR] },
+    Family { first: 20, step: |n| by_16(0x7c0c_00ce, n), end: &[BLR] },
+    Family { first: 20, step: |n| by_16(0x7c0c_01ce, n), end: &[BLR] },
 ];
 
 /// `ld`, `std`, `lfd`, `stfd`: registers are in words of 8 bytes below what r1 or r12 points to.
@@ -69,15 +58,15 @@ fn by_16(instruction: u32, register: u32) -> Vec<u32> {
 
 /// The families of which something is needed, each as a section of its own.
 pub(super) fn make(names: &BTreeSet<&str>) -> Vec<Code> {
-    FAMILIES.iter().filter_map(|family| family.make(names)).collect()
+    PREFIXES.iter().zip(&FAMILIES).filter_map(|(prefix, family)| family.make(prefix, names)).collect()
 }
 
 impl Family {
-    fn make(&self, names: &BTreeSet<&str>) -> Option<Code> {
-        let wanted = |register: u32| format!("{}{register}", self.prefix);
+    fn make(&self, prefix: &str, names: &BTreeSet<&str>) -> Option<Code> {
+        let wanted = |register: u32| format!("{prefix}{register}");
         let needed = |register: &u32| names.contains(wanted(*register).as_str());
         let first = (self.first..32).find(needed)?;
-        let mut code = Code { section: format!(".text.{}", self.prefix), ..Code::default() };
+        let mut code = Code { section: format!(".text.{prefix}"), ..Code::default() };
         for register in first..32 {
             if needed(&register) {
                 code.functions.push((wanted(register), code.bytes.len() as u64));
