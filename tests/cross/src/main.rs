@@ -4,7 +4,7 @@
 //! `objcache-cross --library OBJECT…` does what [`library`] says.
 //! `objcache-cross --conformance` checks what the memory manager promises.
 //!
-//! Built for other machines it runs under an emulator: see `tests/tests/cross.rs`. The last line says how many bytes of
+//! Built for other machines it runs under an emulator: see `tests/cross/tests/emulated.rs`. The last line says how many bytes of
 //! code were made visible to the instruction cache, which no emulator would notice the want of.
 
 mod library;
