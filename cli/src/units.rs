@@ -68,10 +68,15 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "a size is a number of bytes, or one with K, M, G or T, such as 500M".to_owned())
 }
 
+/// The time since a point in µs since 1970-01-01 UTC; none since the future.
+pub(crate) fn since(unix_us: u64) -> Duration {
+    let then = UNIX_EPOCH.checked_add(Duration::from_micros(unix_us));
+    then.and_then(|then| SystemTime::now().duration_since(then).ok()).unwrap_or_default()
+}
+
 /// How long ago a point in µs since 1970-01-01 UTC is. The future, of a clock that was set back, is now.
 pub(crate) fn ago(unix_us: u64) -> String {
-    let then = UNIX_EPOCH.checked_add(Duration::from_micros(unix_us));
-    let since = then.and_then(|then| SystemTime::now().duration_since(then).ok()).unwrap_or_default();
+    let since = since(unix_us);
     match since.as_secs() {
         0 => "just now".to_owned(),
         _ => format!("{} ago", span(since)),

@@ -21,7 +21,7 @@ use crate::store::recorder::Extent;
 use crate::store::{Store, journal, tidy};
 
 impl Store {
-    fn directory_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
+    pub(super) fn directory_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
         let off = || CacheError::new(self.degraded().unwrap_or(Reason::DirectoryGone), "store");
         self.shared.readable().ok_or_else(off)
     }

@@ -381,6 +381,11 @@ pub(crate) fn quarantine_bytes(directory: &Directory) -> io::Result<u64> {
     directory_bytes(directory, QUARANTINE)
 }
 
+/// What one file takes, in bytes; nothing when it is not there.
+pub(crate) fn file_bytes(directory: &Directory, name: &str) -> u64 {
+    statat(directory.root(), name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| allocated(&stat))
+}
+
 /// What the files right in a subdirectory take, in bytes.
 pub(crate) fn directory_bytes(directory: &Directory, name: &str) -> io::Result<u64> {
     let stat = |file: std::ffi::OsString| {

@@ -18,6 +18,7 @@ mod lock_file;
 mod options;
 mod recorder;
 mod tidy;
+mod usage;
 
 use std::fmt;
 use std::io;
@@ -41,6 +42,7 @@ use lock_file::LockFile;
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size};
 use recorder::{Extent, Recorder, Written};
 use tidy::Tidier;
+pub use usage::DiskUsage;
 
 /// The quarantine may take this part of the store's size.
 const QUARANTINE_SHARE: u64 = 16;

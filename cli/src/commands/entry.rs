@@ -51,12 +51,13 @@ impl From<&EntryInfo> for EntryFields {
 }
 
 /// The columns that tell of an entry.
-pub(crate) const COLUMNS: [Column; 6] = [
+pub(crate) const COLUMNS: [Column; 7] = [
     Column::Left("SIGNATURE"),
     Column::Right("SIZE"),
     Column::Right("USED"),
     Column::Right("HITS"),
     Column::Right("COMPILED IN"),
+    Column::Left("PIN"),
     Column::Left("NAMESPACE"),
 ];
 
@@ -68,6 +69,7 @@ pub(crate) fn cells(entry: &EntryInfo) -> Vec<String> {
         units::ago(entry.last_used_unix_us),
         entry.hits.to_string(),
         units::duration(Duration::from_micros(entry.compile_time_us)),
+        if entry.pinned { "pinned".to_owned() } else { "-".to_owned() },
         match entry.namespace.is_empty() {
             true => "-".to_owned(),
             false => entry.namespace.clone(),

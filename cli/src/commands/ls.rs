@@ -29,6 +29,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
 
+    /// Only pinned entries, which eviction passes over
+    #[arg(long)]
+    pinned: bool,
+
     /// Only the first N
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
@@ -62,6 +66,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     if let Some(namespace) = &options.namespace {
         entries.retain(|entry| entry.namespace == *namespace);
     }
+    entries.retain(|entry| entry.pinned || !options.pinned);
     sort(&mut entries, options.sort);
     if options.reverse {
         entries.reverse();

@@ -3,10 +3,12 @@
 pub(crate) mod clear;
 pub(crate) mod compile;
 pub(crate) mod completions;
+pub(crate) mod du;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod link;
 pub(crate) mod ls;
+pub(crate) mod pin;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -58,6 +60,9 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Get(options) => get::run(&options, context),
         Command::Put(options) => put::run(&options, context),
         Command::Rm(options) => rm::run(&options, context),
+        Command::Du(options) => du::run(&options, context),
+        Command::Pin(options) => pin::pin(&options, context),
+        Command::Unpin(options) => pin::unpin(&options, context),
         Command::Gc(options) => gc::run(&options, context),
         Command::Stats(options) => stats::run(&options, context),
         Command::Verify(options) => verify::run(&options, context),

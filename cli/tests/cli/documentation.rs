@@ -94,6 +94,10 @@ fn every_field_is_documented() {
         check("link", &[link]);
     }
 
+    check("pin", &[sandbox.json(&["pin", &signature])]);
+    check("unpin", &[sandbox.json(&["unpin", &signature])]);
+    check("du", &[sandbox.json(&["du"])]);
+
     let list = sandbox.json(&["ls"]);
     let collected = sandbox.json(&["gc", "--max-size", "0", "--dry-run"]);
     let names = |entry: &Value| entry.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();

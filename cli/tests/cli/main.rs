@@ -8,6 +8,7 @@ mod exit_codes;
 mod key;
 mod link;
 mod observers;
+mod room;
 mod run;
 mod support;
 mod terminal;
