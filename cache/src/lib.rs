@@ -65,4 +65,7 @@ pub use memory::MemoryCache;
 pub use object::{CompiledObject, ObjectBuffer};
 pub use object_cache::{CompilePermit, FromFn, ObjectCache, from_fn};
 pub use sled_cache::SledCache;
-pub use store::{DEFAULT_MAX_SIZE, DiskUsage, SMALLEST_MAX_SIZE, Store, StoreOptions, parse_size};
+pub use store::{
+    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, SMALLEST_MAX_SIZE, Store, StoreOptions,
+    parse_size,
+};

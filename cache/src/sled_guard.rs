@@ -79,13 +79,18 @@ impl Database {
     pub(crate) fn open(path: &Path, keyspaces: &[&str]) -> Result<(Self, bool), DatabaseError> {
         match open_guarded(path, keyspaces) {
             Ok(opened) => Ok((Self::of(path, opened), false)),
-            Err(DatabaseError::Failed(_)) => {
+            Err(error) if matches!(error, DatabaseError::Failed(_)) || is_in_the_way(path) => {
                 move_aside(path)?;
                 let opened = open_guarded(path, keyspaces)?;
                 Ok((Self::of(path, opened), true))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Removes the files of a database that nobody has open, and of one that was moved aside.
+    pub(crate) fn remove(path: &Path) -> io::Result<()> {
+        remove_whatever(path).and_then(|()| remove_whatever(&aside(path)))
     }
 
     fn of(path: &Path, opened: Opened) -> Self {
@@ -248,6 +253,11 @@ fn open_unguarded(path: &Path, keyspaces: &[&str]) -> sled::Result<Opened> {
     Ok(Opened { keyspaces, _database: database })
 }
 
+/// Whether something that is no directory lies there.
+fn is_in_the_way(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok() && !fs::metadata(path).is_ok_and(|found| found.is_dir())
+}
+
 /// Removes what a kill leaves half written and sled cannot read.
 fn remove_half_written(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
@@ -268,15 +278,23 @@ fn remove_half_written(path: &Path) -> io::Result<()> {
 
 /// Moves a database out of the way. Only the last one is kept, for those who want to look at it.
 fn move_aside(path: &Path) -> io::Result<()> {
-    let aside = path.with_extension("damaged");
-    match fs::symlink_metadata(&aside) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside)?,
-        Ok(_) => fs::remove_file(&aside)?,
-        Err(_) => {}
-    }
+    let aside = aside(path);
+    remove_whatever(&aside)?;
     match fs::rename(path, &aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
+fn remove_whatever(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
     }
 }
 

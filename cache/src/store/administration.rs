@@ -1,6 +1,5 @@
 //! What a person asks of a store. Here trouble is an error.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 
@@ -14,7 +13,8 @@ use crate::clock::now_unix_us;
 use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
-use crate::store::directory::{CATALOGUE, Directory, PINS, QUARANTINE};
+use crate::store::catalogue::Catalogue;
+use crate::store::directory::{Directory, PINS, QUARANTINE};
 use crate::store::entries::{self, Found};
 use crate::store::keeper::{self, Keeper, View};
 use crate::store::recorder::Extent;
@@ -26,7 +26,7 @@ impl Store {
         self.shared.readable().ok_or_else(off)
     }
 
-    fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
+    pub(crate) fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
         let why = || CacheError::new(self.degraded().unwrap_or(Reason::ReadOnly), "store");
         self.shared.writable().ok_or_else(why)
     }
@@ -52,7 +52,7 @@ impl Store {
     }
 
     /// For whoever gives the keeper's role back: those who wanted it meanwhile do not come again.
-    fn tidy_if_due(&self) {
+    pub(crate) fn tidy_if_due(&self) {
         if let Some(directory) = self.shared.writable()
             && tidy::is_due_in(directory, self.options())
         {
@@ -75,7 +75,7 @@ impl Store {
     }
 }
 
-fn failed(directory: &Directory, error: io::Error) -> CacheError {
+pub(crate) fn failed(directory: &Directory, error: io::Error) -> CacheError {
     CacheError::io(directory.path().display().to_string(), error)
 }
 
@@ -244,12 +244,7 @@ fn clear(directory: &Directory) -> io::Result<ClearReport> {
             let _ = directory.remove_file(format!("{subdirectory}/{}", name.to_string_lossy()).as_bytes());
         }
     }
-    for catalogue in [CATALOGUE.to_owned(), format!("{CATALOGUE}.damaged")] {
-        match fs::remove_dir_all(directory.path().join(catalogue)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
+    Catalogue::remove(directory)?;
     let found = journal::header(directory)?;
     let late = entries::signatures(directory)?;
     tidy::note_size(directory, found, disk_bytes(directory, &late))?;

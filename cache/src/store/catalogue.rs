@@ -4,7 +4,7 @@
 //! All of it is derived. What the entry files tell is only remembered here, with what identifies the file, so
 //! that a file that was replaced is read again. A lost catalogue loses statistics, never an object.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use objcache_signature::Signature;
@@ -72,6 +72,22 @@ impl EntryKnowledge {
     fn write(&self, signature: &Signature) -> Option<Write> {
         Some((signature.as_bytes().to_vec(), Some(codec::encode(self)?)))
     }
+}
+
+/// Where catalogue and entry files disagree.
+#[derive(Default)]
+pub(crate) struct Differences {
+    /// Entries without a record.
+    pub(crate) uncatalogued: Vec<Signature>,
+    /// Records of entries that are gone or were replaced.
+    pub(crate) stale: Vec<Signature>,
+}
+
+/// What would be lost with a catalogue.
+#[derive(Default)]
+pub(crate) struct History {
+    entries: HashMap<Vec<u8>, EntryKnowledge>,
+    counts: Vec<(Counter, u64)>,
 }
 
 pub(crate) struct Catalogue(Database);
@@ -179,6 +195,51 @@ impl Catalogue {
         })?;
         self.0.write(ENTRIES, unreadable)?;
         Ok(known)
+    }
+
+    /// Where it and the entry files disagree. Entries that are `announced` by the journal will be looked at.
+    pub(crate) fn differences(
+        &self,
+        directory: &Directory,
+        announced: &HashSet<Signature>,
+    ) -> Result<Differences, DatabaseError> {
+        let mut known = self.all_known()?;
+        let mut differences = Differences::default();
+        for signature in entries::signatures(directory)? {
+            let known = known.remove(signature.as_bytes().as_slice());
+            let described = entries::describe(directory, &signature)?;
+            match (known, described) {
+                // It is damaged, or gone by now: its record is not the matter.
+                (_, None) => {}
+                _ if announced.contains(&signature) => {}
+                (None, Some(_)) => differences.uncatalogued.push(signature),
+                (Some(known), Some(described)) if known.fits(&described.facts) => {}
+                (Some(_), Some(_)) => differences.stale.push(signature),
+            }
+        }
+        let gone = known.into_keys().filter_map(|key| Some(Signature::from_bytes(key.try_into().ok()?)));
+        differences.stale.extend(gone.filter(|signature| !announced.contains(signature)));
+        Ok(differences)
+    }
+
+    /// What cannot be told by entry files.
+    pub(crate) fn history(&self) -> Result<History, DatabaseError> {
+        Ok(History { entries: self.all_known()?, counts: self.counts()? })
+    }
+
+    /// Begins a fresh catalogue with it.
+    pub(crate) fn begin_with(&self, history: History) -> Result<(), DatabaseError> {
+        let signed = |(key, known): (Vec<u8>, EntryKnowledge)| {
+            known.write(&Signature::from_bytes(key.try_into().ok()?))
+        };
+        self.0.write(ENTRIES, history.entries.into_iter().filter_map(signed))?;
+        self.add_counts(&history.counts.into_iter().collect())?;
+        self.0.flush()
+    }
+
+    /// Removes the files of a catalogue that nobody has open.
+    pub(crate) fn remove(directory: &Directory) -> io::Result<()> {
+        Database::remove(&directory.path().join(CATALOGUE))
     }
 
     /// Forgets entries that are gone.

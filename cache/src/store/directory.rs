@@ -40,6 +40,22 @@ pub(crate) const CATALOGUE: &str = "catalogue";
 pub(crate) const KEEPER: &str = "keeper";
 pub(crate) const JOURNAL: &str = "journal";
 
+/// Everything that lies in a store beside the fan-out directories of its entries. What is not named here is
+/// foreign to `fsck`.
+pub(crate) const KNOWN_NAMES: &[&str] = &[
+    TEMPORARY,
+    LOCKS,
+    PINS,
+    QUARANTINE,
+    CATALOGUE,
+    "catalogue.damaged",
+    KEEPER,
+    JOURNAL,
+    "journal.folding",
+    VERSION_FILE,
+    TAG_FILE,
+];
+
 const VERSION_FILE: &str = "VERSION";
 const VERSION_TEXT: &str = "objcache store 1\n";
 const TAG_FILE: &str = "CACHEDIR.TAG";

@@ -4,6 +4,7 @@
 //! An entry file is never changed after it got its name, only unlinked or replaced by a rename. So a reader
 //! sees all of one version or all of another, and eviction is safe under readers in flight.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, Write};
 
 use objcache_signature::Signature;
@@ -320,19 +321,22 @@ pub(crate) fn signatures(directory: &Directory) -> io::Result<Vec<Signature>> {
     Ok(signatures)
 }
 
-fn is_fan(name: &str) -> bool {
+/// Whether a directory of this name holds entries.
+pub(crate) fn is_fan(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The signatures filed under one pair of digits, in no order.
 pub(crate) fn signatures_in(directory: &Directory, fan: &str) -> io::Result<Vec<Signature>> {
     let names = directory.names_in(fan)?;
-    let signature = |name: &std::ffi::OsString| {
-        let hex = format!("{fan}{}", name.to_str()?);
-        // Parsing takes capitals as well; we never write them.
-        hex.parse::<Signature>().ok().filter(|signature| signature.to_string() == hex)
-    };
-    Ok(names.iter().filter_map(signature).collect())
+    Ok(names.iter().filter_map(|name| signature_named(fan, name)).collect())
+}
+
+/// The signature whose entry has this name in this fan-out directory.
+pub(crate) fn signature_named(fan: &str, name: &OsStr) -> Option<Signature> {
+    let hex = format!("{fan}{}", name.to_str()?);
+    // Parsing takes capitals as well; we never write them.
+    hex.parse::<Signature>().ok().filter(|signature| signature.to_string() == hex)
 }
 
 /// What the file system tells of one entry; `None` when there is none.

@@ -23,7 +23,7 @@ use crate::store::directory::{Directory, JOURNAL, Temporary};
 use crate::store::lock_file::leads_to;
 
 /// The journal a keeper is working off. Left over when it dies; the next one begins with it.
-const FOLDING: &str = "journal.folding";
+pub(crate) const FOLDING: &str = "journal.folding";
 
 const MAGIC: [u8; 8] = *b"objcjrn1";
 const HEADER: usize = 32;
@@ -109,8 +109,7 @@ impl Header {
 
     fn read(file: &File) -> Self {
         let mut bytes = [0; HEADER];
-        let whole = file.read_exact_at(&mut bytes, 0).is_ok();
-        if !whole || bytes[..8] != MAGIC || bytes[24..] != checksum(&bytes[..24]) {
+        if file.read_exact_at(&mut bytes, 0).is_err() || !is_header(&bytes) {
             return Self::UNKNOWN;
         }
         Self { total_bytes: number(&bytes, 8), tidied_unix_us: number(&bytes, 16) }
@@ -125,6 +124,10 @@ impl Header {
         bytes[24..].copy_from_slice(&check);
         file.write_all_at(&bytes, 0)
     }
+}
+
+fn is_header(bytes: &[u8; HEADER]) -> bool {
+    bytes[..8] == MAGIC && bytes[24..] == checksum(&bytes[..24])
 }
 
 /// The journal after an append.
@@ -225,6 +228,32 @@ fn read_events(file: &File) -> io::Result<Vec<Event>> {
         Err(error) => return Err(error),
     }
     Ok(bytes.as_chunks::<EVENT>().0.iter().filter_map(Event::decode).collect())
+}
+
+/// Which of the journal's files cannot be read as a whole. A torn end is none of that: it is written over.
+pub(crate) fn damaged(directory: &Directory) -> io::Result<Vec<&'static str>> {
+    // Held, because a header that is being written looks damaged.
+    let _locked = lock_patiently(directory)?;
+    let mut damaged = Vec::new();
+    for name in [FOLDING, JOURNAL] {
+        let Some(file) = directory.open_file(name)? else { continue };
+        if !file.metadata()?.is_file() || file.metadata()?.len() > 0 && !is_whole(&file)? {
+            damaged.push(name);
+        }
+    }
+    Ok(damaged)
+}
+
+fn is_whole(file: &File) -> io::Result<bool> {
+    let mut head = [0; HEADER];
+    match file.read_exact_at(&mut head, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        read => read?,
+    }
+    let mut bytes = vec![0; events_length(file)?.min(2 * LONGEST) as usize];
+    file.read_exact_at(&mut bytes, HEADER as u64)?;
+    let sealed = |event: &[u8; EVENT]| event[CHECKED..] == checksum(&event[..CHECKED]);
+    Ok(is_header(&head) && bytes.as_chunks::<EVENT>().0.iter().all(sealed))
 }
 
 /// For the keeper: hands all events to `fold`, then takes them away.

@@ -62,19 +62,43 @@ impl<'a> Keeper<'a> {
 
     /// Opens the catalogue and folds the journal into it.
     pub(crate) fn open_catalogue(&mut self) {
+        self.only_open_catalogue();
+        self.fold_journal();
+    }
+
+    /// Opens the catalogue. Tells whether it was damaged and is begun anew; `None` when it cannot be opened.
+    pub(crate) fn only_open_catalogue(&mut self) -> Option<bool> {
         match Catalogue::open(self.directory) {
             Ok((catalogue, rebuilt)) => {
                 self.catalogue = Some(catalogue);
                 if rebuilt {
                     self.shared.degrade_quietly(CacheError::new(Reason::CatalogueRebuilt, "catalogue"));
                 }
+                Some(rebuilt)
             }
-            Err(error) => self.catalogue_failed(error),
+            Err(error) => {
+                self.catalogue_failed(error);
+                None
+            }
         }
+    }
+
+    pub(crate) fn fold_journal(&mut self) {
         let directory = Arc::clone(self.directory);
         self.use_catalogue(|catalogue| {
             journal::work_off(&directory, |events| catalogue.fold(&directory, events))
         });
+    }
+
+    /// Makes the catalogue anew from the entry files. What the old one still tells of uses is kept.
+    pub(crate) fn rebuild_catalogue(&mut self) -> io::Result<Vec<EntryInfo>> {
+        let history = self.use_catalogue(Catalogue::history).unwrap_or_default();
+        // Closed before its files go.
+        self.catalogue = None;
+        Catalogue::remove(self.directory)?;
+        self.only_open_catalogue();
+        let _ = self.use_catalogue(|catalogue| catalogue.begin_with(history));
+        Ok(view(&Arc::clone(self.directory), Some(self))?.entries)
     }
 
     /// Removes entries, and what is known of them.
@@ -96,7 +120,10 @@ impl<'a> Keeper<'a> {
     }
 
     /// A catalogue that fails is not used again in this round.
-    fn use_catalogue<T>(&mut self, work: impl FnOnce(&Catalogue) -> Result<T, DatabaseError>) -> Option<T> {
+    pub(crate) fn use_catalogue<T>(
+        &mut self,
+        work: impl FnOnce(&Catalogue) -> Result<T, DatabaseError>,
+    ) -> Option<T> {
         match work(self.catalogue.as_ref()?) {
             Ok(done) => Some(done),
             Err(error) => {

@@ -4,13 +4,14 @@
 //! What the parts do is in the modules below: [`directory`] (where everything lies), [`entries`] (the hit
 //! path), [`lock_file`] (compile once), [`recorder`] and [`journal`] (what is written down of uses),
 //! [`keeper`] and [`catalogue`] (what is known of entries), [`tidy`] (eviction in the background),
-//! [`health`] (doing less instead of failing).
+//! [`fsck`] (what is not as it should be), [`health`] (doing less instead of failing).
 
 mod administration;
 mod catalogue;
 mod counters;
 mod directory;
 mod entries;
+mod fsck;
 mod health;
 mod journal;
 mod keeper;
@@ -37,6 +38,7 @@ use crate::object_cache::{CompilePermit, ObjectCache};
 use counters::Counter;
 use directory::{Access, Directory, LOCKS};
 use entries::{Damage, Found};
+pub use fsck::{Fault, Finding, FsckReport};
 use health::{Health, Service};
 use lock_file::LockFile;
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size};

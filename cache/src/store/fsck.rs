@@ -1,0 +1,346 @@
+//! Looking over a whole store: everything in its directory is either what it should be or a [`Finding`].
+//!
+//! Nothing here is needed for a store to work. What dead processes left is swept by the next that writes, what
+//! is damaged is a miss and is healed, a catalogue that cannot be opened is begun anew. This is for whoever
+//! wants to know.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use objcache_signature::Signature;
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, Stat, chmodat, flock, statat};
+
+use crate::admin::Progress;
+use crate::error::{CacheError, Reason};
+use crate::store::administration::failed;
+use crate::store::directory::{CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, TEMPORARY, file_type};
+use crate::store::entries::{self, Found};
+use crate::store::journal::{self, FOLDING, Summary};
+use crate::store::keeper::{self, Keeper};
+use crate::store::recorder::Extent;
+use crate::store::{Shared, Store, tidy};
+
+/// What is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A file that a process which is dead by now was writing.
+    OrphanedTemporary,
+    /// The lock file of a process that is dead by now. It keeps nobody out.
+    StaleLock,
+    /// Something that no store makes. It is left alone, whatever is asked for.
+    ForeignFile,
+    /// Others may write to it.
+    WrongMode,
+    /// It belongs to another user.
+    WrongOwner,
+    /// An entry that would be a miss, and why.
+    DamagedEntry(Reason),
+    /// Events or the head of the journal cannot be read; statistics are lost, objects are not.
+    DamagedJournal,
+    /// A keeper died while it folded the journal in. The next one folds it in again.
+    UnfinishedFold,
+    /// The catalogue could not be opened or read, and was begun anew.
+    DamagedCatalogue,
+    /// An entry that neither catalogue nor journal knows of: its process died before it could note it.
+    Uncatalogued,
+    /// A record in the catalogue of an entry that is gone or was replaced.
+    StaleRecord,
+}
+
+impl Fault {
+    /// A stable name in snake case, for machines.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrphanedTemporary => "orphaned_temporary",
+            Self::StaleLock => "stale_lock",
+            Self::ForeignFile => "foreign_file",
+            Self::WrongMode => "wrong_mode",
+            Self::WrongOwner => "wrong_owner",
+            Self::DamagedEntry(_) => "damaged_entry",
+            Self::DamagedJournal => "damaged_journal",
+            Self::UnfinishedFold => "unfinished_fold",
+            Self::DamagedCatalogue => "damaged_catalogue",
+            Self::Uncatalogued => "uncatalogued",
+            Self::StaleRecord => "stale_record",
+        }
+    }
+
+    /// The reason that goes with it: why an entry is damaged.
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::DamagedEntry(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OrphanedTemporary => "left half written by a process that died",
+            Self::StaleLock => "left locked by a process that died",
+            Self::ForeignFile => "not made by objcache",
+            Self::WrongMode => "others may write to it",
+            Self::WrongOwner => "belongs to another user",
+            Self::DamagedEntry(reason) => return write!(f, "damaged: {reason}"),
+            Self::DamagedJournal => "part of the journal cannot be read",
+            Self::UnfinishedFold => "left by a keeper that died",
+            Self::DamagedCatalogue => "the catalogue cannot be read",
+            Self::Uncatalogued => "an entry that the catalogue does not know of",
+            Self::StaleRecord => "a record of an entry that is gone or was replaced",
+        })
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Where, from the store's directory.
+    pub path: PathBuf,
+    /// What.
+    pub fault: Fault,
+    /// It is as it should be now.
+    pub mended: bool,
+}
+
+/// What [`Store::fsck`] found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FsckReport {
+    /// Entries read and checked.
+    pub checked: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// What is not as it should be, by path.
+    pub findings: Vec<Finding>,
+    /// Whether the catalogue was looked at. It is not in a store that is read-only, or when another process
+    /// has it in use all the time.
+    pub catalogue_checked: bool,
+    /// Entries in the catalogue that was made anew; `None` when that was not asked for.
+    pub rebuilt: Option<u64>,
+}
+
+impl FsckReport {
+    /// Whether everything is as it should be now.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.mended)
+    }
+
+    fn find(&mut self, path: impl Into<PathBuf>, fault: Fault, mended: bool) {
+        self.findings.push(Finding { path: path.into(), fault, mended });
+    }
+}
+
+impl Store {
+    /// Looks over the whole directory: reads and checks every entry, and compares the catalogue and the journal
+    /// with them. `progress` is called after each entry.
+    ///
+    /// Without `rebuild` entries, modes and records stay as they are. What dead processes left is removed and a
+    /// catalogue that cannot be opened is begun anew all the same, as any use of the store would do.
+    ///
+    /// With `rebuild` damaged entries go to quarantine, what others may write to is closed to them, and the
+    /// catalogue is made anew from the entry files. Use counts and statistics are kept as far as the old
+    /// catalogue still tells them. Only [`Fault::ForeignFile`] and [`Fault::WrongOwner`] are left to the user.
+    ///
+    /// Others may use the store meanwhile.
+    ///
+    /// # Errors
+    /// When the store is off or cannot be listed. With `rebuild` also when it cannot be written
+    /// ([`Reason::ReadOnly`], [`Reason::OpenedReadOnly`]), or the catalogue stays in use
+    /// ([`Reason::CatalogueBusy`]). What is found is no error.
+    pub fn fsck(&self, rebuild: bool, progress: &mut dyn FnMut(Progress)) -> Result<FsckReport, CacheError> {
+        let directory = if rebuild { self.writable_or_why()? } else { self.directory_or_why()? };
+        self.write_down(Extent::All);
+        self.settle();
+        let writable = self.shared.writable().is_some();
+        let mut report = FsckReport::default();
+        let damaged = check_leftovers(directory, writable, &mut report)
+            .and_then(|()| check_files(directory, rebuild, &mut report))
+            .and_then(|()| check_entries(&self.shared, directory, rebuild, &mut report, progress))
+            .map_err(|error| failed(directory, error))?;
+        if writable {
+            let wait = if rebuild { keeper::LONG_WAIT } else { keeper::WAIT };
+            match Keeper::take(&self.shared, directory, wait) {
+                Some(keeper) => check_catalogue(keeper, rebuild, damaged, &mut report)
+                    .map_err(|error| failed(directory, error))?,
+                None if rebuild => {
+                    let path = directory.path().display().to_string();
+                    return Err(CacheError::new(Reason::CatalogueBusy, path));
+                }
+                None => {}
+            }
+            self.tidy_if_due();
+        }
+        report.findings.sort();
+        Ok(report)
+    }
+}
+
+/// Temporary files and lock files that nobody holds. The keeper, or the next that writes, sweeps them.
+fn check_leftovers(directory: &Directory, swept: bool, report: &mut FsckReport) -> io::Result<()> {
+    for (place, fault) in [(TEMPORARY, Fault::OrphanedTemporary), (LOCKS, Fault::StaleLock)] {
+        for name in directory.names_in(place)? {
+            let path = Path::new(place).join(name);
+            match directory.open_file(&path.to_string_lossy()) {
+                Ok(Some(file)) if is_held(&file) => {}
+                // Let go of while we looked.
+                Ok(None) => {}
+                Ok(Some(file)) if file.metadata()?.is_dir() => {
+                    report.find(path, Fault::ForeignFile, false);
+                }
+                _ => report.find(path, fault, swept),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_held(file: &std::fs::File) -> bool {
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            let _ = flock(file, FlockOperation::Unlock);
+            false
+        }
+        Err(_) => true,
+    }
+}
+
+/// Owner and mode of everything, and what does not belong here.
+fn check_files(directory: &Directory, mend: bool, report: &mut FsckReport) -> io::Result<()> {
+    for name in directory.names_in(".")? {
+        let path = Path::new(&name);
+        let Ok(stat) = stat_of(directory, path) else { continue };
+        let known = name.to_str().is_some_and(|name| KNOWN_NAMES.contains(&name) || entries::is_fan(name));
+        if !known {
+            report.find(path, Fault::ForeignFile, false);
+            continue;
+        }
+        check_file(directory, path, &stat, mend, report);
+        if file_type(&stat) == FileType::Directory {
+            check_directory(directory, &name, mend, report)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_directory(
+    directory: &Directory,
+    parent: &OsStr,
+    mend: bool,
+    report: &mut FsckReport,
+) -> io::Result<()> {
+    let fan = parent.to_str().filter(|name| entries::is_fan(name));
+    for name in directory.names_in(&parent.to_string_lossy())? {
+        let path = Path::new(parent).join(&name);
+        let Ok(stat) = stat_of(directory, &path) else { continue };
+        if fan.is_some_and(|fan| entries::signature_named(fan, &name).is_none()) {
+            report.find(path, Fault::ForeignFile, false);
+        } else {
+            check_file(directory, &path, &stat, mend, report);
+        }
+    }
+    Ok(())
+}
+
+fn stat_of(directory: &Directory, path: &Path) -> rustix::io::Result<Stat> {
+    statat(directory.root(), path, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn check_file(directory: &Directory, path: &Path, stat: &Stat, mend: bool, report: &mut FsckReport) {
+    let (mode, open) = (Mode::from_raw_mode(stat.st_mode), Mode::WGRP | Mode::WOTH);
+    if stat.st_uid != directory.owner() {
+        report.find(path, Fault::WrongOwner, false);
+    } else if file_type(stat) != FileType::Symlink && mode.intersects(open) {
+        // Ours, in a directory of ours: nobody else can have put a link there since.
+        let mended = mend && chmodat(directory.root(), path, mode - open, AtFlags::empty()).is_ok();
+        report.find(path, Fault::WrongMode, mended);
+    }
+}
+
+fn check_entries(
+    shared: &Shared,
+    directory: &Directory,
+    mend: bool,
+    report: &mut FsckReport,
+    progress: &mut dyn FnMut(Progress),
+) -> io::Result<Vec<Signature>> {
+    let signatures = entries::signatures(directory)?;
+    let mut damaged = Vec::new();
+    for signature in &signatures {
+        let fault = match entries::read(directory, signature) {
+            Ok(Found::Whole(bytes, _)) => {
+                report.bytes += bytes.len() as u64;
+                None
+            }
+            Ok(Found::Damaged(damage)) => {
+                let mended = mend
+                    && entries::quarantine(directory, signature, &damage, shared.quarantine_bytes())
+                        .unwrap_or(false);
+                Some((damage.reason, mended))
+            }
+            // Evicted meanwhile.
+            Ok(Found::Absent) => None,
+            Err(error) => Some((Reason::of(&error), false)),
+        };
+        if let Some((reason, mended)) = fault {
+            report.find(path_of(signature), Fault::DamagedEntry(reason), mended);
+            damaged.push(*signature);
+        }
+        report.checked += 1;
+        progress(Progress { done: report.checked, total: signatures.len() as u64, bytes: report.bytes });
+    }
+    Ok(damaged)
+}
+
+fn path_of(signature: &Signature) -> PathBuf {
+    OsStr::from_bytes(EntryName::of(signature).as_bytes()).into()
+}
+
+fn check_catalogue(
+    mut keeper: Keeper<'_>,
+    rebuild: bool,
+    damaged: Vec<Signature>,
+    report: &mut FsckReport,
+) -> io::Result<()> {
+    let directory = Arc::clone(keeper.directory);
+    let left_over = directory.open_file(FOLDING)?.is_some();
+    for name in journal::damaged(&directory)? {
+        report.find(name, Fault::DamagedJournal, true);
+    }
+    let announced = Summary::of(journal::read(&directory)?);
+    let mut announced: HashSet<Signature> = announced.uses.into_keys().collect();
+    // What was just put into quarantine has left a record behind, which is no further news.
+    announced.extend(damaged);
+    let before = keeper.only_open_catalogue();
+    let differences = keeper.use_catalogue(|catalogue| catalogue.differences(&directory, &announced));
+    report.catalogue_checked = differences.is_some();
+    if before == Some(true) || differences.is_none() {
+        report.find(CATALOGUE, Fault::DamagedCatalogue, before == Some(true));
+    }
+    if left_over {
+        report.find(FOLDING, Fault::UnfinishedFold, true);
+    }
+    // One that was begun anew knows of nothing yet, which says nothing about the entries.
+    let differences = differences.filter(|_| before == Some(false)).unwrap_or_default();
+    for signature in &differences.uncatalogued {
+        report.find(path_of(signature), Fault::Uncatalogued, rebuild);
+    }
+    for signature in &differences.stale {
+        report.find(Path::new(CATALOGUE).join(signature.to_string()), Fault::StaleRecord, rebuild);
+    }
+    keeper.fold_journal();
+    if rebuild {
+        let found = journal::header(&directory)?;
+        let entries = keeper.rebuild_catalogue()?;
+        report.rebuilt = Some(entries.len() as u64);
+        let disk_bytes = entries.iter().map(|entry| entry.disk_bytes);
+        tidy::note_size(&directory, found, crate::admin::total(disk_bytes))?;
+    }
+    Ok(())
+}
