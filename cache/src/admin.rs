@@ -1,5 +1,6 @@
 //! What administration needs of a cache, and the reports it gets. Engines do not need any of this.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use objcache_signature::{Provenance, Signature};
@@ -197,12 +198,16 @@ impl ClearReport {
 }
 
 /// What is to hold after a collection. `None` means: no such limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcLimits {
     /// Bytes that all entries together may take, counted as [`EntryInfo::disk_bytes`].
     pub max_size: Option<u64>,
     /// How long ago an entry may have been used last.
     pub max_age: Option<Duration>,
+    /// How many entries there may be.
+    pub max_entries: Option<u64>,
+    /// Bytes that the entries of a namespace may take, by its name.
+    pub namespace_max_size: BTreeMap<String, u64>,
 }
 
 /// What a collection did, or would do.
@@ -221,7 +226,7 @@ pub struct GcReport {
 impl GcReport {
     /// What the policy would remove out of `entries`.
     pub(crate) fn of(entries: Vec<EntryInfo>, limits: &GcLimits, now_unix_us: u64) -> Self {
-        let victims = evict::victims(&entries, limits, now_unix_us);
+        let victims = evict::choose_victims(&entries, limits, now_unix_us);
         let bytes = total(entries.iter().map(|entry| entry.disk_bytes));
         let kept = (entries.len() - victims.len()) as u64;
         let mut entries: Vec<Option<EntryInfo>> = entries.into_iter().map(Some).collect();
@@ -256,6 +261,15 @@ pub struct CacheStats {
     pub evicted: u64,
     /// What hits saved, in µs of compile time.
     pub saved_compile_time_us: u64,
+    /// Offers not taken in because their compilation was too short or their object too large for the limits
+    /// that were set.
+    pub declined: u64,
+    /// Offers not taken in because there was no room, and none could be made at once.
+    pub full: u64,
+    /// Failed compilations taken in.
+    pub failures: u64,
+    /// Look-ups answered with a failed compilation.
+    pub failure_hits: u64,
     /// How often each reason to do less came up; only those that did.
     pub reasons: Vec<(Reason, u64)>,
 }

@@ -74,13 +74,13 @@ impl Index {
 
     fn make_room(&mut self, newest: &Signature) -> Vec<Signature> {
         // A tenth below the limit, so that not every offer has to look at all entries.
-        let limits = GcLimits { max_size: Some(self.max_size - self.max_size / 10), max_age: None };
+        let limits = GcLimits { max_size: Some(self.max_size - self.max_size / 10), ..GcLimits::default() };
         let mut infos = self.list();
         for info in &mut infos {
             // The newest stays, or its offer would have been for nothing.
             info.pinned |= info.signature == *newest;
         }
-        let victims = evict::victims(&infos, &limits, now_unix_us());
+        let victims = evict::choose_victims(&infos, &limits, now_unix_us());
         let victims: Vec<Signature> = victims.into_iter().map(|victim| infos[victim].signature).collect();
         self.evicted(&victims);
         victims

@@ -77,3 +77,27 @@ pub struct CompiledObject<'a> {
     /// What the compilation took: what a later hit saves, and what eviction weighs.
     pub compile_time: Duration,
 }
+
+/// A compilation that failed because of what was compiled, and would fail again: not one that was killed, or
+/// whose compiler is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompileFailure {
+    diagnostics: String,
+}
+
+impl CompileFailure {
+    /// The most that is kept of the diagnostics, in bytes.
+    pub const LONGEST: usize = 16 * 1024;
+
+    /// What the compiler said, cut off after [`LONGEST`](Self::LONGEST) bytes.
+    pub fn new(diagnostics: impl Into<String>) -> Self {
+        let mut diagnostics = diagnostics.into();
+        diagnostics.truncate(diagnostics.floor_char_boundary(Self::LONGEST));
+        Self { diagnostics }
+    }
+
+    /// What the compiler said.
+    pub fn diagnostics(&self) -> &str {
+        &self.diagnostics
+    }
+}

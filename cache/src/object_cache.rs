@@ -1,5 +1,6 @@
 //! The trait a cache implements: ask by signature, offer after a compilation. Two methods decide everything;
-//! the third lets a cache keep others from compiling the same thing at the same time.
+//! the third lets a cache keep others from compiling the same thing at the same time, and two more are about
+//! compilations that failed.
 
 use std::any::Any;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use objcache_signature::Signature;
 
 use crate::error::CacheError;
-use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 
 /// Compiled objects by signature.
 ///
@@ -29,6 +30,29 @@ pub trait ObjectCache: Send + Sync {
     /// # Errors
     /// As [`get_object`](Self::get_object).
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError>;
+
+    /// How the compilation of `signature` failed, if that is remembered. Asked after a miss.
+    ///
+    /// # Errors
+    /// As [`get_object`](Self::get_object).
+    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+        let _ = signature;
+        Ok(None)
+    }
+
+    /// Tells of a compilation that failed because of what was compiled. A cache remembers it for a while, or
+    /// not at all, which is the default.
+    ///
+    /// # Errors
+    /// As [`get_object`](Self::get_object).
+    fn notify_compile_failed(
+        &self,
+        signature: &Signature,
+        failure: &CompileFailure,
+    ) -> Result<(), CacheError> {
+        let _ = (signature, failure);
+        Ok(())
+    }
 
     /// Waits until nobody else compiles `signature`, then keeps others out until the permit is dropped or its
     /// holder dies.
@@ -68,6 +92,18 @@ macro_rules! forward {
 
             fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
                 (**self).notify_object_compiled(compiled)
+            }
+
+            fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+                (**self).get_failure(signature)
+            }
+
+            fn notify_compile_failed(
+                &self,
+                signature: &Signature,
+                failure: &CompileFailure,
+            ) -> Result<(), CacheError> {
+                (**self).notify_compile_failed(signature, failure)
             }
 
             fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {

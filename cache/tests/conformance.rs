@@ -259,7 +259,7 @@ fn a_collection_removes_down_to_the_limit(cache: &dyn CacheAdmin) {
     assert!(cache.set_pinned(&signature(3), true).expect("pins"));
     assert!(!cache.set_pinned(&signature(99), true).expect("nothing to pin"));
     let each = cache.stat(&signature(0)).expect("stats").expect("there").disk_bytes;
-    let limits = GcLimits { max_size: Some(3 * each), max_age: None };
+    let limits = GcLimits { max_size: Some(3 * each), ..GcLimits::default() };
 
     let plan = cache.collect_garbage(&limits, true).expect("plans");
     assert_eq!((plan.removed.len(), plan.kept, plan.removed_bytes), (5, 3, 5 * each));
@@ -274,15 +274,28 @@ fn a_collection_removes_down_to_the_limit(cache: &dyn CacheAdmin) {
     assert!(has(cache, 3, 8000), "pinned");
     assert_eq!(cache.stats().expect("stats").evicted, 5);
 
-    let all = GcLimits { max_size: Some(0), max_age: None };
+    let all = GcLimits { max_size: Some(0), ..GcLimits::default() };
     assert_eq!(cache.collect_garbage(&all, false).expect("collects").kept, 1);
     cache.set_pinned(&signature(3), false).expect("unpins");
     assert_eq!(cache.collect_garbage(&all, false).expect("collects").kept, 0);
 }
 
+fn a_collection_counts_entries_and_namespaces(cache: &dyn CacheAdmin) {
+    (0..8).for_each(|number| offer(cache, number, 8000).expect("taken"));
+    let each = cache.stat(&signature(0)).expect("stats").expect("there").disk_bytes;
+    let limits = GcLimits { max_entries: Some(6), ..GcLimits::default() };
+    assert_eq!(cache.collect_garbage(&limits, false).expect("collects").kept, 6);
+    let of = |name: &str| GcLimits {
+        namespace_max_size: [(name.to_owned(), 2 * each)].into(),
+        ..GcLimits::default()
+    };
+    assert_eq!(cache.collect_garbage(&of("others"), false).expect("collects").kept, 6);
+    assert_eq!(cache.collect_garbage(&of("tests"), false).expect("collects").kept, 2);
+}
+
 fn age_counts_from_the_last_use(cache: &dyn CacheAdmin) {
     offer(cache, 1, 1000).expect("taken");
-    let limit = |max_age| GcLimits { max_size: None, max_age: Some(max_age) };
+    let limit = |max_age| GcLimits { max_age: Some(max_age), ..GcLimits::default() };
     let hour = limit(Duration::from_secs(3600));
     assert_eq!(cache.collect_garbage(&hour, false).expect("collects").kept, 1);
     std::thread::sleep(Duration::from_millis(2));
@@ -305,7 +318,7 @@ fn it_keeps_under_its_size(cache: &dyn CacheAdmin) {
 type AdminTest<'a> = &'a mut dyn FnMut(&dyn CacheAdmin);
 
 fn all_of_cache_admin(make: &dyn Fn(AdminTest<'_>)) {
-    let promises: [fn(&dyn CacheAdmin); 12] = [
+    let promises: [fn(&dyn CacheAdmin); 13] = [
         entries_are_listed_with_what_was_offered,
         uses_are_counted,
         looking_is_not_using,
@@ -316,6 +329,7 @@ fn all_of_cache_admin(make: &dyn Fn(AdminTest<'_>)) {
         sound_entries_verify,
         cleared_is_empty,
         a_collection_removes_down_to_the_limit,
+        a_collection_counts_entries_and_namespaces,
         age_counts_from_the_last_use,
         it_keeps_under_its_size,
     ];
@@ -402,4 +416,19 @@ fn what_was_put_is_there_when_opened_again() {
     let cache = open();
     assert_eq!(cache.list().expect("lists")[0].hits, 1);
     assert!(has(&cache, 1, 1000));
+}
+
+#[test]
+fn what_is_not_worth_keeping_is_declined_and_counted() {
+    let (_directory, root) = place();
+    let mut options = objcache_cache::StoreOptions::at(root);
+    (options.min_compile_time, options.max_object_size) = (Duration::from_millis(20), Some(1000));
+    options.strict = true;
+    let store = objcache_cache::Store::open(options).expect("opens");
+    offer_costing(&store, 1, 500, Duration::from_millis(19)).expect("declined without an error");
+    offer_costing(&store, 2, 1001, Duration::from_millis(20)).expect("declined without an error");
+    offer_costing(&store, 3, 1000, Duration::from_millis(20)).expect("taken");
+    assert!(!has(&store, 1, 500) && !has(&store, 2, 1001) && has(&store, 3, 1000));
+    let stats = store.stats().expect("stats");
+    assert_eq!((stats.declined, stats.puts, stats.reasons.len()), (2, 1, 0));
 }

@@ -76,7 +76,7 @@ fn administer(root: &Path) {
     store.stats().expect("stats");
     println!("\nremoving 10");
     store.remove(&signature(10)).expect("removed");
-    let limits = GcLimits { max_size: Some(u64::MAX), max_age: None };
+    let limits = GcLimits { max_size: Some(u64::MAX), ..GcLimits::default() };
     store.collect_garbage(&limits, false).expect("collected");
 }
 

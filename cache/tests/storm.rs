@@ -99,7 +99,7 @@ fn act(store: &Store, random: &mut Random) {
         985..990 => drop(store.stat(&signature(number)).expect("looks")),
         990..993 => drop(store.list().expect("lists")),
         993..996 => {
-            let limits = GcLimits { max_size: Some(MAX_SIZE / 2), max_age: None };
+            let limits = GcLimits { max_size: Some(MAX_SIZE / 2), ..GcLimits::default() };
             store.collect_garbage(&limits, random.below(2) == 0).expect("collects");
         }
         996..998 => {

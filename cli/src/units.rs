@@ -44,22 +44,10 @@ pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }
 
-/// Reads a long time: a whole number and `s`, `min`, `h`, `d`, `w` or `y`.
+/// Reads a long time as the library does.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit.trim() {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" | "day" | "days" => 86_400,
-        "w" | "week" | "weeks" => 7 * 86_400,
-        "y" | "year" | "years" => 365 * 86_400,
-        _ => return Err("a time is a number and its unit, such as 30d, 12h or 90min".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "a time begins with a whole number".to_owned())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long a time".to_owned())
+    let span = objcache::cache::parse_span(text);
+    span.ok_or_else(|| "a time is a number and its unit, such as 30d, 12h or 90min".to_owned())
 }
 
 /// Reads a size as the library does.

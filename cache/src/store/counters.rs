@@ -19,6 +19,10 @@ pub(crate) enum Counter {
     Quarantined,
     Evicted,
     SavedCompileTimeUs,
+    Declined,
+    Full,
+    Failures,
+    FailureHits,
     Reason(Reason),
 }
 
@@ -32,6 +36,10 @@ impl Counter {
             Self::Quarantined => 4,
             Self::Evicted => 5,
             Self::SavedCompileTimeUs => 6,
+            Self::Declined => 7,
+            Self::Full => 8,
+            Self::Failures => 9,
+            Self::FailureHits => 10,
             Self::Reason(reason) => FIRST_REASON + reason as u8,
         }
     }
@@ -45,6 +53,10 @@ impl Counter {
             4 => Self::Quarantined,
             5 => Self::Evicted,
             6 => Self::SavedCompileTimeUs,
+            7 => Self::Declined,
+            8 => Self::Full,
+            9 => Self::Failures,
+            10 => Self::FailureHits,
             _ => {
                 let index = number.checked_sub(FIRST_REASON)?;
                 Self::Reason(*Reason::ALL.get(usize::from(index))?)
@@ -62,6 +74,10 @@ impl Counter {
             Self::Quarantined => &mut stats.quarantined,
             Self::Evicted => &mut stats.evicted,
             Self::SavedCompileTimeUs => &mut stats.saved_compile_time_us,
+            Self::Declined => &mut stats.declined,
+            Self::Full => &mut stats.full,
+            Self::Failures => &mut stats.failures,
+            Self::FailureHits => &mut stats.failure_hits,
             Self::Reason(reason) => {
                 let at = stats.reasons.binary_search_by_key(&reason, |(reason, _)| *reason);
                 let at = at.unwrap_or_else(|at| {
@@ -107,7 +123,7 @@ mod tests {
     #[test]
     fn every_counter_has_a_number_of_its_own() {
         let known: Vec<Counter> = (0..=255).filter_map(Counter::from_number).collect();
-        assert_eq!(known.len(), 7 + Reason::ALL.len());
+        assert_eq!(known.len(), 11 + Reason::ALL.len());
         assert!(known.iter().all(|c| Counter::from_number(c.number()) == Some(*c)));
         assert!(known.iter().all(|c| usize::from(c.number()) < COUNT));
     }

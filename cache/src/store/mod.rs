@@ -41,7 +41,7 @@ use entries::{Damage, Found};
 pub use fsck::{Fault, Finding, FsckReport};
 use health::{Health, Service};
 use lock_file::LockFile;
-pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size};
+pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
 use recorder::{Extent, Recorder, Written};
 use tidy::Tidier;
 pub use usage::DiskUsage;
@@ -317,6 +317,10 @@ impl ObjectCache for Store {
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
         let shared = &self.shared;
         let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
+        if !shared.options.admits(compiled) {
+            shared.recorder.counters.add(Counter::Declined, 1);
+            return Ok(());
+        }
         let signature = &compiled.signature;
         let tail = match entry::tail(compiled, now_unix_us()) {
             Ok(tail) => tail,

@@ -1,12 +1,15 @@
 //! How a store is opened, and the one place where the environment is read.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use etcetera::BaseStrategy;
 
+use crate::admin::GcLimits;
 use crate::error::Reason;
+use crate::object::CompiledObject;
 
 /// The default of [`StoreOptions::max_size`], in bytes.
 pub const DEFAULT_MAX_SIZE: u64 = 10 << 30;
@@ -26,6 +29,17 @@ pub struct StoreOptions {
     pub max_size: u64,
     /// Entries not used for longer than this go when the store is next tidied. Default: no such limit.
     pub max_age: Option<Duration>,
+    /// How many entries there may be. Default: no such limit.
+    pub max_entries: Option<u64>,
+    /// What the entries of a namespace may take on disk, in bytes, by its name; kept to when the store is
+    /// tidied. Default: no such limits.
+    pub namespace_max_size: BTreeMap<String, u64>,
+    /// Objects whose compilation took less are not taken in. Default: zero, everything is.
+    pub min_compile_time: Duration,
+    /// Objects of more bytes are not taken in. Default: no such limit, but for half of `max_size` and 1 GiB.
+    pub max_object_size: Option<u64>,
+    /// How long a failed compilation is remembered with its diagnostics. Default: `None`, not at all.
+    pub failure_ttl: Option<Duration>,
     /// Sync files and directories, so that what was acknowledged survives a power cut. Without it a power cut
     /// may cost entries, but never serves wrong bytes. Default: off.
     pub durable: bool,
@@ -48,6 +62,11 @@ impl StoreOptions {
             directory: Some(directory.into()),
             max_size: DEFAULT_MAX_SIZE,
             max_age: None,
+            max_entries: None,
+            namespace_max_size: BTreeMap::new(),
+            min_compile_time: Duration::ZERO,
+            max_object_size: None,
+            failure_ttl: None,
             durable: false,
             read_only: false,
             strict: false,
@@ -70,6 +89,11 @@ impl StoreOptions {
     /// |---|---|
     /// | `OBJCACHE_DIR` | the directory |
     /// | `OBJCACHE_MAX_SIZE` | bytes, or a number with `K`, `M`, `G`, `T` (powers of 1024; `KiB`, `MB` … are the same) |
+    /// | `OBJCACHE_MAX_AGE`, `OBJCACHE_FAILURE_TTL` | a number with `s`, `min`, `h`, `d`, `w` or `y` |
+    /// | `OBJCACHE_MAX_ENTRIES` | a number |
+    /// | `OBJCACHE_NAMESPACE_MAX_SIZE` | sizes by namespace, such as `debug=500M,test=1G` |
+    /// | `OBJCACHE_MIN_COMPILE_MS` | a number of milliseconds |
+    /// | `OBJCACHE_MAX_OBJECT_SIZE` | a size |
     /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE` | `1`, `true`, `yes` or `on` switch them on |
     ///
     /// A value that is not understood is left aside with a warning. In a process with another user's rights
@@ -105,17 +129,55 @@ impl StoreOptions {
         options.strict = flag("OBJCACHE_STRICT").unwrap_or(false);
         // Who sets it to something strange wants it off rather than on.
         options.disabled = flag("OBJCACHE_DISABLE").unwrap_or(set("OBJCACHE_DISABLE").is_some());
-        if let Some(text) = set("OBJCACHE_MAX_SIZE") {
-            match parse_size(&text.to_string_lossy()) {
-                Some(size) => options.max_size = size,
-                None => {
-                    let complaint =
-                        format!("OBJCACHE_MAX_SIZE={} (like 500M or 10G)", text.to_string_lossy());
-                    options.complaints.push((Reason::BadSetting, complaint));
-                }
-            }
+        let mut setting = Setting { variable: &set, complaints: &mut options.complaints };
+        if let Some(size) = setting.read("OBJCACHE_MAX_SIZE", "like 500M or 10G", parse_size) {
+            options.max_size = size;
         }
+        options.max_age = setting.read("OBJCACHE_MAX_AGE", "like 30d or 12h", parse_span);
+        options.max_entries = setting.read("OBJCACHE_MAX_ENTRIES", "a number", parse_count);
+        options.namespace_max_size = setting
+            .read("OBJCACHE_NAMESPACE_MAX_SIZE", "like debug=500M,test=1G", parse_sizes)
+            .unwrap_or_default();
+        options.min_compile_time = setting
+            .read("OBJCACHE_MIN_COMPILE_MS", "a number of milliseconds", parse_count)
+            .map_or(Duration::ZERO, Duration::from_millis);
+        options.max_object_size = setting.read("OBJCACHE_MAX_OBJECT_SIZE", "like 50M", parse_size);
+        options.failure_ttl = setting.read("OBJCACHE_FAILURE_TTL", "like 1h or 1d", parse_span);
         options
+    }
+
+    /// Whether an object is wanted at all.
+    pub(crate) fn admits(&self, compiled: &CompiledObject<'_>) -> bool {
+        let fits = self.max_object_size.is_none_or(|max| compiled.object.len() as u64 <= max);
+        fits && compiled.compile_time >= self.min_compile_time
+    }
+
+    /// The limits among these options, as a collection takes them.
+    pub fn limits(&self) -> GcLimits {
+        GcLimits {
+            max_size: Some(self.max_size),
+            max_age: self.max_age,
+            max_entries: self.max_entries,
+            namespace_max_size: self.namespace_max_size.clone(),
+        }
+    }
+}
+
+/// Reads settings, and takes complaints about those that are not understood.
+struct Setting<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    complaints: &'a mut Vec<(Reason, String)>,
+}
+
+impl Setting<'_> {
+    fn read<T>(&mut self, name: &str, like: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = (self.variable)(name)?;
+        let value = parse(&text.to_string_lossy());
+        if value.is_none() {
+            let complaint = format!("{name}={} ({like})", text.to_string_lossy());
+            self.complaints.push((Reason::BadSetting, complaint));
+        }
+        value
     }
 }
 
@@ -152,6 +214,35 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// A time: a whole number and `s`, `m` or `min`, `h`, `d`, `w` or `y` (of 365 days).
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" | "day" | "days" => 86_400,
+        "w" | "week" | "weeks" => 7 * 86_400,
+        "y" | "year" | "years" => 365 * 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+}
+
+fn parse_count(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+fn parse_sizes(text: &str) -> Option<BTreeMap<String, u64>> {
+    let one = |part: &str| {
+        let (name, size) = part.split_once('=')?;
+        Some((name.trim().to_owned(), parse_size(size)?))
+    };
+    text.split(',').map(one).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +287,45 @@ mod tests {
         for bad in ["", "G", "-1", "1.5G", "10X", "1ib", "99999999999999999999", "99999999999T"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
+        let (ours, theirs) = (("debug".to_owned(), 500 << 20), ("x".to_owned(), 7));
+        assert_eq!(parse_sizes("debug=500M, x=7"), Some(BTreeMap::from([ours, theirs])));
+        assert_eq!(parse_sizes("500M"), None);
         let strange = options(&[("OBJCACHE_MAX_SIZE", "lots")]);
         assert_eq!((strange.max_size, strange.complaints.len()), (DEFAULT_MAX_SIZE, 1));
+    }
+
+    #[test]
+    fn spans() {
+        let seconds = |text| parse_span(text).map(|span| span.as_secs());
+        assert_eq!((seconds("30s"), seconds(" 2 min "), seconds("12h")), (Some(30), Some(120), Some(43_200)));
+        assert_eq!(
+            (seconds("1d"), seconds("2w"), seconds("1y")),
+            (Some(86_400), Some(1_209_600), Some(31_536_000))
+        );
+        for bad in ["", "7", "d", "-1d", "1.5h", "9 fortnights", "99999999999999999999d", "999999999999999y"]
+        {
+            assert_eq!(parse_span(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_come_from_the_environment() {
+        let set = options(&[
+            ("OBJCACHE_MAX_AGE", "30d"),
+            ("OBJCACHE_MAX_ENTRIES", "1000"),
+            ("OBJCACHE_NAMESPACE_MAX_SIZE", "debug=1M"),
+            ("OBJCACHE_MIN_COMPILE_MS", "20"),
+            ("OBJCACHE_MAX_OBJECT_SIZE", "5M"),
+            ("OBJCACHE_FAILURE_TTL", "1h"),
+        ]);
+        assert_eq!(set.max_age, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!((set.max_entries, set.max_object_size), (Some(1000), Some(5 << 20)));
+        assert_eq!(set.namespace_max_size.get("debug"), Some(&(1 << 20)));
+        assert_eq!(set.min_compile_time, Duration::from_millis(20));
+        assert_eq!(set.failure_ttl, Some(Duration::from_secs(3600)));
+        assert_eq!(set.complaints.len(), 0);
+        let strange = options(&[("OBJCACHE_MAX_AGE", "old"), ("OBJCACHE_MIN_COMPILE_MS", "-3")]);
+        assert_eq!((strange.max_age, strange.min_compile_time), (None, Duration::ZERO));
+        assert_eq!(strange.complaints.len(), 2);
     }
 }

@@ -151,7 +151,7 @@ fn tidy_as(mut keeper: Keeper<'_>, shared: &Shared) -> Round {
     let before = events(keeper.directory);
     keeper.open_catalogue();
     let folded = events(keeper.directory) < before;
-    let limits = GcLimits { max_size: Some(shared.options.max_size), max_age: shared.options.max_age };
+    let limits = shared.options.limits();
     let changed = make_room(&mut keeper, &limits).unwrap_or_else(|error| {
         shared.degrade_quietly(CacheError::io("eviction", error));
         false
@@ -183,7 +183,7 @@ fn make_room(keeper: &mut Keeper<'_>, limits: &GcLimits) -> std::io::Result<bool
     let all = overhead.saturating_add(total(view.entries.iter().map(|entry| entry.disk_bytes)));
     // A tenth below, so that not every put has to make room.
     let goal = (max_size - max_size / 10).saturating_sub(overhead);
-    let limits = GcLimits { max_size: (all > max_size).then_some(goal), max_age: limits.max_age };
+    let limits = GcLimits { max_size: (all > max_size).then_some(goal), ..limits.clone() };
     let report = GcReport::of(view.entries, &limits, now_unix_us());
     keeper.evict(&report.removed)?;
     let total_bytes = note_size(&directory, found, report.kept_bytes)?;

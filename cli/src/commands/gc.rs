@@ -16,7 +16,7 @@ use crate::units;
 
 /// Remove entries until the cache keeps to limits
 ///
-/// Without limits given, to its own size limit (OBJCACHE_MAX_SIZE). What goes first is what was not used for
+/// Without limits given, to its own (OBJCACHE_MAX_SIZE and others). What goes first is what was not used for
 /// long, compiles fast and is large.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -28,6 +28,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", value_parser = units::parse_span)]
     max_age: Option<Duration>,
 
+    /// How many entries there may be
+    #[arg(long, value_name = "NUMBER")]
+    max_entries: Option<u64>,
+
+    /// The most that the entries of a namespace may take, such as debug=500M; may be repeated
+    #[arg(long, value_name = "NAME=SIZE", value_parser = parse_namespace)]
+    namespace_max_size: Vec<(String, u64)>,
+
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
@@ -35,13 +43,24 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
     let store = context.store()?;
-    let mut limits = GcLimits { max_size: options.max_size, max_age: options.max_age };
+    let mut limits = GcLimits {
+        max_size: options.max_size,
+        max_age: options.max_age,
+        max_entries: options.max_entries,
+        namespace_max_size: options.namespace_max_size.iter().cloned().collect(),
+    };
     if limits == GcLimits::default() {
-        limits.max_size = Some(store.options().max_size);
+        limits = store.options().limits();
     }
     let report = store.collect_garbage(&limits, options.dry_run)?;
     context.output.report(&CollectReport { dry_run: options.dry_run, report })?;
     Ok(Status::Fine)
+}
+
+fn parse_namespace(text: &str) -> Result<(String, u64), String> {
+    let (name, size) =
+        text.split_once('=').ok_or("a limit of a namespace is its name, = and a size".to_owned())?;
+    Ok((name.to_owned(), units::parse_size(size)?))
 }
 
 struct CollectReport {

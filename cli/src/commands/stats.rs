@@ -40,6 +40,10 @@ struct StatsReport {
     evicted: u64,
     quarantined: u64,
     saved_compile_time_us: u64,
+    declined: u64,
+    full: u64,
+    failures: u64,
+    failure_hits: u64,
     reasons: BTreeMap<&'static str, u64>,
 }
 
@@ -57,6 +61,10 @@ impl StatsReport {
             quarantined,
             evicted,
             saved_compile_time_us,
+            declined,
+            full,
+            failures,
+            failure_hits,
             reasons,
         } = stats;
         let reasons = reasons.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect();
@@ -73,6 +81,10 @@ impl StatsReport {
             evicted,
             quarantined,
             saved_compile_time_us,
+            declined,
+            full,
+            failures,
+            failure_hits,
             reasons,
         }
     }
@@ -100,6 +112,15 @@ impl Report for StatsReport {
             ("quarantined", entries(self.quarantined)),
             ("compile time saved", units::duration(Duration::from_micros(self.saved_compile_time_us))),
         ];
+        if self.declined + self.full > 0 {
+            let declined =
+                format!("{} too short or too large, {} for want of room", self.declined, self.full);
+            lines.push(("not taken in", declined));
+        }
+        if self.failures + self.failure_hits > 0 {
+            let used = format!("{} remembered, {} answered with", self.failures, self.failure_hits);
+            lines.push(("failed compilations", used));
+        }
         if !self.reasons.is_empty() {
             let counts: Vec<_> =
                 self.reasons.iter().map(|(reason, count)| format!("{reason} {count}×")).collect();
