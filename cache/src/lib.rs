@@ -64,9 +64,9 @@ pub use error::{CacheError, Reason};
 pub use evict::choose_victims;
 pub use memory::MemoryCache;
 pub use object::{CompileFailure, CompiledObject, ObjectBuffer};
-pub use object_cache::{CompilePermit, FromFn, ObjectCache, from_fn};
+pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, from_fn};
 pub use sled_cache::SledCache;
 pub use store::{
-    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, SMALLEST_MAX_SIZE, Store, StoreOptions,
-    parse_size, parse_span,
+    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, Miss, MissEnd, SMALLEST_MAX_SIZE, Store,
+    StoreOptions, parse_size, parse_span,
 };

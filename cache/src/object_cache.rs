@@ -1,12 +1,12 @@
 //! The trait a cache implements: ask by signature, offer after a compilation. Two methods decide everything;
-//! the third lets a cache keep others from compiling the same thing at the same time, and two more are about
+//! the third lets a cache keep others from compiling the same thing at the same time, and three more are about
 //! compilations that failed.
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use objcache_signature::Signature;
+use objcache_signature::{Provenance, Signature};
 
 use crate::error::CacheError;
 use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
@@ -54,6 +54,12 @@ pub trait ObjectCache: Send + Sync {
         Ok(())
     }
 
+    /// Tells of a compilation that gave no object, for whatever reason, and of what was compiled. A cache may note it, to say
+    /// later what was compiled last and why it was not found.
+    fn notify_no_object(&self, failed: &FailedCompile<'_>) {
+        let _ = failed;
+    }
+
     /// Waits until nobody else compiles `signature`, then keeps others out until the permit is dropped or its
     /// holder dies.
     ///
@@ -62,6 +68,17 @@ pub trait ObjectCache: Send + Sync {
         let _ = signature;
         None
     }
+}
+
+/// A compilation that gave no object.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedCompile<'a> {
+    /// Names the compilation.
+    pub signature: Signature,
+    /// The key document the signature was made of. Opaque here; may be empty.
+    pub key_document: &'a [u8],
+    /// Where it was to be compiled.
+    pub provenance: &'a Provenance,
 }
 
 /// While it lives, others who ask for the same signature through [`ObjectCache::exclude_others`] wait.
@@ -104,6 +121,10 @@ macro_rules! forward {
                 failure: &CompileFailure,
             ) -> Result<(), CacheError> {
                 (**self).notify_compile_failed(signature, failure)
+            }
+
+            fn notify_no_object(&self, failed: &FailedCompile<'_>) {
+                (**self).notify_no_object(failed);
             }
 
             fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {

@@ -69,6 +69,7 @@ pub(crate) enum Command {
     Compile(commands::compile::Options),
     Link(commands::link::Options),
     Signature(commands::signature::Options),
+    Why(commands::why::Options),
     Ls(commands::ls::Options),
     Show(commands::show::Options),
     Get(commands::get::Options),

@@ -10,6 +10,7 @@ mod call;
 mod commands;
 mod compile_options;
 mod context;
+mod differences;
 mod failure;
 mod files;
 mod ingredients;

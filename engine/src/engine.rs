@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use objcache_cache::{
-    CacheError, CompileOnce, CompiledObject, GetOrCompileError, ObjectBuffer, ObjectCache, Offer, Outcome,
+    CacheError, CompileOnce, CompiledObject, FailedCompile, GetOrCompileError, ObjectBuffer, ObjectCache,
+    Offer, Outcome,
 };
 use objcache_loader::{LibraryError, LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
 use objcache_signature::{
@@ -123,7 +124,7 @@ impl Engine {
         let signature = job.signature;
         let (object, outcome, lookup, compile) = match &uncacheable {
             None => {
-                let fetched = self.cache.get_or_compile(&signature, || job.compile())?;
+                let fetched = self.cache.get_or_compile(&signature, || job.compile_or_tell())?;
                 (fetched.object, fetched.outcome, fetched.lookup, fetched.compile)
             }
             Some(why) => {
@@ -224,6 +225,18 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Compiles; the cache hears of a failure.
+    fn compile_or_tell(&self) -> Result<Offer, CompileError> {
+        let started = Instant::now();
+        self.compile().inspect_err(|_| {
+            self.engine.cache.notify_no_object(&FailedCompile {
+                signature: self.signature,
+                key_document: self.document.as_bytes(),
+                provenance: &self.provenance(started.elapsed()),
+            });
+        })
+    }
+
     fn compile(&self) -> Result<Offer, CompileError> {
         self.offer().map_err(|error| error.of_source(&self.source.name()))
     }

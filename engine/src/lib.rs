@@ -29,6 +29,7 @@ mod engine;
 mod error;
 mod lazy;
 mod request;
+mod why;
 
 pub use command::CommandCompiler;
 pub use compiler::{Compiler, Prepared};
@@ -38,6 +39,7 @@ pub use dump::DumpDirectory;
 pub use engine::{Engine, EngineBuilder, EngineError, Loaded, Obtained, Timings};
 pub use error::{CompileError, Stage};
 pub use request::{CompileRequest, Source};
+pub use why::{Nearest, Sought, nearest};
 
 pub use objcache_cache as cache;
 pub use objcache_cache::Outcome;

@@ -14,7 +14,7 @@ use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
 use crate::store::catalogue::Catalogue;
-use crate::store::directory::{Directory, PINS, QUARANTINE};
+use crate::store::directory::{Directory, MISSES, PINS, QUARANTINE};
 use crate::store::entries::{self, Found};
 use crate::store::keeper::{self, Keeper, View};
 use crate::store::recorder::Extent;
@@ -235,6 +235,7 @@ fn remove_all(directory: &Directory, mut signatures: impl Iterator<Item = Signat
 /// goes; what is published later is noted in the new one, and may stay.
 fn clear(directory: &Directory) -> io::Result<ClearReport> {
     journal::restart(directory)?;
+    directory.remove_file(MISSES.as_bytes())?;
     let signatures = entries::signatures(directory)?;
     let report =
         ClearReport { entries: signatures.len() as u64, disk_bytes: disk_bytes(directory, &signatures) };

@@ -10,6 +10,7 @@
 //! pins/            signatures that eviction passes over
 //! quarantine/      damaged entries, the last few
 //! journal          puts and hits that the catalogue has not yet taken in
+//! misses           the last compilations whose objects are not here
 //! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
 //! ```
 //! A link in place of the directory itself is followed: moving a cache to another disk is its owner's right,
@@ -39,6 +40,7 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 pub(crate) const CATALOGUE: &str = "catalogue";
 pub(crate) const KEEPER: &str = "keeper";
 pub(crate) const JOURNAL: &str = "journal";
+pub(crate) const MISSES: &str = "misses";
 
 /// Everything that lies in a store beside the fan-out directories of its entries. What is not named here is
 /// foreign to `fsck`.

@@ -16,6 +16,7 @@ mod health;
 mod journal;
 mod keeper;
 mod lock_file;
+mod misses;
 mod options;
 mod recorder;
 mod tidy;
@@ -34,13 +35,15 @@ use crate::entry;
 use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompiledObject, ObjectBuffer};
-use crate::object_cache::{CompilePermit, ObjectCache};
+use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache};
 use counters::Counter;
 use directory::{Access, Directory, LOCKS};
 use entries::{Damage, Found};
 pub use fsck::{Fault, Finding, FsckReport};
 use health::{Health, Service};
 use lock_file::LockFile;
+use misses::Noted;
+pub use misses::{Miss, MissEnd};
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
 use recorder::{Extent, Recorder, Written};
 use tidy::Tidier;
@@ -319,6 +322,7 @@ impl ObjectCache for Store {
         let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
         if !shared.options.admits(compiled) {
             shared.recorder.counters.add(Counter::Declined, 1);
+            shared.recorder.missed(Noted::declined(compiled));
             return Ok(());
         }
         let signature = &compiled.signature;
@@ -329,6 +333,7 @@ impl ObjectCache for Store {
         let length = (compiled.object.len() + tail.len()) as u64;
         if length > entries::ENTRY_LIMIT.min(shared.options.max_size / 2) {
             let error = CacheError::new(Reason::TooLarge, format!("entry {signature} of {length} bytes"));
+            shared.recorder.missed(Noted::refused(compiled, Reason::TooLarge));
             return shared.health.degrade(&shared.recorder.counters, error);
         }
         shared.sweep_once(directory);
@@ -340,6 +345,12 @@ impl ObjectCache for Store {
                 Ok(())
             }
             Err(error) => shared.io_failed(format!("publication of entry {signature}"), error),
+        }
+    }
+
+    fn notify_no_object(&self, failed: &FailedCompile<'_>) {
+        if self.shared.writable().is_some() {
+            self.shared.recorder.missed(Noted::failed(failed));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::signature_hash::SignatureMap;
 use crate::store::counters::{Counter, Counters};
 use crate::store::directory::Directory;
 use crate::store::journal::{self, Event, State};
+use crate::store::misses::{Noted, Ring};
 
 /// How often the use of one entry is written: µs.
 const RECENCY_INTERVAL_US: u64 = 3600 * 1_000_000;
@@ -35,6 +36,7 @@ pub(crate) struct Recorder {
     // Entries whose use became worth writing since the last time.
     news: AtomicU32,
     backlog: Mutex<Backlog>,
+    misses: Mutex<Ring>,
 }
 
 struct Shards([Shard; 16]);
@@ -109,8 +111,18 @@ impl Recorder {
         backlog.put_bytes += disk_bytes;
     }
 
-    /// Writes to the journal what there is.
+    /// Notes a compilation whose object is not kept.
+    pub(crate) fn missed(&self, noted: Noted) {
+        self.misses.lock().push(noted);
+    }
+
+    /// Writes to the journal what there is, and beside it the misses.
     pub(crate) fn write(&self, directory: &Directory, extent: Extent) -> io::Result<Written> {
+        let mut misses = self.misses.lock();
+        if !misses.is_empty() {
+            misses.write(directory)?;
+        }
+        drop(misses);
         let mut backlog = self.backlog.lock();
         self.collect(&mut backlog.events, extent);
         if backlog.events.is_empty() {

@@ -16,6 +16,7 @@ pub(crate) mod show;
 pub(crate) mod signature;
 pub(crate) mod stats;
 pub(crate) mod verify;
+pub(crate) mod why;
 
 mod entry;
 mod run_report;
@@ -55,6 +56,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Compile(options) => compile::run(&options, context),
         Command::Signature(options) => signature::run(&options, context),
         Command::Link(options) => link::run(&options, context),
+        Command::Why(options) => why::run(&options, context),
         Command::Ls(options) => ls::run(&options, context),
         Command::Show(options) => show::run(&options, context),
         Command::Get(options) => get::run(&options, context),

@@ -96,6 +96,8 @@ fn every_field_is_documented() {
 
     check("pin", &[sandbox.json(&["pin", &signature])]);
     check("unpin", &[sandbox.json(&["unpin", &signature])]);
+    sandbox.objcache(&["compile", "saxpy.clif", "-O0"]).fine();
+    check("why", &[sandbox.json(&["why"])]);
     check("du", &[sandbox.json(&["du"])]);
 
     let list = sandbox.json(&["ls"]);
@@ -152,6 +154,7 @@ fn error_codes_are_documented() {
 
 /// The first arguments of `finding("…` and `usage("…`.
 fn codes_in(source: &str) -> BTreeSet<String> {
-    let calls = ["finding(\"", "usage(\""].into_iter().flat_map(|call| source.split(call).skip(1));
-    calls.filter_map(|rest| rest.split_once('"')).map(|(code, _)| code.to_owned()).collect()
+    let calls = ["finding(", "usage("].into_iter().flat_map(|call| source.split(call).skip(1));
+    let texts = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split_once('"'));
+    texts.map(|(code, _)| code.to_owned()).collect()
 }

@@ -12,3 +12,4 @@ mod room;
 mod run;
 mod support;
 mod terminal;
+mod why;
