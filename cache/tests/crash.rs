@@ -1,53 +1,41 @@
-//! A process killed, or failed by the system, at each of its system calls in turn (with strace): what was
-//! acknowledged is there, nothing half made is left, and nobody gets wrong bytes or an error.
+//! A process killed at each of its system calls in turn (with strace): what was acknowledged is there, nothing
+//! half made is left, and nobody gets wrong bytes or an error.
 
 #[path = "support/child.rs"]
 mod child;
+#[path = "support/strace.rs"]
+mod strace;
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use child::finish;
-use objcache_cache::{
-    CacheAdmin, CacheError, CompileOnce, GcLimits, Offer, Reason, Store, StoreOptions, VerifyOptions,
-};
-use support::{has, object, offer, place, signature, skip, store_at};
+use objcache_cache::{CacheAdmin, CacheError, CompileOnce, GcLimits, Offer, Store, StoreOptions};
+use strace::{Plan, trace};
+use support::{check_sound, entry_path, has, object, offer, signature, skip, store_at};
 
 const LENGTH: usize = 5_000;
-
-/// Opening these names marks where a role begins and ends in a trace.
-const BEGIN: &str = "/objcache-test-begins";
-const END: &str = "/objcache-test-ends";
 
 #[test]
 fn child() {
     let Some(role) = child::role() else { return };
     let role: Vec<&str> = role.iter().map(String::as_str).collect();
-    get_ahead();
-    let _ = fs::File::open(BEGIN);
-    match role[..] {
-        ["put", root] => put(Path::new(root), false),
-        ["put-durably", root] => put(Path::new(root), true),
-        ["administer", root] => administer(Path::new(root)),
-        ["use", root] => use_it(Path::new(root)),
-        _ => panic!("unknown role {role:?}"),
-    }
-    let _ = fs::File::open(END);
-}
-
-/// strace counts calls per thread, and injects into the n-th of *each*. So the thread of the role first makes
-/// more of the usual calls than the main thread ever does; later ones are then the role's alone.
-fn get_ahead() {
-    for _ in 0..60 {
-        let mut file = fs::File::options().read(true).write(true).open("/dev/null").expect("there");
-        let _ = (file.metadata(), rustix::fs::fstat(&file), file.read_at(&mut [0], 0), file.write(&[0]));
-        let _ = rustix::fs::statat(rustix::fs::CWD, "/", rustix::fs::AtFlags::empty());
-    }
+    let [what, root] = role[..] else { panic!("unknown role {role:?}") };
+    let root = Path::new(root);
+    let work = || match what {
+        "put" => put(root, false),
+        "put-durably" => put(root, true),
+        "get" => get(root),
+        "evict" => evict(root),
+        // What it comes down to depends on what was prepared: a fold, a fresh catalogue, a take-over.
+        "keep" => drop(store_at(root).stats().expect("stats")),
+        "administer" => administer(root),
+        _ => panic!("unknown role {what}"),
+    };
+    strace::traced(work);
 }
 
 /// Puts, replaces, removes; says what was acknowledged.
@@ -68,6 +56,26 @@ fn put(root: &Path, durable: bool) {
     assert!(has(&store, 0, LENGTH));
 }
 
+/// A hit, a miss, a damaged entry.
+fn get(root: &Path) {
+    let store = store_at(root);
+    assert!(has(&store, 10, LENGTH) && !has(&store, 9, LENGTH));
+    println!("\nremoving 11");
+    assert!(!has(&store, 11, LENGTH), "it is damaged");
+}
+
+/// Evicts what is above a limit, and says first what that is.
+fn evict(root: &Path) {
+    let store = store_at(root);
+    let limits = GcLimits { max_size: Some(20_000), ..GcLimits::default() };
+    let plan = store.collect_garbage(&limits, true).expect("planned");
+    for number in (10..16).filter(|number| plan.removed.iter().any(|it| it.signature == signature(*number))) {
+        println!("\nremoving {number}");
+    }
+    let report = store.collect_garbage(&limits, false).expect("collected");
+    assert!(report.removed.len() >= 2 && report.kept >= 1, "{report:?}");
+}
+
 /// Opens the catalogue, folds the journal, evicts.
 fn administer(root: &Path) {
     let store = store_at(root);
@@ -78,83 +86,6 @@ fn administer(root: &Path) {
     store.remove(&signature(10)).expect("removed");
     let limits = GcLimits { max_size: Some(u64::MAX), ..GcLimits::default() };
     store.collect_garbage(&limits, false).expect("collected");
-}
-
-/// What an engine and then a person do. Nothing may fail but what the person asked for, and that with an
-/// error only.
-fn use_it(root: &Path) {
-    let store = Store::open_or_degrade(StoreOptions::at(root));
-    for number in (0..4).chain(0..4) {
-        let compile = || Ok::<_, CacheError>(Offer { object: object(number, LENGTH), ..Offer::default() });
-        let fetched = store.get_or_compile(&signature(number), compile).expect("never fails its user");
-        assert_eq!(*fetched.object, *object(number, LENGTH));
-    }
-    let _ = store.list();
-    let _ = store.verify(VerifyOptions { repair: true }, &mut |_| ());
-    assert_ne!(store.degraded(), Some(Reason::DirectoryGone), "it is there");
-    drop(store);
-}
-
-/// Per system call: how often the role's thread made it before the role began, and until it ended.
-type Calls = BTreeMap<String, (usize, usize)>;
-
-fn trace(role: &str, prepare: &dyn Fn(&Path)) -> Option<Calls> {
-    let (directory, root) = place();
-    prepare(&root);
-    let log = directory.path().join("trace");
-    let strace = ["strace", "-f", "-o", log.to_str()?];
-    let output = child::command(&strace, &[&role, &root]).output().ok()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(count(&fs::read_to_string(log).ok()?))
-}
-
-fn count(log: &str) -> Calls {
-    let thread_of = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
-    let ours = log.lines().find(|line| line.contains(BEGIN)).map(thread_of).expect("the role begins");
-    let (mut calls, mut begun, mut ended) = (Calls::new(), false, false);
-    for line in log.lines().filter(|line| thread_of(line) == ours) {
-        let call = line[ours.len()..].trim_start();
-        let name = call.split('(').next().unwrap_or_default();
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            // The second half of a call that was interrupted by others.
-            continue;
-        }
-        let counts = calls.entry(name.to_owned()).or_default();
-        counts.0 += usize::from(!begun);
-        counts.1 += usize::from(!ended);
-        begun |= line.contains(BEGIN);
-        ended |= line.contains(END);
-    }
-    assert!(ended, "the role ends");
-    calls
-}
-
-/// Runs the role once for each of its system calls named in `kinds` (at most `limit` of a kind, evenly
-/// chosen), with `fault` injected there.
-fn for_each_call(
-    role: &str,
-    prepare: &dyn Fn(&Path),
-    (kinds, limit): (&[&str], usize),
-    fault: &str,
-    check: impl Fn(&str, &Path, Output),
-) {
-    let Some(calls) = trace(role, prepare) else { return skip("strace cannot be run") };
-    let mut points = 0;
-    for (kind, (before, until)) in calls.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())) {
-        let step = (until - before).div_ceil(limit).max(1);
-        for at in (before + 1..=*until).step_by(step) {
-            let (_directory, root) = place();
-            prepare(&root);
-            let trace = format!("trace={kind}");
-            let inject = format!("inject={kind}:{}", fault.replace('@', &at.to_string()));
-            let strace = ["strace", "-f", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-            let child = child::command(&strace, &[&role, &root]).spawn().expect("started before");
-            check(&format!("{role}: {kind} {at} of {until}, {fault}"), &root, finish(child));
-            points += 1;
-        }
-    }
-    assert!(points > 10, "{role}: only {points} points");
-    eprintln!("{role}: {points} points");
 }
 
 /// Everything that changes files, or takes or gives back what could be left over.
@@ -183,6 +114,9 @@ fn check_after_kill(what: &str, root: &Path, output: Output) {
     check_what_is_left(what, root, output);
 }
 
+/// The slowest opening of a store after a kill, with one look-up, in µs.
+static SLOWEST_RESTART: AtomicU64 = AtomicU64::new(0);
+
 /// Acknowledged puts are there, removals may have happened, nothing is left half made.
 fn check_what_is_left(what: &str, root: &Path, output: Output) {
     let text = String::from_utf8_lossy(&output.stdout);
@@ -194,139 +128,110 @@ fn check_what_is_left(what: &str, root: &Path, output: Output) {
             _ => {}
         }
     }
-    let mut options = StoreOptions::at(root);
-    options.strict = true;
-    let store = Store::open(options).unwrap_or_else(|error| panic!("{what}: {error}"));
-    offer(&store, 50, LENGTH).unwrap_or_else(|error| panic!("{what}: {error}"));
-    // Tidying, if it was due, writes files too.
-    store.settle();
-    for subdirectory in ["tmp", "locks"] {
-        assert_eq!(names_in(&root.join(subdirectory)), Vec::<PathBuf>::new(), "{what}");
+    let begun = Instant::now();
+    let store = store_at(root);
+    has(&store, 0, LENGTH);
+    SLOWEST_RESTART.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+    for number in 0..16 {
+        if there.contains(&number) && !removing.contains(&number) {
+            assert!(has(&store, number, LENGTH), "{what}: lost {number}");
+        }
     }
-    for number in 0..12 {
-        let found = has(&store, number, LENGTH);
-        assert!(found || !there.contains(&number) || removing.contains(&number), "{what}: lost {number}");
-    }
-    let report = store.verify(VerifyOptions::default(), &mut |_| ()).expect("verifies");
-    assert_eq!(report.damaged, [], "{what}");
-    let listed = store.list().unwrap_or_else(|error| panic!("{what}: {error}")).len() as u64;
-    assert_eq!(listed, report.checked, "{what}");
-    assert!(has(&store, 50, LENGTH), "{what}");
-}
-
-fn names_in(directory: &Path) -> Vec<PathBuf> {
-    let entries =
-        fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
-    entries.unwrap_or_default()
+    // It was damaged before, and may have been taken out.
+    has(&store, 11, LENGTH);
+    drop(store);
+    check_sound(what, root);
 }
 
 fn nothing(_: &Path) {}
 
+/// Entries 10 to 15, a catalogue, and events not yet in it.
 fn used(root: &Path) {
     let store = store_at(root);
-    (10..12).for_each(|number| offer(&store, number, LENGTH).expect("taken"));
+    (10..16).for_each(|number| offer(&store, number, LENGTH).expect("taken"));
     store.list().expect("makes the catalogue");
     has(&store, 10, LENGTH);
 }
 
+/// The same, with a damaged entry.
+fn damaged(root: &Path) {
+    used(root);
+    let path = entry_path(root, 11);
+    let mut bytes = fs::read(&path).expect("there");
+    bytes[7] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+/// The same, left by a keeper that died folding the journal, writing a snapshot, and evicting.
+fn left_by_a_dead_keeper(root: &Path) {
+    used(root);
+    fs::copy(root.join("journal"), root.join("journal.folding")).expect("copied");
+    fs::write(root.join("catalogue/snap.0000000000000007.generating"), "half").expect("written");
+    fs::write(root.join("tmp/4-5-6"), "half").expect("written");
+    fs::write(root.join("locks/abc"), "").expect("written");
+    fs::remove_file(entry_path(root, 12)).expect("there");
+}
+
+const KILL: &str = "signal=KILL:when=@";
+
+fn kill_at_each_call(role: &str, prepare: &dyn Fn(&Path), kinds: &[&str], limit: usize) {
+    let plan = Plan { role, prepare, kinds, limit, fault: KILL };
+    plan.for_each_call(check_after_kill);
+    eprintln!("slowest restart so far: {} µs", SLOWEST_RESTART.load(Ordering::Relaxed));
+}
+
 #[test]
 fn killed_at_any_call_of_a_put() {
-    for_each_call("put", &nothing, (CHANGES, 100), "signal=KILL:when=@", check_after_kill);
+    kill_at_each_call("put", &nothing, CHANGES, usize::MAX);
 }
 
 #[test]
 fn killed_at_any_call_of_a_durable_put() {
     let syncs = &["fsync", "renameat", "renameat2", "rename", "mkdirat"];
-    for_each_call("put-durably", &nothing, (syncs, 100), "signal=KILL:when=@", check_after_kill);
+    kill_at_each_call("put-durably", &nothing, syncs, usize::MAX);
+}
+
+#[test]
+fn killed_at_any_call_of_a_get() {
+    kill_at_each_call("get", &damaged, CHANGES, usize::MAX);
+}
+
+#[test]
+fn killed_at_any_call_of_an_eviction() {
+    kill_at_each_call("evict", &used, CHANGES, usize::MAX);
+}
+
+#[test]
+fn killed_at_any_call_of_a_fold() {
+    kill_at_each_call("keep", &used, CHANGES, usize::MAX);
+}
+
+#[test]
+fn killed_at_any_call_of_a_take_over() {
+    kill_at_each_call("keep", &left_by_a_dead_keeper, CHANGES, usize::MAX);
 }
 
 #[test]
 fn killed_at_any_call_of_administration() {
-    for_each_call("administer", &nothing, (CHANGES, 4), "signal=KILL:when=@", check_after_kill);
-    for_each_call("administer", &used, (CHANGES, 4), "signal=KILL:when=@", check_after_kill);
+    kill_at_each_call("administer", &nothing, CHANGES, usize::MAX);
 }
 
-fn check_after_errors(what: &str, root: &Path, output: Output) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}: {}\n{text}", output.status);
-    check_what_is_left(what, root, output);
-}
-
-/// Calls that the standard output and the test's own frame do not make while the role runs.
-const OURS: &[&str] = &[
-    "openat",
-    "writev",
-    "pwrite64",
-    "pread64",
-    "rename",
-    "renameat",
-    "renameat2",
-    "mkdirat",
-    "unlinkat",
-    "ftruncate",
-    "fsync",
-    "flock",
-    "newfstatat",
-    "getdents64",
-    "mkdir",
-    "faccessat",
-];
-
+/// sled writes on threads of its own.
 #[test]
-fn failed_by_the_system_at_any_call() {
-    for_each_call("use", &nothing, (OURS, 6), "error=EIO:when=@", check_after_errors);
-    for_each_call("use", &used, (OURS, 6), "error=ENOSPC:when=@", check_after_errors);
-    for_each_call("use", &used, (OURS, 4), "error=ENOENT:when=@", check_after_errors);
-}
-
-#[test]
-fn failed_by_the_system_from_any_call_on() {
-    for_each_call("use", &used, (OURS, 4), "error=EIO:when=@+", check_after_errors);
-    for_each_call("use", &nothing, (OURS, 4), "error=ENOSPC:when=@+", check_after_errors);
-    for_each_call("use", &nothing, (&["openat"], 12), "error=EMFILE:when=@+", check_after_errors);
-    for_each_call("use", &nothing, (OURS, 4), "error=EROFS:when=@+", check_after_errors);
-}
-
-#[test]
-fn a_catalogue_that_cannot_be_written_costs_nothing() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        return skip("there is no strace");
-    }
-    // On every thread, sled's included.
-    // It syncs when it is dropped, and panics when that fails.
-    let faults = [
-        "fsync:error=EIO:when=1+",
-        "fsync,fdatasync,sync_file_range:error=EIO:when=1+",
-        "pwrite64:error=EIO:when=2+",
-    ];
-    for fault in faults {
-        let (_directory, root) = place();
-        used(&root);
-        let inject = format!("inject={fault}");
-        let strace = ["strace", "-f", "-o", "/dev/null", "-e", "trace=%desc", "-e", &inject];
-        let child = child::command(&strace, &[&"use", &root]).spawn().expect("starts");
-        check_after_errors(fault, &root, finish(child));
-    }
+fn killed_at_calls_of_other_threads() {
+    let kinds = &["write", "pwrite64", "sync_file_range", "fsync", "fdatasync", "ftruncate", "rename"];
+    let plan = Plan { role: "administer", prepare: &nothing, kinds, limit: 12, fault: KILL };
+    // Which thread does what differs, so one or the other may not get as far.
+    plan.for_each_call_elsewhere(check_what_is_left);
 }
 
 #[test]
 fn strace_is_asked_about_the_right_calls() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        return skip("there is no strace");
-    }
-    let calls = trace("put", &nothing).expect("traced");
-    let made = |kind: &str| calls.get(kind).is_some_and(|(before, until)| until > before);
+    let Some(calls) = trace("put", &nothing) else { return skip("there is no strace") };
+    let made = |kind: &str| calls.get(kind).is_some_and(|count| count.until > count.before);
     for kind in ["openat", "writev", "pwrite64", "mkdirat", "unlinkat", "flock"] {
         assert!(made(kind), "{kind} is not made any more: {calls:?}");
     }
     assert!(made("renameat") || made("renameat2") || made("rename"), "{calls:?}");
     assert!(!made("fsync"), "not durable: {calls:?}");
-}
-
-#[test]
-fn a_durable_put_syncs_file_and_directory() {
-    let Some(calls) = trace("put-durably", &nothing) else { return skip("strace cannot be run") };
-    let (before, until) = calls.get("fsync").copied().unwrap_or_default();
-    // Five puts of file and directory, and the root for each of the fan-out directories made.
-    assert_eq!(until - before, 5 * 2 + 4, "{calls:?}");
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use child::{finish, start};
 use objcache_cache::{CacheAdmin, CompileOnce, GcLimits, Offer, Reason, Store, StoreOptions, VerifyOptions};
-use support::{has, object, offer, place, signature, store_at};
+use support::{Random, has, object, offer, place, signature, store_at};
 
 const MAX_SIZE: u64 = 8 << 20;
 /// Objects the storm is about; together about twice what the store may keep.
@@ -38,24 +38,6 @@ fn child() {
 fn duration() -> Duration {
     let seconds = std::env::var("OBJCACHE_SOAK").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(3))
-}
-
-/// xorshift: the same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.below(1);
-        random
-    }
-
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 32) as u32) % end
-    }
 }
 
 fn length(number: u32) -> usize {

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use objcache_cache::{CacheError, CompiledObject, ObjectCache, Store, StoreOptions};
+use objcache_cache::{
+    CacheAdmin, CacheError, CompiledObject, ObjectCache, Store, StoreOptions, VerifyOptions,
+};
 use objcache_signature::{Provenance, Signature};
 
 /// A signature that tells `number` apart, spread over the fan-out directories.
@@ -79,4 +81,44 @@ pub fn place() -> (tempfile::TempDir, PathBuf) {
 pub fn skip(why: &str) {
     assert_ne!(std::env::var("OBJCACHE_REQUIRE_ALL").as_deref(), Ok("1"), "cannot run: {why}");
     eprintln!("skipped: {why}");
+}
+
+/// After whatever happened: the store opens, takes an entry, and nothing damaged or half made is left in it.
+pub fn check_sound(what: &str, root: &Path) {
+    let mut options = StoreOptions::at(root);
+    options.strict = true;
+    let store = Store::open(options).unwrap_or_else(|error| panic!("{what}: {error}"));
+    offer(&store, 50, 5_000).unwrap_or_else(|error| panic!("{what}: {error}"));
+    // Tidying, if it was due, writes files too.
+    store.settle();
+    for subdirectory in ["tmp", "locks"] {
+        let left: Vec<_> = std::fs::read_dir(root.join(subdirectory)).expect("there").flatten().collect();
+        assert!(left.is_empty(), "{what}: {left:?}");
+    }
+    let report = store.verify(VerifyOptions::default(), &mut |_| ()).expect("verifies");
+    assert_eq!(report.damaged, [], "{what}");
+    let listed = store.list().unwrap_or_else(|error| panic!("{what}: {error}")).len() as u64;
+    assert_eq!(listed, report.checked, "{what}");
+    assert!(has(&store, 50, 5_000), "{what}");
+    drop(store);
+    let report = store_at(root).fsck(false, &mut |_| ()).expect("looks");
+    assert_eq!(report.findings, [], "{what}");
+}
+
+/// xorshift: the same numbers for the same seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        random.below(1);
+        random
+    }
+
+    pub fn below(&mut self, end: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) as u32) % end
+    }
 }
