@@ -39,6 +39,9 @@ const CODEC_AS_IS: u32 = 0;
 /// The longest key document kept, in bytes.
 const KEY_DOCUMENT_LIMIT: usize = 64 << 20;
 
+/// Bytes at the end of an entry that tell enough of it nearly always.
+const DESCRIPTION: usize = 4096;
+
 /// What is kept beside object and key document.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -145,6 +148,23 @@ impl Trailer {
 /// The namespace in the encoded `record` of an entry; `None` when that is damaged.
 pub(crate) fn namespace(record: &[u8]) -> Option<String> {
     codec::decode::<Record>(record).map(|record| record.namespace)
+}
+
+/// What an entry of `length` bytes says of itself at its end, of which `end` gives so many bytes: its trailer and
+/// namespace. The digest is not checked: that would mean reading it all. `None` when there is no sound end.
+pub(crate) fn describe(
+    end: impl Fn(usize) -> Option<Vec<u8>>,
+    length: u64,
+    expected: &Signature,
+) -> Option<(Trailer, String)> {
+    let mut bytes = end(DESCRIPTION)?;
+    let trailer = Trailer::parse(&bytes, length, expected).ok()?;
+    let wanted = trailer.record + TRAILER_LENGTH;
+    if bytes.len() < wanted && trailer.record <= codec::LIMIT {
+        bytes = end(wanted)?;
+    }
+    let record = bytes.len().checked_sub(wanted).and_then(|at| bytes.get(at..at + trailer.record));
+    Some((trailer, record.and_then(namespace).unwrap_or_default()))
 }
 
 fn array<const N: usize>(bytes: &[u8; TRAILER_LENGTH], at: usize) -> [u8; N] {

@@ -91,6 +91,14 @@ reasons! {
     NoDirectory = "no_directory", "there is no such directory, and it cannot be made";
     /// The user opened it for reading only.
     OpenedReadOnly = "opened_read_only", "it is opened for reading only";
+    /// A pack is cut short, changed, or none at all.
+    PackDamaged = "pack_damaged", "it is damaged, or no pack";
+    /// A read-only layer is missing, or not safe to use.
+    LayerUnusable = "layer_unusable", "it is left out";
+    /// An entry in a read-only layer is damaged. It is not served, and stays.
+    LayerDamaged = "layer_damaged", "it is damaged there";
+    /// A trace is as long as it may get, or cannot be written.
+    TraceStopped = "trace_stopped", "the trace goes no further";
 }
 
 impl fmt::Display for Reason {

@@ -49,6 +49,7 @@ mod known;
 mod memory;
 mod object;
 mod object_cache;
+mod pack;
 mod signature_hash;
 mod sled_cache;
 mod sled_guard;
@@ -65,8 +66,10 @@ pub use evict::choose_victims;
 pub use memory::MemoryCache;
 pub use object::{CompileFailure, CompiledObject, ObjectBuffer};
 pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, from_fn};
+pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
-    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, Miss, MissEnd, SMALLEST_MAX_SIZE, Store,
-    StoreOptions, parse_size, parse_span,
+    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport, LayerInfo, LayerKind, Miss,
+    MissEnd, PackMode, PackReport, PackSelection, SMALLEST_MAX_SIZE, Store, StoreOptions, Trace, TraceState,
+    parse_size, parse_span,
 };

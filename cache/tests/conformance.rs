@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use objcache_cache::{
     CacheAdmin, CacheError, CompileOnce, CompiledObject, GcLimits, GetOrCompileError, MemoryCache,
-    ObjectBuffer, ObjectCache, Offer, Outcome, SledCache, VerifyOptions, from_fn,
+    ObjectBuffer, ObjectCache, Offer, Outcome, PackMode, PackSelection, SledCache, VerifyOptions, from_fn,
 };
 use objcache_signature::{Provenance, Signature};
 use support::{has, object, offer, offer_costing, place, signature, store_at};
@@ -346,6 +346,21 @@ fn store() -> (tempfile::TempDir, objcache_cache::Store) {
     (directory, store)
 }
 
+/// A store over a pack and the directory of another, which have other entries.
+fn layered_store() -> (tempfile::TempDir, objcache_cache::Store) {
+    let (directory, root) = place();
+    let (other, pack) = (directory.path().join("other"), directory.path().join("pack"));
+    let layer = store_at(&other);
+    (900..905).for_each(|number| offer(&layer, number, 1000).expect("taken"));
+    layer.create_pack(&pack, &PackSelection::default(), PackMode::default(), &mut |_| ()).expect("packs");
+    drop(layer);
+    let mut options = objcache_cache::StoreOptions::at(root);
+    options.max_size = MAX_SIZE;
+    options.layers = vec![pack, other];
+    let store = objcache_cache::Store::open(options).expect("a fresh directory");
+    (directory, store)
+}
+
 fn sled() -> (tempfile::TempDir, SledCache) {
     let (directory, root) = place();
     (directory, SledCache::open(root, MAX_SIZE).expect("a fresh directory"))
@@ -369,6 +384,16 @@ fn store_is_an_object_cache() {
 #[test]
 fn store_can_be_administered() {
     all_of_cache_admin(&|test| test(&store().1));
+}
+
+#[test]
+fn a_store_over_layers_is_an_object_cache() {
+    all_of_object_cache(&|test| test(&layered_store().1));
+}
+
+#[test]
+fn a_store_over_layers_can_be_administered() {
+    all_of_cache_admin(&|test| test(&layered_store().1));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Store {
         self.shared.readable().ok_or_else(off)
     }
 
-    pub(crate) fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
+    pub(super) fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
         let why = || CacheError::new(self.degraded().unwrap_or(Reason::ReadOnly), "store");
         self.shared.writable().ok_or_else(why)
     }
@@ -89,12 +89,12 @@ impl CacheAdmin for Store {
     }
 
     fn peek(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
-        let sound = self.sound_entry(signature)?;
+        let sound = self.sound_entry(signature)?.or_else(|| self.peek_layers(signature));
         Ok(sound.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
     }
 
     fn record(&self, signature: &Signature) -> Result<Option<EntryRecord>, CacheError> {
-        let sound = self.sound_entry(signature)?;
+        let sound = self.sound_entry(signature)?.or_else(|| self.peek_layers(signature));
         Ok(sound.and_then(|(bytes, trailer)| trailer.entry_record(&bytes)))
     }
 
@@ -111,6 +111,13 @@ impl CacheAdmin for Store {
         let mut found = candidates.map_err(|error| failed(directory, error))?;
         found.retain(|signature| signature.to_string().starts_with(&prefix));
         found.sort_unstable();
+        // Layers are not listed, but who has the whole of a signature can ask them.
+        if found.is_empty()
+            && let Ok(signature) = prefix.parse()
+            && self.peek_layers(&signature).is_some()
+        {
+            found.push(signature);
+        }
         Ok(found)
     }
 

@@ -12,6 +12,8 @@
 //! journal          puts and hits that the catalogue has not yet taken in
 //! misses           the last compilations whose objects are not here
 //! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
+//! layers           packs and directories that are asked after this one, a path a line
+//! trace            what is used, while somebody wants to know; trace.ended: the last such
 //! ```
 //! A link in place of the directory itself is followed: moving a cache to another disk is its owner's right,
 //! and owner and mode are checked where the link leads. Below it no link is followed.
@@ -41,6 +43,9 @@ pub(crate) const CATALOGUE: &str = "catalogue";
 pub(crate) const KEEPER: &str = "keeper";
 pub(crate) const JOURNAL: &str = "journal";
 pub(crate) const MISSES: &str = "misses";
+pub(crate) const LAYERS: &str = "layers";
+pub(crate) const TRACE: &str = "trace";
+pub(crate) const TRACE_ENDED: &str = "trace.ended";
 
 /// Everything that lies in a store beside the fan-out directories of its entries. What is not named here is
 /// foreign to `fsck`.
@@ -56,6 +61,9 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     "journal.folding",
     VERSION_FILE,
     TAG_FILE,
+    LAYERS,
+    TRACE,
+    TRACE_ENDED,
 ];
 
 const VERSION_FILE: &str = "VERSION";
@@ -115,6 +123,20 @@ impl Directory {
         Ok((directory, access))
     }
 
+    /// Opens the directory of another store to read from: our own, or the system's. Entries must belong to
+    /// whoever owns the directory.
+    pub(crate) fn open_layer(path: &Path) -> Result<Self, CacheError> {
+        let root = open_root(path, true).map_err(|error| cannot_open(path, error))?;
+        let stat = fstat(&root).map_err(|error| CacheError::io("fstat", error.into()))?;
+        let owner = if stat.st_uid == 0 { 0 } else { rustix::process::geteuid().as_raw() };
+        let directory = Self { root, path: path.to_owned(), owner };
+        directory.check_owner()?;
+        match directory.check_version()? {
+            true => Ok(directory),
+            false => Err(CacheError::new(Reason::NoDirectory, path.join(VERSION_FILE).display().to_string())),
+        }
+    }
+
     fn check_owner(&self) -> Result<(), CacheError> {
         let refuse = |reason| Err(CacheError::new(reason, self.path.display().to_string()));
         let stat = fstat(&self.root).map_err(|error| CacheError::io("fstat", error.into()))?;
@@ -155,7 +177,7 @@ impl Directory {
         self.replace_file(VERSION_FILE, VERSION_TEXT.as_bytes())
     }
 
-    fn replace_file(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+    pub(crate) fn replace_file(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let mut temporary = Temporary::create(self)?;
         temporary.file.write_all(contents)?;
         temporary.rename_to(name.as_bytes())?;

@@ -4,6 +4,7 @@
 //! An entry file is never changed after it got its name, only unlinked or replaced by a rename. So a reader
 //! sees all of one version or all of another, and eviction is safe under readers in flight.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, Write};
 
@@ -15,7 +16,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::codec;
 use crate::entry::{self, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
 use crate::store::directory::{Directory, EntryName, QUARANTINE, Temporary, file_type, unique};
@@ -359,15 +359,13 @@ pub(crate) struct Description {
 pub(crate) fn describe(directory: &Directory, signature: &Signature) -> io::Result<Option<Description>> {
     let Opened::File(file, stat) = open_entry(directory, signature)? else { return Ok(None) };
     let length = stat.st_size as u64;
-    let end = read_end(&file, length, 4096)?;
-    let Ok(trailer) = Trailer::parse(&end, length, signature) else { return Ok(None) };
-    let wanted = trailer.record + TRAILER_LENGTH;
-    let end = match end.len() < wanted && trailer.record <= codec::LIMIT {
-        true => read_end(&file, length, wanted)?,
-        false => end,
-    };
-    let record = end.len().checked_sub(wanted).and_then(|at| end.get(at..at + trailer.record));
-    let namespace = record.and_then(entry::namespace).unwrap_or_default();
+    let failed = Cell::new(None);
+    let end = |count| read_end(&file, length, count).map_err(|error| failed.set(Some(error))).ok();
+    let described = entry::describe(end, length, signature);
+    if let Some(error) = failed.take() {
+        return Err(error);
+    }
+    let Some((trailer, namespace)) = described else { return Ok(None) };
     Ok(Some(Description { facts: FileFacts::of(&stat), trailer, namespace }))
 }
 

@@ -4,7 +4,8 @@
 //! What the parts do is in the modules below: [`directory`] (where everything lies), [`entries`] (the hit
 //! path), [`lock_file`] (compile once), [`recorder`] and [`journal`] (what is written down of uses),
 //! [`keeper`] and [`catalogue`] (what is known of entries), [`tidy`] (eviction in the background),
-//! [`fsck`] (what is not as it should be), [`health`] (doing less instead of failing).
+//! [`fsck`] (what is not as it should be), [`health`] (doing less instead of failing), [`layers`] (what is asked beside the store's own entries),
+//! [`packs`] (entries in and out by the file), [`trace`] (what was used).
 
 mod administration;
 mod catalogue;
@@ -15,11 +16,14 @@ mod fsck;
 mod health;
 mod journal;
 mod keeper;
+mod layers;
 mod lock_file;
 mod misses;
 mod options;
+mod packs;
 mod recorder;
 mod tidy;
+mod trace;
 mod usage;
 
 use std::fmt;
@@ -31,7 +35,7 @@ use std::time::{Duration, Instant};
 use objcache_signature::Signature;
 
 use crate::clock::{self, now_unix_us};
-use crate::entry;
+use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompiledObject, ObjectBuffer};
@@ -41,16 +45,23 @@ use directory::{Access, Directory, LOCKS};
 use entries::{Damage, Found};
 pub use fsck::{Fault, Finding, FsckReport};
 use health::{Health, Service};
+use layers::Layers;
+pub use layers::{LayerInfo, LayerKind};
 use lock_file::LockFile;
 use misses::Noted;
 pub use misses::{Miss, MissEnd};
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
+pub use packs::{ImportReport, PackMode, PackReport, PackSelection};
 use recorder::{Extent, Recorder, Written};
 use tidy::Tidier;
+use trace::Tracer;
+pub use trace::{Trace, TraceState};
 pub use usage::DiskUsage;
 
 /// The quarantine may take this part of the store's size.
 const QUARANTINE_SHARE: u64 = 16;
+/// A trace in its directory may take this part of it.
+const TRACE_SHARE: u64 = 16;
 
 /// How often, and with what pause, a store that is closed tries to write down what it counted.
 const LAST_TRIES: u32 = 50;
@@ -79,6 +90,8 @@ struct Shared {
     health: Health,
     recorder: Recorder,
     locks: KeyedLocks,
+    layers: Layers,
+    tracer: Tracer,
     // What dead processes left has been removed.
     swept: AtomicBool,
 }
@@ -117,6 +130,8 @@ impl Store {
             health: Health::new(options.strict),
             recorder: Recorder::default(),
             locks: KeyedLocks::default(),
+            layers: Layers::default(),
+            tracer: Tracer::default(),
             swept: AtomicBool::new(false),
             directory: None,
             options,
@@ -130,6 +145,7 @@ impl Store {
                 shared
             }
         };
+        shared.begin_to_trace();
         Self { shared: Arc::new(shared), tidier: Tidier::default() }
     }
 
@@ -261,8 +277,45 @@ impl Shared {
         self.options.max_size / QUARANTINE_SHARE
     }
 
+    /// Looks for an entry in the layers.
+    fn find_in_layers(
+        &self,
+        signature: &Signature,
+        complain: &mut dyn FnMut(CacheError),
+    ) -> Option<(Vec<u8>, Trailer)> {
+        let paths = || {
+            let mut paths = self.options.layers.clone();
+            if let Some(directory) = self.readable() {
+                // That they cannot be read leaves the others.
+                paths.extend(layers::mounted(directory).unwrap_or_default());
+            }
+            paths
+        };
+        self.layers.find(paths, signature, complain)
+    }
+
+    fn begin_to_trace(&self) {
+        if let Some(path) = self.options.trace.as_ref().filter(|_| !self.options.disabled)
+            && let Err(error) = self.tracer.also_to(path)
+        {
+            self.degrade_quietly(error);
+        }
+        if let Some(directory) = self.writable() {
+            self.tracer.look(directory, self.options.max_size / TRACE_SHARE);
+        }
+    }
+
+    fn trace(&self, signature: &Signature) {
+        if let Err(error) = self.tracer.used(signature) {
+            self.degrade_quietly(error);
+        }
+    }
+
     /// Writes down what was counted. Returns whether the store should be tidied.
     fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
+        if self.tracer.look(directory, self.options.max_size / TRACE_SHARE) {
+            self.recorder.pending().iter().for_each(|signature| self.trace(signature));
+        }
         match self.recorder.write(directory, extent) {
             Ok(Written::All(state)) => tidy::is_due(&state, &self.options, now_unix_us()),
             Ok(Written::Nothing | Written::Busy) => false,
@@ -286,8 +339,9 @@ impl Shared {
     }
 }
 
-impl ObjectCache for Store {
-    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+impl Store {
+    /// What the store itself has.
+    fn own_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
         let shared = &self.shared;
         let Some(directory) = shared.readable() else {
             shared.health.declined("look-up")?;
@@ -301,20 +355,78 @@ impl ObjectCache for Store {
                 }
                 return Ok(Some(ObjectBuffer::prefix(bytes, trailer.object)));
             }
-            Ok(Found::Absent) => {
-                shared.health.io_worked();
-                shared.miss(signature);
-            }
-            Ok(Found::Damaged(damage)) => {
-                shared.miss(signature);
-                shared.damaged(directory, signature, &damage)?;
-            }
-            Err(error) => {
-                shared.miss(signature);
-                shared.io_failed(format!("entry {signature}"), error)?;
-            }
+            Ok(Found::Absent) => shared.health.io_worked(),
+            Ok(Found::Damaged(damage)) => shared.damaged(directory, signature, &damage)?,
+            Err(error) => shared.io_failed(format!("entry {signature}"), error)?,
         }
         Ok(None)
+    }
+
+    /// What a layer has.
+    fn layers_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let shared = &self.shared;
+        if shared.options.disabled {
+            return Ok(None);
+        }
+        let mut trouble = Ok(());
+        let found = shared.find_in_layers(signature, &mut |error| {
+            let is_entry = error.reason() == Reason::LayerDamaged;
+            let degraded = shared.health.degrade(&shared.recorder.counters, error);
+            // A layer that cannot be used is no error, however strict: it was not there to be asked.
+            if is_entry && trouble.is_ok() {
+                trouble = degraded;
+            }
+        });
+        trouble?;
+        let Some((bytes, trailer)) = found else { return Ok(None) };
+        shared.recorder.hit_elsewhere(trailer.compile_time_us);
+        shared.trace(signature);
+        if shared.options.promote {
+            self.promote(signature, &bytes);
+        }
+        Ok(Some(ObjectBuffer::prefix(bytes, trailer.object)))
+    }
+
+    /// Copies an entry of a layer into the store, where that works.
+    fn promote(&self, signature: &Signature, entry: &[u8]) {
+        if let Some(directory) = self.shared.writable().filter(|_| self.fits(entry.len() as u64)) {
+            self.shared.sweep_once(directory);
+            match self.publish_whole(directory, signature, entry) {
+                Ok(()) => self.write_down(Extent::Due),
+                Err(error) => drop(self.shared.io_failed(format!("entry {signature}"), error)),
+            }
+        }
+    }
+
+    /// Publishes an entry made elsewhere, as it is.
+    fn publish_whole(&self, directory: &Directory, signature: &Signature, entry: &[u8]) -> io::Result<()> {
+        let disk_bytes = entries::publish(directory, signature, entry, &[], self.options().durable)?;
+        let object_bytes = Trailer::parse(entry, entry.len() as u64, signature).map_or(0, |it| it.object);
+        self.shared.recorder.put(signature, object_bytes as u64, disk_bytes);
+        Ok(())
+    }
+
+    /// Whether an entry of this length is taken.
+    fn fits(&self, length: u64) -> bool {
+        length <= entries::ENTRY_LIMIT.min(self.options().max_size / 2)
+    }
+}
+
+impl ObjectCache for Store {
+    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let own = self.own_object(signature);
+        if let Ok(Some(_)) = &own {
+            self.shared.trace(signature);
+            return own;
+        }
+        let from_layer = match &own {
+            Ok(_) => self.layers_object(signature)?,
+            Err(_) => None,
+        };
+        if from_layer.is_none() {
+            self.shared.miss(signature);
+        }
+        own.map(|_| from_layer)
     }
 
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
@@ -331,7 +443,7 @@ impl ObjectCache for Store {
             Err(error) => return shared.health.degrade(&shared.recorder.counters, error),
         };
         let length = (compiled.object.len() + tail.len()) as u64;
-        if length > entries::ENTRY_LIMIT.min(shared.options.max_size / 2) {
+        if !self.fits(length) {
             let error = CacheError::new(Reason::TooLarge, format!("entry {signature} of {length} bytes"));
             shared.recorder.missed(Noted::refused(compiled, Reason::TooLarge));
             return shared.health.degrade(&shared.recorder.counters, error);
@@ -342,6 +454,7 @@ impl ObjectCache for Store {
                 shared.health.io_worked();
                 shared.recorder.put(signature, compiled.object.len() as u64, disk_bytes);
                 self.write_down(Extent::Due);
+                shared.trace(signature);
                 Ok(())
             }
             Err(error) => shared.io_failed(format!("publication of entry {signature}"), error),

@@ -51,6 +51,13 @@ pub struct StoreOptions {
     pub disabled: bool,
     /// How long to wait for another that compiles the same, before compiling as well. Default: 60 s.
     pub lock_wait: Duration,
+    /// Packs and directories of other stores that are asked when this one has nothing, in their order, before
+    /// those that are [mounted](crate::Store::mount). Nothing is written into them. Default: none.
+    pub layers: Vec<PathBuf>,
+    /// Copy what a layer had into the store. Default: off, it is read from the layer each time.
+    pub promote: bool,
+    /// Write the signature of every entry used into this file: a [trace](crate::Trace). Default: none.
+    pub trace: Option<PathBuf>,
     /// What was wrong with the settings these options were made of.
     pub(crate) complaints: Vec<(Reason, String)>,
 }
@@ -72,6 +79,9 @@ impl StoreOptions {
             strict: false,
             disabled: false,
             lock_wait: Duration::from_secs(60),
+            layers: Vec::new(),
+            promote: false,
+            trace: None,
             complaints: Vec::new(),
         }
     }
@@ -94,7 +104,9 @@ impl StoreOptions {
     /// | `OBJCACHE_NAMESPACE_MAX_SIZE` | sizes by namespace, such as `debug=500M,test=1G` |
     /// | `OBJCACHE_MIN_COMPILE_MS` | a number of milliseconds |
     /// | `OBJCACHE_MAX_OBJECT_SIZE` | a size |
-    /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE` | `1`, `true`, `yes` or `on` switch them on |
+    /// | `OBJCACHE_LAYERS` | packs and directories asked when the store has nothing, with `:` between |
+    /// | `OBJCACHE_TRACE` | a file to write the signature of every entry used into |
+    /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_PROMOTE` | `1`, `true`, `yes` or `on` switch them on |
     ///
     /// A value that is not understood is left aside with a warning. In a process with another user's rights
     /// (set-user-ID) the environment belongs to somebody else: the store is off.
@@ -102,6 +114,8 @@ impl StoreOptions {
         let mut options = Self::from_variables(|name| std::env::var_os(name));
         if has_rights_of_another() {
             options.directory = None;
+            options.layers.clear();
+            options.trace = None;
             options.complaints.push((Reason::SecureExecution, "environment".to_owned()));
         }
         options
@@ -127,6 +141,7 @@ impl StoreOptions {
         };
         options.read_only = flag("OBJCACHE_READONLY").unwrap_or(false);
         options.strict = flag("OBJCACHE_STRICT").unwrap_or(false);
+        options.promote = flag("OBJCACHE_PROMOTE").unwrap_or(false);
         // Who sets it to something strange wants it off rather than on.
         options.disabled = flag("OBJCACHE_DISABLE").unwrap_or(set("OBJCACHE_DISABLE").is_some());
         let mut setting = Setting { variable: &set, complaints: &mut options.complaints };
@@ -142,6 +157,9 @@ impl StoreOptions {
             .read("OBJCACHE_MIN_COMPILE_MS", "a number of milliseconds", parse_count)
             .map_or(Duration::ZERO, Duration::from_millis);
         options.max_object_size = setting.read("OBJCACHE_MAX_OBJECT_SIZE", "like 50M", parse_size);
+        let layers = set("OBJCACHE_LAYERS").unwrap_or_default();
+        options.layers = std::env::split_paths(&layers).filter(|path| !path.as_os_str().is_empty()).collect();
+        options.trace = set("OBJCACHE_TRACE").map(PathBuf::from);
         options.failure_ttl = setting.read("OBJCACHE_FAILURE_TTL", "like 1h or 1d", parse_span);
         options
     }

@@ -102,6 +102,32 @@ impl Recorder {
         full || (news && self.news.fetch_add(1, Ordering::Relaxed) + 1 >= BATCH)
     }
 
+    /// Notes a hit of something that is not an entry of this store.
+    pub(crate) fn hit_elsewhere(&self, compile_time_us: u64) {
+        self.counters.add(Counter::Hits, 1);
+        self.counters.add(Counter::SavedCompileTimeUs, compile_time_us);
+    }
+
+    /// What was put or used and has not been written down yet.
+    pub(crate) fn pending(&self) -> Vec<Signature> {
+        let puts = self
+            .backlog
+            .lock()
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Put { signature, .. } => Some(*signature),
+                _ => None,
+            })
+            .collect::<Vec<_>>();
+        let hits = self.shards.0.iter().flat_map(|shard| {
+            let shard = shard.lock();
+            let used = shard.iter().filter(|(_, seen)| seen.hits > 0);
+            used.map(|(signature, _)| *signature).collect::<Vec<_>>()
+        });
+        puts.into_iter().chain(hits).collect()
+    }
+
     /// Notes a put.
     pub(crate) fn put(&self, signature: &Signature, object_bytes: u64, disk_bytes: u64) {
         self.counters.add(Counter::Puts, 1);

@@ -1,0 +1,100 @@
+//! Makes a pack in one pass: entries are handed over in order and go straight to the file, then come the index
+//! and the trailer, and at last the file gets its name.
+
+use std::fs::Permissions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use objcache_signature::Signature;
+use tempfile::NamedTempFile;
+
+use super::format::{FAN_OUT, HEAD_LENGTH, Record, Trailer, array, head};
+use super::reader::PackSummary;
+
+/// What is gathered before it is written, in bytes.
+const BUFFER: usize = 1 << 20;
+
+/// A pack being made. Dropped before it is finished, it leaves nothing behind.
+pub(crate) struct PackWriter {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    offset: u64,
+    // The records of the leaves.
+    records: Vec<Record>,
+}
+
+impl PackWriter {
+    /// Begins a pack that will be called `path`.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .prefix(".objcache-pack-")
+            // Others may read a pack, and nobody else write it, or it would not be used.
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        let mut file = BufWriter::with_capacity(BUFFER, file);
+        file.write_all(&head())?;
+        Ok(Self { file, path: path.to_owned(), offset: HEAD_LENGTH as u64, records: Vec::new() })
+    }
+
+    /// Adds a whole entry that was found to be sound. Signatures must ascend.
+    pub(crate) fn add(&mut self, signature: &Signature, entry: &[u8]) -> io::Result<()> {
+        if self.records.last().is_some_and(|last| last.signature >= *signature) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "signatures do not ascend"));
+        }
+        let digest = array(entry, entry.len().saturating_sub(32));
+        let length = entry.len() as u64;
+        self.records.push(Record { signature: *signature, digest, offset: self.offset, length });
+        self.write(entry)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.offset += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    /// Writes the index and gives the file its name, over what had it before.
+    pub(crate) fn finish(mut self) -> io::Result<PackSummary> {
+        let (entries, entries_end) = (self.records.len() as u64, self.offset);
+        let mut trailer = Trailer {
+            levels: 0,
+            entries,
+            entries_end,
+            root: (entries_end, 0),
+            signatures: 0,
+            root_digest: [0; 32],
+        };
+        let mut level = std::mem::take(&mut self.records);
+        while level.len() > 1 || trailer.levels == 0 && entries != 0 {
+            level = self.write_level(&level)?;
+            trailer.levels += 1;
+        }
+        if let [root] = level[..] {
+            trailer.root = (root.offset, root.length);
+            trailer.root_digest = root.digest;
+        }
+        self.write(&trailer.encode())?;
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        // What is shipped is read elsewhere: a power cut must not leave it short under its name.
+        file.as_file().sync_all()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        Ok(PackSummary { entries, bytes: self.offset, digest: trailer.pack_digest() })
+    }
+
+    /// Writes the nodes that hold these records; returns the records of the nodes.
+    fn write_level(&mut self, below: &[Record]) -> io::Result<Vec<Record>> {
+        let mut level = Vec::with_capacity(below.len().div_ceil(FAN_OUT));
+        for records in below.chunks(FAN_OUT) {
+            let node: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+            level.push(Record {
+                signature: records[0].signature,
+                digest: *blake3::hash(&node).as_bytes(),
+                offset: self.offset,
+                length: node.len() as u64,
+            });
+            self.write(&node)?;
+        }
+        Ok(level)
+    }
+}

@@ -1,0 +1,291 @@
+//! Packs: the same entries make the same file, every entry is found and checked, and no change of a byte makes
+//! anything but a miss or an error.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use objcache_cache::{
+    CacheAdmin, Pack, PackMode, PackReport, PackSelection, PackSummary, Reason, Store, StoreOptions,
+};
+use objcache_signature::Signature;
+use proptest::prelude::*;
+use support::{entry_path, has, object, offer, place, signature, store_at};
+
+const NEW: PackMode = PackMode { add: false, dry_run: false };
+const ADD: PackMode = PackMode { add: true, dry_run: false };
+
+fn length(number: u32) -> usize {
+    number as usize * 37 % 900
+}
+
+fn filled(root: &Path, numbers: impl IntoIterator<Item = u32>) -> Store {
+    let store = store_at(root);
+    numbers.into_iter().for_each(|number| offer(&store, number, length(number)).expect("taken"));
+    store
+}
+
+fn pack_with(store: &Store, out: &Path, selection: &PackSelection<'_>, mode: PackMode) -> PackReport {
+    store.create_pack(out, selection, mode, &mut |_| ()).expect("packs")
+}
+
+fn pack(store: &Store, out: &Path) -> PackSummary {
+    pack_with(store, out, &PackSelection::default(), NEW).pack.expect("not a dry run")
+}
+
+/// A pack of so many entries, and its path. The directory is of use as long as it lives.
+fn pack_of(count: u32) -> (tempfile::TempDir, PathBuf) {
+    let (place, root) = place();
+    let out = place.path().join("out.pack");
+    assert_eq!(pack(&filled(&root, 0..count), &out).entries, u64::from(count));
+    (place, out)
+}
+
+fn chosen(numbers: impl IntoIterator<Item = u32>) -> Vec<Signature> {
+    numbers.into_iter().map(signature).collect()
+}
+
+#[test]
+fn every_entry_is_found_and_nothing_else_in_trees_of_every_height() {
+    for count in [0, 1, 2, 51, 52, 51 * 51, 51 * 51 + 1] {
+        let (_place, path) = pack_of(count);
+        let pack = Pack::open(&path).expect("opens");
+        assert_eq!(
+            (pack.summary().entries, pack.summary().bytes),
+            (u64::from(count), fs::metadata(&path).unwrap().len())
+        );
+        for number in 0..count {
+            let found = pack.get(&signature(number)).expect("sound").expect("there");
+            assert!(*found == *object(number, length(number)), "{number} of {count}");
+        }
+        for absent in [[0xff; 32], [0; 32], *signature(count).as_bytes()].map(Signature::from_bytes) {
+            assert!(count != 0 && absent == signature(0) || pack.get(&absent).expect("sound").is_none());
+        }
+        let mut sorted = chosen(0..count);
+        sorted.sort();
+        assert_eq!(pack.signatures().expect("lists"), sorted);
+        let report = pack.verify(&mut |_| ()).expect("verifies");
+        assert_eq!((report.checked, report.damaged.len()), (u64::from(count), 0));
+    }
+}
+
+#[test]
+fn the_same_entries_make_the_same_bytes() {
+    let (place, root) = place();
+    let store = filled(&root, 0..100);
+    let path = |name: &str| place.path().join(name);
+    let all = pack(&store, &path("all"));
+
+    // In pieces, in another order, one of them twice, and at last once more as a whole.
+    let pieces = [70..100, 0..40, 30..80];
+    for (index, numbers) in pieces.into_iter().enumerate() {
+        let signatures = chosen(numbers);
+        let selection = PackSelection { signatures: Some(&signatures), filter: None };
+        pack_with(&store, &path("pieces"), &selection, if index == 0 { NEW } else { ADD });
+    }
+    assert!(fs::read(path("all")).unwrap() == fs::read(path("pieces")).unwrap());
+    let again = pack_with(&store, &path("pieces"), &PackSelection::default(), ADD);
+    assert_eq!((again.packed, again.kept, again.pack), (100, 0, Some(all)));
+
+    // In a store that got them out of a pack.
+    let other = store_at(&path("other"));
+    other.import_pack(&Pack::open(&path("all")).expect("opens"), false, &mut |_| ()).expect("imports");
+    assert_eq!(pack(&other, &path("from other")), all);
+    assert!(fs::read(path("all")).unwrap() == fs::read(path("from other")).unwrap());
+    let leftovers = fs::read_dir(place.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".objcache-pack-"));
+    assert_eq!(leftovers.count(), 0);
+}
+
+#[test]
+fn what_goes_in_can_be_chosen_and_only_counted() {
+    let (place, root) = place();
+    let store = filled(&root, 0..10);
+    let out = place.path().join("out");
+    let wanted = chosen([3, 5, 77]);
+    let small = |entry: &objcache_cache::EntryInfo| entry.object_bytes < 150;
+    let dry = PackMode { add: false, dry_run: true };
+    let report =
+        pack_with(&store, &out, &PackSelection { signatures: Some(&wanted), filter: Some(&small) }, dry);
+    assert_eq!((report.packed, report.missing, report.pack), (1, chosen([77]), None));
+    assert!(!out.exists());
+
+    let report = pack_with(&store, &out, &PackSelection { signatures: Some(&wanted), filter: None }, NEW);
+    assert_eq!((report.packed, report.missing.len()), (2, 1));
+    let entries = Pack::open(&out).expect("opens").entries().expect("lists");
+    let mut told: Vec<_> = entries.iter().map(|it| (it.object_bytes, it.namespace.as_str())).collect();
+    told.sort();
+    assert_eq!(told, [(length(3) as u64, "tests"), (length(5) as u64, "tests")]);
+    let record = Pack::open(&out).expect("opens").record(&signature(3)).expect("sound").expect("there");
+    assert_eq!(record.key_document, b"key of 3");
+}
+
+#[test]
+fn importing_copies_entries_byte_for_byte_and_only_those_that_are_missing() {
+    let (place, root) = place();
+    let (from, to) = (filled(&root, 0..20), filled(&place.path().join("to"), 15..20));
+    let out = place.path().join("out");
+    pack(&from, &out);
+    let pack = Pack::open(&out).expect("opens");
+    let dry = to.import_pack(&pack, true, &mut |_| ()).expect("counts");
+    assert_eq!(to.list().expect("lists").len(), 5);
+    let mut seen = Vec::new();
+    let done = to.import_pack(&pack, false, &mut |progress| seen.push(progress)).expect("imports");
+    assert_eq!((done.imported, done.present, &done), (15, 5, &dry));
+    assert_eq!((seen.len(), seen[19].done, seen[19].total), (20, 20, 20));
+    for number in 0..20 {
+        assert!(has(&to, number, length(number)));
+    }
+    for number in 0..15 {
+        let file = |root: &Path| fs::read(entry_path(root, number)).expect("an entry file");
+        assert!(file(&root) == file(&place.path().join("to")));
+    }
+    assert_eq!(to.stats().expect("stats").puts, 20);
+}
+
+#[test]
+fn damaged_entries_are_left_out_of_packs_and_stores() {
+    let (place, root) = place();
+    let store = filled(&root, 0..8);
+    let out = place.path().join("out");
+    fs::write(entry_path(&root, 3), b"no entry").unwrap();
+    let report = pack_with(&store, &out, &PackSelection::default(), NEW);
+    assert_eq!((report.packed, report.damaged.len()), (7, 1));
+    assert_eq!(report.damaged[0].signature, signature(3));
+
+    let sound = fs::read(&out).unwrap();
+    let at = position(&sound, &object(5, length(5))).expect("stored as it is");
+    let mut damaged = sound.clone();
+    damaged[at] ^= 1;
+    fs::write(&out, &damaged).unwrap();
+    let other = store_at(&place.path().join("other"));
+    let report = other.import_pack(&Pack::open(&out).expect("opens"), false, &mut |_| ()).expect("goes on");
+    assert_eq!((report.imported, report.damaged.len()), (6, 1));
+    assert_eq!((report.damaged[0].signature, report.damaged[0].reason), (signature(5), Reason::EntryDigest));
+
+    // Adding to it heals it.
+    let healed = pack_with(&store, &out, &PackSelection::default(), ADD);
+    assert_eq!((healed.packed, healed.damaged.len()), (7, 1), "3 is still damaged in the store");
+    assert!(fs::read(&out).unwrap() == sound);
+}
+
+fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// Asks a pack that may be anything for everything: right bytes, nothing or an error. Returns whether `verify`
+/// found it sound.
+fn ask(path: &Path, numbers: u32) -> bool {
+    let Ok(pack) = Pack::open(path) else { return false };
+    for number in 0..numbers {
+        if let Ok(Some(found)) = pack.get(&signature(number)) {
+            assert!(*found == *object(number, length(number)), "wrong bytes for {number}");
+        }
+    }
+    let _ = pack.entries();
+    pack.verify(&mut |_| ()).is_ok_and(|report| report.damaged.is_empty())
+}
+
+#[test]
+fn a_change_of_any_byte_is_noticed() {
+    let (place, path) = pack_of(4);
+    let sound = fs::read(&path).unwrap();
+    assert!(ask(&path, 4));
+    let changed = place.path().join("changed");
+    for at in 0..sound.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut bytes = sound.clone();
+            bytes[at] ^= bits;
+            fs::write(&changed, bytes).unwrap();
+            assert!(!ask(&changed, 4), "byte {at} of {}, bits {bits:#x}", sound.len());
+        }
+    }
+    for length in 0..sound.len() {
+        fs::write(&changed, &sound[..length]).unwrap();
+        assert!(!ask(&changed, 4), "cut to {length}");
+    }
+    fs::write(&changed, [&sound[..], b"x"].concat()).unwrap();
+    assert!(!ask(&changed, 4), "one byte more");
+}
+
+/// Makes the trailer's own digest right again, so that what it says is looked at.
+fn reseal(pack: &mut [u8]) {
+    let trailer = pack.len() - 128;
+    let seal = blake3::hash(&pack[trailer..trailer + 96]);
+    pack[trailer + 96..].copy_from_slice(seal.as_bytes());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn packs_that_lie_are_refused(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        thread_local!(static SOUND: Vec<u8> = { let (_place, path) = pack_of(120); fs::read(path).unwrap() });
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lying");
+        let mut bytes = SOUND.with(Clone::clone);
+        if let Some(cut) = cut {
+            // Something from the middle, so that offsets lead elsewhere.
+            let from = cut.index(bytes.len() - 128);
+            bytes.drain(from..(from + 80).min(bytes.len() - 128));
+        }
+        for (at, byte, in_trailer) in changes {
+            let part = if in_trailer { bytes.len() - 128 } else { 0 };
+            let at = part + at.index(bytes.len() - part);
+            bytes[at] = byte;
+        }
+        reseal(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let sound = ask(&path, 120);
+        prop_assert!(!sound || SOUND.with(|sound| *sound == bytes));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_pack(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("arbitrary");
+        fs::write(&path, bytes).unwrap();
+        prop_assert!(!ask(&path, 2));
+    }
+}
+
+#[test]
+fn what_is_no_file_is_no_pack() {
+    let place = tempfile::tempdir().unwrap();
+    assert_eq!(Pack::open(&place.path().join("none")).expect_err("missing").reason(), Reason::Io);
+    assert_eq!(Pack::open(place.path()).expect_err("a directory").reason(), Reason::PackDamaged);
+    assert_eq!(Pack::open(Path::new("/dev/zero")).expect_err("endless").reason(), Reason::PackDamaged);
+}
+
+#[test]
+fn a_pack_cut_short_while_it_is_open_is_damaged() {
+    let (_place, path) = pack_of(60);
+    let pack = Pack::open(&path).expect("opens");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
+    for number in 0..60 {
+        match pack.get(&signature(number)) {
+            Ok(found) => assert!(found.is_none_or(|it| *it == *object(number, length(number)))),
+            Err(error) => assert_eq!(error.reason(), Reason::PackDamaged),
+        }
+    }
+    assert!(pack.verify(&mut |_| ()).is_err());
+}
+
+#[test]
+fn a_store_that_is_only_read_takes_nothing_in_but_can_be_packed() {
+    let (place, root) = place();
+    let out = place.path().join("out");
+    drop(filled(&root, 0..5));
+    let mut options = StoreOptions::at(&root);
+    options.read_only = true;
+    let store = Store::open(options).expect("opens");
+    assert_eq!(pack(&store, &out).entries, 5);
+    let pack = Pack::open(&out).expect("opens");
+    let refused = store.import_pack(&pack, false, &mut |_| ()).expect_err("read-only");
+    assert_eq!(refused.reason(), Reason::OpenedReadOnly);
+}
