@@ -6,6 +6,8 @@
 
 #[path = "support/child.rs"]
 mod child;
+#[path = "support/model.rs"]
+mod model;
 mod support;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use child::{finish, start};
+use model::{Known, Model};
 use objcache_cache::{CacheAdmin, GcLimits, Reason, Store, VerifyOptions};
 use support::{Random, has, offer, place, signature, store_at};
 
@@ -74,57 +77,13 @@ fn length(number: u32) -> usize {
     (number as usize * 7919) % 20_000
 }
 
-/// What must hold of each number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    There,
-    Gone,
-    /// Its process was killed over it.
-    Either,
-}
-
-#[derive(Default)]
-struct Model {
-    numbers: BTreeMap<u32, Known>,
-    slowest_start_us: u64,
-    acknowledged: u64,
-}
-
-impl Model {
-    /// Takes in what a process said before it was killed.
-    fn take(&mut self, text: &str) {
-        let mut intent = None;
-        // The last line may be cut short, and then looks like another number.
-        for line in text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines() {
-            let Some((word, number)) = line.split_once(' ') else { continue };
-            let Ok(number) = number.parse::<u32>() else { continue };
-            match word {
-                "opened" => self.slowest_start_us = self.slowest_start_us.max(number.into()),
-                "put" => intent = Some((number, Known::There)),
-                "remove" => intent = Some((number, Known::Gone)),
-                "done" => {
-                    let (meant, known) = intent.take().expect("it said what it was about to do");
-                    assert_eq!(meant, number);
-                    self.numbers.insert(number, known);
-                    self.acknowledged += 1;
-                }
-                _ => {}
-            }
-        }
-        // A torn line may be the one that said that it was done.
-        if let Some((number, _)) = intent {
-            self.numbers.insert(number, Known::Either);
-        }
-    }
-
-    fn check(&self, store: &Store, numbers: impl Iterator<Item = u32>) {
-        for number in numbers {
-            let found = has(store, number, length(number));
-            match self.numbers.get(&number) {
-                Some(Known::There) => assert!(found, "lost {number}"),
-                Some(Known::Gone) | None => assert!(!found, "{number} came back"),
-                Some(Known::Either) => {}
-            }
+fn check(model: &Model, store: &Store, numbers: impl Iterator<Item = u32>) {
+    for number in numbers {
+        let found = has(store, number, length(number));
+        match model.numbers.get(&number) {
+            Some(Known::There) => assert!(found, "lost {number}"),
+            Some(Known::Gone) | None => assert!(!found, "{number} came back"),
+            Some(Known::Either) => {}
         }
     }
 }
@@ -147,7 +106,7 @@ fn random_kills_of_a_mix_of_processes() {
         std::thread::sleep(Duration::from_millis(2 + u64::from(random.below(30))));
         let slot = random.below(PROCESSES);
         children.remove(&slot).into_iter().for_each(|child| end_by_force(child, &mut model));
-        model.check(&store, slot * NUMBERS..(slot + 1) * NUMBERS);
+        check(&model, &store, slot * NUMBERS..(slot + 1) * NUMBERS);
         children.insert(slot, begin(slot));
         if kill % ROUND == 0 {
             std::mem::take(&mut children).into_values().for_each(|child| end_by_force(child, &mut model));
@@ -176,7 +135,7 @@ fn end_by_force(mut child: Child, model: &mut Model) {
 /// With nobody else there.
 fn check_all(root: &Path, model: &Model) {
     let store = store_at(root);
-    model.check(&store, 0..PROCESSES * NUMBERS);
+    check(model, &store, 0..PROCESSES * NUMBERS);
     offer(&store, 1_000_000, 100).expect("taken");
     for subdirectory in ["tmp", "locks"] {
         assert_eq!(fs::read_dir(root.join(subdirectory)).expect("there").count(), 0, "{subdirectory}");

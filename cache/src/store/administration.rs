@@ -142,6 +142,9 @@ impl CacheAdmin for Store {
                 }
                 false => drop(directory.remove_file(name.as_bytes())?),
             }
+            if self.options().durable {
+                directory.sync_names_in(PINS)?;
+            }
             Ok(true)
         };
         change().map_err(|error| CacheError::io(format!("pin of entry {signature}"), error))

@@ -18,6 +18,7 @@
 //! A link in place of the directory itself is followed: moving a cache to another disk is its owner's right,
 //! and owner and mode are checked where the link leads. Below it no link is followed.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use objcache_signature::Signature;
+use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, accessat, flock, fstat, fsync, mkdirat, open,
     openat, renameat, statat, unlinkat,
@@ -59,6 +61,7 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     KEEPER,
     JOURNAL,
     "journal.folding",
+    MISSES,
     VERSION_FILE,
     TAG_FILE,
     LAYERS,
@@ -76,6 +79,10 @@ const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const CLOSED: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = OFlags::CLOEXEC.union(OFlags::DIRECTORY);
+
+/// So far up it is seen to that directories survive a power cut.
+const MOST_PARENTS: u32 = 16;
 
 /// So many times in a row a temporary file may be swept away before it is locked.
 const MOST_SWEEPS: u32 = 100;
@@ -93,6 +100,9 @@ pub(crate) struct Directory {
     root: OwnedFd,
     path: PathBuf,
     owner: u32,
+    // Subdirectories whose names survive a power cut, as far as this process has seen to it; "." for the
+    // directory itself.
+    on_disk: Mutex<HashSet<String>>,
 }
 
 impl Directory {
@@ -108,7 +118,12 @@ impl Directory {
             &absolute
         };
         let root = open_root(path, read_only).map_err(|error| cannot_open(path, error))?;
-        let directory = Self { root, path: path.to_owned(), owner: rustix::process::geteuid().as_raw() };
+        let directory = Self {
+            root,
+            path: path.to_owned(),
+            owner: rustix::process::geteuid().as_raw(),
+            on_disk: Mutex::default(),
+        };
         directory.check_owner()?;
         let writable = !read_only
             && accessat(&directory.root, ".", rustix::fs::Access::WRITE_OK, AtFlags::empty()).is_ok();
@@ -129,7 +144,7 @@ impl Directory {
         let root = open_root(path, true).map_err(|error| cannot_open(path, error))?;
         let stat = fstat(&root).map_err(|error| CacheError::io("fstat", error.into()))?;
         let owner = if stat.st_uid == 0 { 0 } else { rustix::process::geteuid().as_raw() };
-        let directory = Self { root, path: path.to_owned(), owner };
+        let directory = Self { root, path: path.to_owned(), owner, on_disk: Mutex::default() };
         directory.check_owner()?;
         match directory.check_version()? {
             true => Ok(directory),
@@ -162,6 +177,8 @@ impl Directory {
         let length =
             file.read_at(&mut text, 0).map_err(|error| refuse(Reason::of(&error)).with_source(error))?;
         match &text[..length] {
+            // A power cut may leave a file its length, and zeros.
+            text if text.iter().all(|byte| *byte == 0) => Ok(false),
             // Cut short by a crash at creation: as if it were missing.
             text if VERSION_TEXT.as_bytes().starts_with(text) => Ok(text.len() == VERSION_TEXT.len()),
             _ => Err(refuse(Reason::FutureFormat)),
@@ -186,6 +203,7 @@ impl Directory {
 
     /// Makes a subdirectory. That it exists already is fine; what else is in its place goes to quarantine.
     pub(crate) fn make_directory(&self, name: &str) -> io::Result<()> {
+        self.on_disk.lock().remove(name);
         for _ in 0..2 {
             match mkdirat(&self.root, name, DIRECTORY_MODE) {
                 Err(Errno::EXIST) => {}
@@ -266,10 +284,34 @@ impl Directory {
         Ok(names)
     }
 
-    /// Makes a rename into `name` (a subdirectory, or "." for the directory itself) survive a power cut.
-    pub(crate) fn sync_directory(&self, name: &str) -> io::Result<()> {
-        let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
-        Ok(fsync(openat(&self.root, name, flags, Mode::empty())?)?)
+    /// Makes the names in a subdirectory survive a power cut, and its own, whoever made it.
+    pub(crate) fn sync_names_in(&self, name: &str) -> io::Result<()> {
+        self.sync_directory(name)?;
+        if !self.on_disk.lock().contains(name) {
+            self.sync_directory(".")?;
+            self.sync_parents_once();
+            self.on_disk.lock().insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self, name: &str) -> io::Result<()> {
+        Ok(fsync(openat(&self.root, name, DIRECTORY, Mode::empty())?)?)
+    }
+
+    /// The directory may have been made a moment ago, and those it is in as well. One that we may not open or
+    /// sync belongs to others, and was there before.
+    fn sync_parents_once(&self) {
+        if !self.on_disk.lock().insert(".".to_owned()) {
+            return;
+        }
+        let mut below = openat(&self.root, ".", DIRECTORY, Mode::empty());
+        for _ in 0..MOST_PARENTS {
+            let Ok(directory) = below else { return };
+            let parent = openat(&directory, "..", DIRECTORY, Mode::empty());
+            let _ = parent.as_ref().map(fsync);
+            below = parent;
+        }
     }
 
     /// Removes temporary files whose writers are dead: their locks are free.

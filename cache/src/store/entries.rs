@@ -146,14 +146,14 @@ pub(crate) fn publish(
         if durable {
             temporary.file.sync_all()?;
         }
-        outcome = name_entry(directory, &mut temporary, &name, durable);
+        outcome = name_entry(directory, &mut temporary, &name);
         if outcome != Err(Errno::NOENT) {
             break;
         }
     }
     outcome?;
     if durable {
-        directory.sync_directory(name.fan())?;
+        directory.sync_names_in(name.fan())?;
     }
     let length = (object.len() + tail.len()) as u64;
     Ok(length.next_multiple_of(4096) + ENTRY_OVERHEAD)
@@ -170,15 +170,11 @@ fn name_entry(
     directory: &Directory,
     temporary: &mut Temporary<'_>,
     name: &EntryName,
-    durable: bool,
 ) -> rustix::io::Result<()> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
     match temporary.rename_to(name.as_bytes()) {
         Err(Errno::NOENT | Errno::NOTDIR) => {
             directory.make_directory(name.fan()).map_err(errno)?;
-            if durable {
-                directory.sync_directory(".").map_err(errno)?;
-            }
         }
         Err(Errno::ISDIR) => drop(move_to_quarantine(directory, name).map_err(errno)?),
         done => return done,
