@@ -69,7 +69,7 @@ pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, from_f
 pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
-    DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport, LayerInfo, LayerKind, Miss,
-    MissEnd, PackMode, PackReport, PackSelection, SMALLEST_MAX_SIZE, Store, StoreOptions, Trace, TraceState,
-    parse_size, parse_span,
+    Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport, LayerInfo,
+    LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection, SETTINGS,
+    SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, parse_size, parse_span,
 };

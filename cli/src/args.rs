@@ -23,6 +23,8 @@ const AFTER_HELP: &str = "\
 Exit codes: 0 fine; 1 findings (damage, an unknown signature, source that does not compile or load);
 2 wrong usage; 3 a file or the cache directory cannot be read or written.
 
+Settings: `objcache config list` shows them, and the variables of the environment that set them.
+
 Environment: OBJCACHE_DIR, OBJCACHE_MAX_SIZE (such as 10G), OBJCACHE_READONLY=1, OBJCACHE_DISABLE=1,
 OBJCACHE_LOG (such as debug or objcache=info), OBJCACHE_GDB=1, OBJCACHE_PERF (map or jitdump), NO_COLOR.";
 
@@ -82,6 +84,7 @@ pub(crate) enum Command {
     Stats(commands::stats::Options),
     Verify(commands::verify::Options),
     Clear(commands::clear::Options),
+    Config(commands::config::Options),
     Completions(commands::completions::Options),
 }
 

@@ -1,6 +1,6 @@
 //! What every command is given: where to say things, and which cache is meant.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use objcache::cache::{CacheAdmin, Store, StoreOptions};
 use objcache::signature::Signature;
@@ -17,6 +17,11 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(options: &GlobalOptions) -> Self {
         Self { output: Output::new(options), directory: options.dir.clone() }
+    }
+
+    /// The directory that the command line names.
+    pub(crate) fn directory_option(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     fn store_options(&self) -> StoreOptions {

@@ -9,6 +9,7 @@
 
 mod administration;
 mod catalogue;
+mod config;
 mod counters;
 mod directory;
 mod entries;
@@ -40,6 +41,7 @@ use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache};
+pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
 use counters::Counter;
 use directory::{Access, Directory, LOCKS};
 use entries::{Damage, Found};

@@ -1,7 +1,6 @@
-//! How a store is opened, and the one place where the environment is read.
+//! How a store is opened.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use etcetera::BaseStrategy;
 use crate::admin::GcLimits;
 use crate::error::Reason;
 use crate::object::CompiledObject;
+use crate::store::config::{Configuration, Given};
 
 /// The default of [`StoreOptions::max_size`], in bytes.
 pub const DEFAULT_MAX_SIZE: u64 = 10 << 30;
@@ -93,74 +93,66 @@ impl StoreOptions {
         Self::from_environment().directory
     }
 
-    /// Options as the environment has them:
+    /// Options as the environment has them, and for what it does not set the files of project and user: see
+    /// [`Configuration`], which also tells where each comes from.
     ///
-    /// | variable | meaning |
-    /// |---|---|
-    /// | `OBJCACHE_DIR` | the directory |
-    /// | `OBJCACHE_MAX_SIZE` | bytes, or a number with `K`, `M`, `G`, `T` (powers of 1024; `KiB`, `MB` … are the same) |
-    /// | `OBJCACHE_MAX_AGE`, `OBJCACHE_FAILURE_TTL` | a number with `s`, `min`, `h`, `d`, `w` or `y` |
-    /// | `OBJCACHE_MAX_ENTRIES` | a number |
-    /// | `OBJCACHE_NAMESPACE_MAX_SIZE` | sizes by namespace, such as `debug=500M,test=1G` |
-    /// | `OBJCACHE_MIN_COMPILE_MS` | a number of milliseconds |
-    /// | `OBJCACHE_MAX_OBJECT_SIZE` | a size |
-    /// | `OBJCACHE_LAYERS` | packs and directories asked when the store has nothing, with `:` between |
-    /// | `OBJCACHE_TRACE` | a file to write the signature of every entry used into |
-    /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_PROMOTE` | `1`, `true`, `yes` or `on` switch them on |
+    /// | variable | in files | meaning |
+    /// |---|---|---|
+    /// | `OBJCACHE_DIR` | `dir` | the directory |
+    /// | `OBJCACHE_MAX_SIZE` | `max_size` | bytes, or a number with `K`, `M`, `G`, `T` (powers of 1024; `KiB`, `MB` … are the same) |
+    /// | `OBJCACHE_MAX_AGE`, `OBJCACHE_FAILURE_TTL`, `OBJCACHE_LOCK_WAIT` | `max_age`, `failure_ttl`, `lock_wait` | a number with `s`, `min`, `h`, `d`, `w` or `y` |
+    /// | `OBJCACHE_MAX_ENTRIES` | `max_entries` | a number |
+    /// | `OBJCACHE_NAMESPACE_MAX_SIZE` | `namespace_max_size` | sizes by namespace, such as `debug=500M,test=1G` |
+    /// | `OBJCACHE_MIN_COMPILE_MS` | `min_compile_ms` | a number of milliseconds |
+    /// | `OBJCACHE_MAX_OBJECT_SIZE` | `max_object_size` | a size |
+    /// | `OBJCACHE_LAYERS` | `layers` | packs and directories asked when the store has nothing, with `:` between; in files an array |
+    /// | `OBJCACHE_TRACE` | `trace` | a file to write the signature of every entry used into |
+    /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_DURABLE`, `OBJCACHE_PROMOTE` | `read_only`, `strict`, `disable`, `durable`, `promote` | `1`, `true`, `yes` or `on` switch them on |
     ///
     /// A value that is not understood is left aside with a warning. In a process with another user's rights
-    /// (set-user-ID) the environment belongs to somebody else: the store is off.
+    /// (set-user-ID) environment and files belong to somebody else: the store is off.
     pub fn from_environment() -> Self {
-        let mut options = Self::from_variables(|name| std::env::var_os(name));
-        if has_rights_of_another() {
-            options.directory = None;
-            options.layers.clear();
-            options.trace = None;
-            options.complaints.push((Reason::SecureExecution, "environment".to_owned()));
-        }
-        options
+        Configuration::load().options()
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    /// Options of which `given` tells what is set, by the names of variables.
+    pub(crate) fn from_settings(given: impl Fn(&str) -> Option<Given>) -> Self {
         let mut options = Self::at("");
-        options.directory = match set("OBJCACHE_DIR") {
-            Some(directory) => Some(directory.into()),
+        let mut complaints = Vec::new();
+        let mut settings = Settings { given: &given, complaints: &mut complaints };
+        options.directory = match given("OBJCACHE_DIR") {
+            Some(directory) => Some(directory.text.into()),
             // Asked for by name, because without `HOME` the password file would be searched.
-            None if set("XDG_CACHE_HOME").is_some() || set("HOME").is_some() => platform_directory(),
+            None if is_set("XDG_CACHE_HOME") || is_set("HOME") => platform_directory(),
             None => None,
         };
-        let mut flag = |name: &str| {
-            let value = set(name)?;
-            let flag = parse_flag(&value.to_string_lossy());
-            if flag.is_none() {
-                let complaint = format!("{name}={} (1 or 0)", value.to_string_lossy());
-                options.complaints.push((Reason::BadSetting, complaint));
-            }
-            flag
-        };
+        let mut flag = |name| settings.read(name, "1 or 0", parse_flag);
         options.read_only = flag("OBJCACHE_READONLY").unwrap_or(false);
         options.strict = flag("OBJCACHE_STRICT").unwrap_or(false);
         options.promote = flag("OBJCACHE_PROMOTE").unwrap_or(false);
+        options.durable = flag("OBJCACHE_DURABLE").unwrap_or(false);
         // Who sets it to something strange wants it off rather than on.
-        options.disabled = flag("OBJCACHE_DISABLE").unwrap_or(set("OBJCACHE_DISABLE").is_some());
-        let mut setting = Setting { variable: &set, complaints: &mut options.complaints };
-        if let Some(size) = setting.read("OBJCACHE_MAX_SIZE", "like 500M or 10G", parse_size) {
+        options.disabled = flag("OBJCACHE_DISABLE").unwrap_or(given("OBJCACHE_DISABLE").is_some());
+        if let Some(size) = settings.read("OBJCACHE_MAX_SIZE", "like 500M or 10G", parse_size) {
             options.max_size = size;
         }
-        options.max_age = setting.read("OBJCACHE_MAX_AGE", "like 30d or 12h", parse_span);
-        options.max_entries = setting.read("OBJCACHE_MAX_ENTRIES", "a number", parse_count);
-        options.namespace_max_size = setting
+        options.max_age = settings.read("OBJCACHE_MAX_AGE", "like 30d or 12h", parse_span);
+        options.max_entries = settings.read("OBJCACHE_MAX_ENTRIES", "a number", parse_count);
+        options.namespace_max_size = settings
             .read("OBJCACHE_NAMESPACE_MAX_SIZE", "like debug=500M,test=1G", parse_sizes)
             .unwrap_or_default();
-        options.min_compile_time = setting
+        options.min_compile_time = settings
             .read("OBJCACHE_MIN_COMPILE_MS", "a number of milliseconds", parse_count)
             .map_or(Duration::ZERO, Duration::from_millis);
-        options.max_object_size = setting.read("OBJCACHE_MAX_OBJECT_SIZE", "like 50M", parse_size);
-        let layers = set("OBJCACHE_LAYERS").unwrap_or_default();
+        options.max_object_size = settings.read("OBJCACHE_MAX_OBJECT_SIZE", "like 50M", parse_size);
+        let layers = given("OBJCACHE_LAYERS").map(|given| given.text).unwrap_or_default();
         options.layers = std::env::split_paths(&layers).filter(|path| !path.as_os_str().is_empty()).collect();
-        options.trace = set("OBJCACHE_TRACE").map(PathBuf::from);
-        options.failure_ttl = setting.read("OBJCACHE_FAILURE_TTL", "like 1h or 1d", parse_span);
+        options.trace = given("OBJCACHE_TRACE").map(|given| given.text.into());
+        options.failure_ttl = settings.read("OBJCACHE_FAILURE_TTL", "like 1h or 1d", parse_span);
+        if let Some(wait) = settings.read("OBJCACHE_LOCK_WAIT", "like 60s", parse_span) {
+            options.lock_wait = wait;
+        }
+        options.complaints = complaints;
         options
     }
 
@@ -182,24 +174,28 @@ impl StoreOptions {
 }
 
 /// Reads settings, and takes complaints about those that are not understood.
-struct Setting<'a> {
-    variable: &'a dyn Fn(&str) -> Option<OsString>,
+struct Settings<'a> {
+    given: &'a dyn Fn(&str) -> Option<Given>,
     complaints: &'a mut Vec<(Reason, String)>,
 }
 
-impl Setting<'_> {
+impl Settings<'_> {
     fn read<T>(&mut self, name: &str, like: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = (self.variable)(name)?;
+        let Given { text, label } = (self.given)(name)?;
         let value = parse(&text.to_string_lossy());
         if value.is_none() {
-            let complaint = format!("{name}={} ({like})", text.to_string_lossy());
+            let complaint = format!("{label}={} ({like})", text.to_string_lossy());
             self.complaints.push((Reason::BadSetting, complaint));
         }
         value
     }
 }
 
-fn has_rights_of_another() -> bool {
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+pub(crate) fn has_rights_of_another() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     getuid() != geteuid() || getgid() != getegid()
 }
@@ -268,17 +264,15 @@ mod tests {
     use super::*;
 
     fn options(variables: &[(&str, &str)]) -> StoreOptions {
-        StoreOptions::from_variables(|name| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value))
+        StoreOptions::from_settings(|name| {
+            let value = variables.iter().find(|(n, value)| *n == name && !value.is_empty());
+            value.map(|(name, value)| Given { text: value.into(), label: (*name).to_owned() })
         })
     }
 
     #[test]
-    fn the_directory_comes_from_the_first_that_is_set() {
-        let given = options(&[("OBJCACHE_DIR", "/d"), ("HOME", "/h")]);
-        assert_eq!(given.directory, Some(PathBuf::from("/d")));
-        assert_eq!(options(&[]).directory, None);
-        assert_eq!(options(&[("HOME", "")]).directory, None);
+    fn the_directory_that_is_set_is_taken() {
+        assert_eq!(options(&[("OBJCACHE_DIR", "/d")]).directory, Some(PathBuf::from("/d")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod clear;
 pub(crate) mod compile;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod du;
 pub(crate) mod gc;
 pub(crate) mod get;
@@ -69,6 +70,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Stats(options) => stats::run(&options, context),
         Command::Verify(options) => verify::run(&options, context),
         Command::Clear(options) => clear::run(&options, context),
+        Command::Config(options) => config::run(&options, context),
         Command::Completions(options) => completions::run(&options, context),
     }
 }

@@ -119,6 +119,10 @@ fn every_field_is_documented() {
     check("stats", &[sandbox.json(&["stats"])]);
     check("rm", &[sandbox.json(&["rm", &signature])]);
     check("clear", &[sandbox.json(&["clear"])]);
+    check("config get", &[sandbox.json(&["config", "get", "max_size"])]);
+    check("config list", &[sandbox.json(&["config", "list"])]);
+    check("config set", &[sandbox.json(&["config", "set", "max_size", "1G"])]);
+    check("config unset", &[sandbox.json(&["config", "unset", "max_size"])]);
     check("completions", &[sandbox.json(&["completions", "bash"])]);
 }
 

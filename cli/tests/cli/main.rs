@@ -3,6 +3,7 @@
 mod arguments;
 mod broken_caches;
 mod cache_commands;
+mod config;
 mod documentation;
 mod exit_codes;
 mod key;

@@ -80,6 +80,7 @@ impl Sandbox {
                 command.env_remove(name);
             }
         }
+        command.env("XDG_CONFIG_HOME", self.folder.path().join("config"));
         command.env("OBJCACHE_DIR", self.cache()).current_dir(self.path("")).args(words).stdin(Stdio::null());
         command
     }
