@@ -22,20 +22,37 @@ use crate::unwind::UnwindRegistration;
 /// registered, deregisters it everywhere and frees its memory: nothing of it may be executing or be pointed to then. A [`Symbol`] borrows the image, so the compiler
 /// watches over what was got by [`get`](Self::get).
 pub struct LoadedImage {
-    // Dropped in this order: listeners are told and unwind tables deregistered while the memory is still there.
-    announced: Option<Announced>,
-    unwind: Option<Box<dyn UnwindRegistration>>,
+    /// What most images do not have, so that those are small. Dropped first: listeners are told and unwind tables
+    /// deregistered while the memory is still there.
+    extras: Option<Box<Extras>>,
     exports: Exports,
-    #[cfg(feature = "symbolize")]
-    debug_info: Option<Box<KeptDebugInfo>>,
-    hooks: Option<Box<Hooks>>,
     initialized: AtomicBool,
     executes_here: bool,
     sizes: [usize; 3],
     targets: [u64; 3],
-    /// Frees the thread-local blocks. Before the memory, which has what new ones begin as.
-    threads: Option<Module>,
     memory: Box<dyn FinalizedMemory>,
+}
+
+/// What some images have. Dropped in this order.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) announced: Option<Announced>,
+    pub(crate) unwind: Option<Box<dyn UnwindRegistration>>,
+    pub(crate) hooks: Option<Hooks>,
+    #[cfg(feature = "symbolize")]
+    pub(crate) debug_info: Option<Box<KeptDebugInfo>>,
+    /// Frees the thread-local blocks. Before the memory, which has what new ones begin as.
+    pub(crate) threads: Option<Module>,
+}
+
+impl Extras {
+    fn is_empty(&self) -> bool {
+        #[cfg(feature = "symbolize")]
+        if self.debug_info.is_some() {
+            return false;
+        }
+        self.announced.is_none() && self.unwind.is_none() && self.hooks.is_none() && self.threads.is_none()
+    }
 }
 
 /// An image that listeners know of. Dropping it tells them that it goes.
@@ -53,34 +70,26 @@ impl Drop for Announced {
 }
 
 impl LoadedImage {
-    pub(crate) fn new(
-        linked: Linked,
-        unwind: Option<Box<dyn UnwindRegistration>>,
-        announced: Option<Announced>,
-        executes_here: bool,
-    ) -> Self {
-        let Linked { memory, exports, hooks, unwind: _, sizes, targets, image: _, threads } = linked;
+    pub(crate) fn new(linked: Linked, extras: Extras, executes_here: bool) -> Self {
+        let Linked { memory, exports, sizes, targets, .. } = linked;
         LoadedImage {
-            announced,
-            unwind,
+            extras: (!extras.is_empty()).then(|| Box::new(extras)),
             exports,
-            #[cfg(feature = "symbolize")]
-            debug_info: None,
-            hooks: (!hooks.is_empty()).then(|| Box::new(hooks)),
             initialized: AtomicBool::new(false),
             executes_here,
             sizes,
             targets,
-            threads: threads.into_module(),
             memory,
         }
     }
 
+    fn hooks(&self) -> Option<&Hooks> {
+        self.extras.as_ref()?.hooks.as_ref()
+    }
+
     #[cfg(feature = "symbolize")]
-    pub(crate) fn with_debug_info(self, debug_info: Option<Box<KeptDebugInfo>>) -> Self {
-        let mut image = self;
-        image.debug_info = debug_info;
-        image
+    fn debug_info(&self) -> Option<&KeptDebugInfo> {
+        self.extras.as_ref()?.debug_info.as_deref()
     }
 
     /// Function, file, line and column of an instruction: first the innermost of the functions that were inlined there, last the
@@ -98,7 +107,7 @@ impl LoadedImage {
     /// proportion.
     #[cfg(feature = "symbolize")]
     pub fn symbolize(&self, address: u64) -> Result<Vec<SourceFrame>, DebugInfoError> {
-        if let Some(kept) = &self.debug_info {
+        if let Some(kept) = self.debug_info() {
             return kept.symbolize(address);
         }
         let found = self.exports.function_at(address);
@@ -137,7 +146,7 @@ impl LoadedImage {
     /// functions, which are bound before them.
     pub fn needs_initializers(&self) -> bool {
         let has_some = |hooks: &Hooks| !hooks.initializers.is_empty() || !hooks.indirect.is_empty();
-        self.hooks.as_ref().is_some_and(|hooks| has_some(hooks)) && !self.initialized.load(Ordering::Acquire)
+        self.hooks().is_some_and(has_some) && !self.initialized.load(Ordering::Acquire)
     }
 
     /// Binds the image's indirect functions (`STT_GNU_IFUNC`) to what their resolvers choose and runs its initialisers in
@@ -148,7 +157,7 @@ impl LoadedImage {
     /// returns.
     #[allow(unsafe_code)] // Runs loaded code.
     pub unsafe fn run_initializers(&self) {
-        let Some(hooks) = self.hooks.as_ref().filter(|_| self.executes_here) else { return };
+        let Some(hooks) = self.hooks().filter(|_| self.executes_here) else { return };
         if self.initialized.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -181,12 +190,12 @@ impl LoadedImage {
         /// In the place of what is taken away.
         struct Nothing;
         impl FinalizedMemory for Nothing {}
-        self.hooks = None;
+        let extras = self.extras.take().map(|extras| *extras).unwrap_or_default();
         ImageMemory {
             segments: Segment::ALL.map(|segment| self.segment_range(segment)),
-            announced: self.announced.take(),
-            unwind: self.unwind.take(),
-            threads: self.threads.take(),
+            announced: extras.announced,
+            unwind: extras.unwind,
+            threads: extras.threads,
             memory: Some(mem::replace(&mut self.memory, Box::new(Nothing))),
         }
     }
@@ -200,7 +209,7 @@ impl LoadedImage {
     pub fn bookkeeping_size(&self) -> usize {
         let debug_info = 0;
         #[cfg(feature = "symbolize")]
-        let debug_info = debug_info + self.debug_info.as_ref().map_or(0, |kept| kept.heap_bytes());
+        let debug_info = debug_info + self.debug_info().map_or(0, |kept| kept.heap_bytes());
         size_of::<Self>() + self.exports.heap_bytes() + debug_info
     }
 
@@ -230,15 +239,12 @@ impl Drop for LoadedImage {
     #[allow(unsafe_code)] // Runs loaded code.
     fn drop(&mut self) {
         let initialized = *self.initialized.get_mut();
-        if let Some(hooks) = self.hooks.take().filter(|_| self.executes_here) {
+        let Some(mut extras) = self.extras.take() else { return };
+        if let Some(hooks) = extras.hooks.take().filter(|_| self.executes_here) {
             // SAFETY: the memory is still there. Finalisers run if initialisers ran, so whoever ran them vouched for
             // the code; destructors were registered by code that somebody called and vouched for.
             unsafe { finalize(&hooks, initialized) };
         }
-        // Explicit, because the order is what makes it sound.
-        self.announced = None;
-        self.unwind = None;
-        self.threads = None;
     }
 }
 

@@ -182,4 +182,6 @@ pub use resolver::{
     AbsoluteSymbols, Chain, FromFn, NoSymbols, PhonySymbols, StripPrefix, SymbolResolver, chain, from_fn,
     strip_prefix,
 };
-pub use unwind::{FrameTable, LibgccFrames, NoUnwind, UnwindInfo, UnwindRegistrar, UnwindRegistration};
+pub use unwind::{
+    FrameTable, FrameTables, LibgccFrames, NoUnwind, UnwindInfo, UnwindRegistrar, UnwindRegistration,
+};

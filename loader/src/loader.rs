@@ -10,7 +10,7 @@ use crate::debug::KeptDebugInfo;
 use crate::error::LoadError;
 use crate::events::{EventListener, ImageId, LoadedObject};
 use crate::graph::LinkGraph;
-use crate::image::{Announced, LoadedImage};
+use crate::image::{Announced, Extras, LoadedImage};
 use crate::limits::Limits;
 use crate::link::{self, Environment, Link, LinkMap, Linked, Object};
 use crate::made;
@@ -145,12 +145,14 @@ impl Loader {
         let storage = read::Storage::default();
         let graph = read::parse(object, &storage, &self.limits)?;
         let machine = graph.machine;
-        let parsed = Object::of(graph);
-        let made = made::of(machine, std::slice::from_ref(&parsed), &self.limits)?;
+        // Where it stays: an object on its way is not small.
+        let mut parsed = [Object::of(graph)];
+        let made = made::of(machine, &parsed, &self.limits)?;
         let Some(made) = &made else {
-            let (image, _) = self.link(machine, &[object], &mut [parsed], resolver)?;
+            let (image, _) = self.link(machine, &[object], &mut parsed, resolver)?;
             return Ok(image);
         };
+        let [parsed] = parsed;
         let more = Object::of(read::parse(made, &storage, &self.limits)?);
         let (image, _) = self.link(machine, &[object], &mut [parsed, more], resolver)?;
         Ok(image)
@@ -209,17 +211,21 @@ impl Loader {
         }
         let (memory, limits, relax) = (&*self.memory, &self.limits, self.relax);
         let environment = Environment { memory, resolver, limits, relax };
-        let linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
+        let mut linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
         let unwind = self.register_unwind_info(&linked.unwind)?;
-        let announced = self.notify_listeners(bytes, objects, &linked);
+        let extras = Extras {
+            announced: self.notify_listeners(bytes, objects, &linked),
+            unwind,
+            #[cfg(feature = "symbolize")]
+            debug_info: self.keep_debug_info.then(|| {
+                let loaded = self.loaded_objects(ImageId::UNANNOUNCED, bytes, objects, &linked);
+                Box::new(KeptDebugInfo::of(loaded))
+            }),
+            hooks: linked.hooks.take(),
+            threads: linked.threads.take_module(),
+        };
         let start = linked.image.image;
-        #[cfg(feature = "symbolize")]
-        let debug_info = self.keep_debug_info.then(|| {
-            Box::new(KeptDebugInfo::of(self.loaded_objects(ImageId::UNANNOUNCED, bytes, objects, &linked)))
-        });
-        let image = LoadedImage::new(linked, unwind, announced, executes_here);
-        #[cfg(feature = "symbolize")]
-        let image = image.with_debug_info(debug_info);
+        let image = LoadedImage::new(linked, extras, executes_here);
         Ok((image, start))
     }
 

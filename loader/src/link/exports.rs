@@ -24,62 +24,112 @@ pub struct ImageSymbol<'a> {
     pub weak: bool,
 }
 
-/// All exported symbols of an image.
+/// All exported symbols of an image, in one piece of memory: a small image has little else on the heap.
 pub(crate) struct Exports {
-    records: Box<[Record]>,
-    /// The object's string table: every string in it is followed by a NUL.
-    strings: Box<[u8]>,
-    /// Boxed: most images never have one.
-    index: OnceLock<Box<HashIndex>>,
+    /// Records, and behind them the strings; every string is followed by a NUL.
+    bytes: Box<[u8]>,
+    count: u32,
     /// How often a name was looked for without the index.
     scans: AtomicU32,
+    /// Boxed: most images never have one.
+    index: OnceLock<Box<HashIndex>>,
 }
 
 #[derive(Clone, Copy)]
 struct Record {
     address: u64,
     size: u64,
+    /// Where the name begins in all the bytes.
     name: u32,
     kind: SymbolKind,
     weak: bool,
 }
 
+impl Record {
+    const BYTES: usize = 24;
+
+    const KINDS: [SymbolKind; 7] = [
+        SymbolKind::Function,
+        SymbolKind::Data,
+        SymbolKind::Unknown,
+        SymbolKind::Section,
+        SymbolKind::File,
+        SymbolKind::ThreadLocal,
+        SymbolKind::IndirectFunction,
+    ];
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.address.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.size.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.name.to_ne_bytes());
+        bytes[20] = self.kind as u8;
+        bytes[21] = self.weak.into();
+        bytes
+    }
+
+    fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, kind, weak, ..] =
+            *bytes;
+        Record {
+            address: u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            size: u64::from_ne_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+            name: u32::from_ne_bytes([n0, n1, n2, n3]),
+            kind: *Self::KINDS.get(usize::from(kind)).unwrap_or(&SymbolKind::Unknown),
+            weak: weak != 0,
+        }
+    }
+}
+
+/// Puts [`Exports`] together.
 pub(super) struct ExportBuilder<'a> {
-    records: Vec<Record>,
-    strings: Cow<'a, [u8]>,
+    /// Room for as many records as there may be, then the names gathered so far.
+    bytes: Vec<u8>,
+    room: usize,
+    count: u32,
+    /// A string table that all names are offsets into, to follow the records.
+    strings: Option<&'a [u8]>,
 }
 
 impl<'a> ExportBuilder<'a> {
     /// `strings`: a string table that all names are offsets into; without one, names are gathered, about so many bytes each.
     pub(super) fn new(count: usize, strings: Option<&'a [u8]>) -> Self {
         const NAME: usize = 24;
-        let strings = strings.map_or_else(|| Cow::Owned(Vec::with_capacity(NAME * count)), Cow::Borrowed);
-        ExportBuilder { records: Vec::with_capacity(count), strings }
+        let room = count * Record::BYTES;
+        let mut bytes = Vec::with_capacity(room + strings.map_or(NAME * count, <[u8]>::len));
+        bytes.resize(room, 0);
+        ExportBuilder { bytes, room, count: 0, strings }
     }
 
     /// Adds a symbol whose name is in the string table.
     #[inline]
     pub(super) fn add(&mut self, label: SymbolLabel, weak: bool, address: u64) {
         let SymbolLabel { name, size, kind } = label;
-        self.records.push(Record { address, size, name, kind, weak });
+        let Ok(name) = u32::try_from(self.room + name as usize) else { return };
+        let at = self.count as usize * Record::BYTES;
+        let record = Record { address, size, name, kind, weak }.encode();
+        self.bytes[at..at + Record::BYTES].copy_from_slice(&record);
+        self.count += 1;
     }
 
     /// Adds a symbol with its name.
     pub(super) fn add_named(&mut self, label: SymbolLabel, weak: bool, address: u64, name: &[u8]) {
-        let strings = self.strings.to_mut();
-        let Ok(offset) = u32::try_from(strings.len()) else { return };
-        strings.extend_from_slice(name);
-        strings.push(0);
+        let Ok(offset) = u32::try_from(self.bytes.len() - self.room) else { return };
+        self.bytes.extend_from_slice(name);
+        self.bytes.push(0);
         self.add(SymbolLabel { name: offset, ..label }, weak, address);
     }
 
-    pub(super) fn finish(self) -> Exports {
-        let strings = if self.records.is_empty() { Cow::Borrowed(&[][..]) } else { self.strings };
+    pub(super) fn finish(mut self) -> Exports {
+        match self.count {
+            0 => self.bytes = Vec::new(),
+            _ => self.bytes.extend_from_slice(self.strings.unwrap_or_default()),
+        }
         Exports {
-            records: self.records.into(),
-            strings: strings.into_owned().into(),
-            index: OnceLock::new(),
+            bytes: self.bytes.into(),
+            count: self.count,
             scans: AtomicU32::new(0),
+            index: OnceLock::new(),
         }
     }
 }
@@ -99,20 +149,30 @@ impl Exports {
     /// The address of the symbol with that name.
     pub(crate) fn address(&self, name: &str) -> Option<u64> {
         let name = name.as_bytes();
-        let few = self.records.len() <= Self::SCANNED;
+        let few = self.count as usize <= Self::SCANNED;
         if few || self.index.get().is_none() && self.scans.fetch_add(1, Ordering::Relaxed) < Self::SCANS {
-            let found = self.records.iter().find(|record| self.is_named(record, name));
+            let found = self.records().find(|record| self.is_named(record, name));
             return found.map(|record| record.address);
         }
         let index = self.index.get_or_init(|| Box::new(HashIndex::of(self)));
-        let mut candidates = index.candidates(hash(name));
-        let found = candidates.find(|number| self.is_named(&self.records[*number], name))?;
-        Some(self.records[found].address)
+        let candidates = index.candidates(hash(name));
+        candidates
+            .filter_map(|number| self.record(number))
+            .find(|record| self.is_named(record, name))
+            .map(|record| record.address)
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> {
+        (0..self.count as usize).filter_map(|number| self.record(number))
+    }
+
+    fn record(&self, number: usize) -> Option<Record> {
+        self.bytes.get(number * Record::BYTES..)?.first_chunk().map(Record::decode)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = ImageSymbol<'_>> {
-        self.records.iter().map(|record| ImageSymbol {
-            name: String::from_utf8_lossy(self.name(record, Self::LONGEST_NAME)),
+        self.records().map(|record| ImageSymbol {
+            name: String::from_utf8_lossy(self.name(&record, Self::LONGEST_NAME)),
             address: record.address,
             size: record.size,
             kind: record.kind,
@@ -124,29 +184,27 @@ impl Exports {
     #[cfg(feature = "symbolize")]
     pub(crate) fn function_at(&self, address: u64) -> Option<(Cow<'_, str>, u64)> {
         let is_function = |kind| matches!(kind, SymbolKind::Function | SymbolKind::IndirectFunction);
-        let found = self.records.iter().find(|record| {
+        let found = self.records().find(|record| {
             is_function(record.kind)
                 && address.checked_sub(record.address).is_some_and(|offset| offset < record.size)
         })?;
-        Some((String::from_utf8_lossy(self.name(found, Self::LONGEST_NAME)), address - found.address))
+        Some((String::from_utf8_lossy(self.name(&found, Self::LONGEST_NAME)), address - found.address))
     }
 
     /// Bytes of heap these take.
     pub(crate) fn heap_bytes(&self) -> usize {
-        size_of_val(&*self.records)
-            + self.strings.len()
-            + self.index.get().map_or(0, |index| index.heap_bytes())
+        self.bytes.len() + self.index.get().map_or(0, |index| index.heap_bytes())
     }
 
     fn is_named(&self, record: &Record, name: &[u8]) -> bool {
-        let tail = self.strings.get(record.name as usize..).unwrap_or_default();
+        let tail = self.bytes.get(record.name as usize..).unwrap_or_default();
         tail.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0)) && !name.contains(&0)
     }
 
     /// The name, or its first `longest` bytes. Names may overlap in the string table, so that the length of all together
     /// is not bounded by the table's.
     fn name(&self, record: &Record, longest: usize) -> &[u8] {
-        let tail = self.strings.get(record.name as usize..).unwrap_or_default();
+        let tail = self.bytes.get(record.name as usize..).unwrap_or_default();
         let tail = &tail[..tail.len().min(longest)];
         CStr::from_bytes_until_nul(tail).map_or(tail, CStr::to_bytes)
     }
@@ -163,9 +221,9 @@ struct HashIndex {
 
 impl HashIndex {
     fn of(exports: &Exports) -> Self {
-        let buckets = exports.records.len().next_power_of_two();
+        let buckets = (exports.count as usize).next_power_of_two();
         let hashes: Vec<u64> =
-            exports.records.iter().map(|record| hash(exports.name(record, HASHED_BYTES))).collect();
+            exports.records().map(|record| hash(exports.name(&record, HASHED_BYTES))).collect();
         let mut starts = vec![0u32; buckets + 1];
         for hash in &hashes {
             starts[bucket(*hash, buckets)] += 1;

@@ -34,16 +34,14 @@ impl FunctionArray {
 }
 
 impl Hooks {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.indirect.is_empty()
-            && self.initializers.is_empty()
-            && self.finalizers.is_empty()
-            && self.dso_handle.is_none()
-    }
-
-    pub(super) fn of(objects: &[Object<'_>], dso_handle: Option<u64>) -> Self {
+    /// `None` when there are none. `indirect`: what is to be bound first.
+    pub(super) fn of(
+        objects: &[Object<'_>],
+        indirect: Vec<IndirectFunction>,
+        dso_handle: Option<u64>,
+    ) -> Option<Self> {
         let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
-        let mut hooks = Hooks { dso_handle, windows, ..Hooks::default() };
+        let mut hooks = Hooks { indirect, dso_handle, windows, ..Hooks::default() };
         for section in survey::special(objects).filter(|section| section.size != 0) {
             let array = |priority, backwards| FunctionArray {
                 address: section.address,
@@ -59,6 +57,9 @@ impl Hooks {
                 Role::Plain | Role::EhFrame | Role::ExceptTable | Role::ThreadLocal => {}
             }
         }
+        if hooks.is_empty() {
+            return None;
+        }
         // Both sorts are stable: arrays of one priority run in the object's order, or backwards. C runtimes of Windows run
         // all in order.
         hooks.initializers.sort_by_key(|array| array.priority);
@@ -66,6 +67,13 @@ impl Hooks {
             hooks.finalizers.reverse();
         }
         hooks.finalizers.sort_by_key(|array| std::cmp::Reverse(array.priority));
-        hooks
+        Some(hooks)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.indirect.is_empty()
+            && self.initializers.is_empty()
+            && self.finalizers.is_empty()
+            && self.dso_handle.is_none()
     }
 }

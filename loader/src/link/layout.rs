@@ -71,7 +71,7 @@ pub(super) fn arrange<A: Architecture>(
             let range = if zero_fill { survey.zero_filled.clone() } else { 0..graph.sections.len() };
             for number in range {
                 let section = &mut graph.sections[number];
-                let is_next = section.zero_fill == zero_fill;
+                let is_next = section.segment.is_some() && section.zero_fill == zero_fill;
                 if is_next && !bounds.includes(section) && !section.is_thread_local() {
                     cursor.place_section(section)?;
                     cursor.place_island::<A>(addresses, tables, number)?;

@@ -137,7 +137,8 @@ impl Object<'_> {
 pub(crate) struct Linked {
     pub(crate) memory: Box<dyn FinalizedMemory>,
     pub(crate) exports: Exports,
-    pub(crate) hooks: Hooks,
+    /// If there are any.
+    pub(crate) hooks: Option<Hooks>,
     pub(crate) unwind: UnwindInfo,
     pub(crate) sizes: [usize; 3],
     /// Target addresses of the segments.
@@ -208,7 +209,7 @@ pub(crate) fn link<A: Architecture>(
     Ok(Linked {
         memory,
         exports,
-        hooks: Hooks { indirect, ..Hooks::of(objects, uses_dso_handle.then_some(image.image)) },
+        hooks: Hooks::of(objects, indirect, uses_dso_handle.then_some(image.image)),
         unwind,
         threads,
         sizes: request.segments.map(|segment| segment.size),

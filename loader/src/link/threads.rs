@@ -166,8 +166,8 @@ fn is_zero(objects: &[Object<'_>]) -> bool {
 
 impl Threads {
     /// What keeps the blocks, for as long as the image lives.
-    pub(crate) fn into_module(self) -> Option<Module> {
-        self.module
+    pub(crate) fn take_module(&mut self) -> Option<Module> {
+        self.module.take()
     }
 
     /// The descriptor that detours ask.

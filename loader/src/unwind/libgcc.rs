@@ -132,7 +132,7 @@ impl UnwindRegistrar for LibgccFrames {
         let wanted = info.catches || info.throws || self.every_image;
         let Some(libgcc) = wanted.then(libgcc).flatten() else { return Ok(None) };
         let mut tables = Vec::with_capacity(info.eh_frames.len());
-        for FrameTable { address, size } in &info.eh_frames {
+        for FrameTable { address, size } in &*info.eh_frames {
             // SAFETY: the caller vouches for the range.
             let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *size as usize) };
             eh_frame::check(bytes, *address, &info.code)?;

@@ -4,7 +4,9 @@ pub(crate) mod eh_frame;
 mod libgcc;
 mod pool;
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+
+use smallvec::SmallVec;
 
 pub use libgcc::LibgccFrames;
 
@@ -13,12 +15,12 @@ pub use libgcc::LibgccFrames;
 #[non_exhaustive]
 pub struct UnwindInfo {
     /// Call frame information (`.eh_frame`), each followed by a terminating record of length zero.
-    pub eh_frames: Vec<FrameTable>,
+    pub eh_frames: FrameTables,
     /// Functions of Windows and where their unwind codes are (`.pdata`, in COFF objects): one table for each section, which
     /// unwinders want sorted by address. Not what the host's unwinder can use; for those that are given an image.
-    pub pdata: Vec<FrameTable>,
+    pub pdata: FrameTables,
     /// Unwind codes of Windows (`.xdata`), to which the former refer by their distance from the image's first byte.
-    pub xdata: Vec<FrameTable>,
+    pub xdata: FrameTables,
     /// Target addresses of the image's code: all that its tables may speak of.
     pub code: Range<u64>,
     /// Addresses around the code in which there never is code of anybody else; see
@@ -44,6 +46,25 @@ pub struct FrameTable {
     pub address: u64,
     /// Bytes, without the terminator.
     pub size: u64,
+}
+
+/// Tables of one kind, as a slice. Most images have one, which needs no memory of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrameTables(SmallVec<[FrameTable; 1]>);
+
+impl FrameTables {
+    #[inline]
+    pub(crate) fn push(&mut self, table: FrameTable) {
+        self.0.push(table);
+    }
+}
+
+impl Deref for FrameTables {
+    type Target = [FrameTable];
+
+    fn deref(&self) -> &[FrameTable] {
+        &self.0
+    }
 }
 
 /// Registers images that have unwind tables with an unwinder. Called from many threads at once.

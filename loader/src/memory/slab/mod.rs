@@ -266,9 +266,19 @@ unsafe impl MemoryManager for SlabMemory {
             self.pools.take(len, reach)?
         };
         let start = taken.range.start.next_multiple_of(align);
-        let process = fork::process();
-        let Taken { range, fresh } = taken;
-        Ok(Box::new(Allocation { slab, range, start, sizes, fresh, process }))
+        let [Some(from), Some(to), Some(start)] = [taken.range.start, taken.range.end, start].map(small)
+        else {
+            return Err(too_big());
+        };
+        let [Some(code), Some(read_only), Some(data)] = sizes.map(small) else { return Err(too_big()) };
+        Ok(Box::new(Allocation {
+            slab,
+            range: from..to,
+            start,
+            sizes: [code, read_only, data],
+            fresh: taken.fresh,
+            process: fork::process(),
+        }))
     }
 }
 
@@ -280,14 +290,19 @@ fn own_stripes(sizes: [usize; 3], align: usize) -> Result<[usize; 3], MemoryErro
     Ok(stripes)
 }
 
-/// One image's part of a slab.
+/// Slabs are no larger than branches and displacements reach.
+fn small(number: usize) -> Option<u32> {
+    u32::try_from(number).ok()
+}
+
+/// One image's part of a slab. Small, since there may be a million.
 struct Allocation {
     slab: Arc<Slab>,
     /// What goes back to the slab; empty when the slab is this image's own.
-    range: Range<usize>,
+    range: Range<u32>,
     /// Where in the range, alike in each stripe, the segments begin.
-    start: usize,
-    sizes: [usize; 3],
+    start: u32,
+    sizes: [u32; 3],
     fresh: bool,
     /// The process that made it.
     process: u64,
@@ -295,7 +310,7 @@ struct Allocation {
 
 impl InFlightMemory for Allocation {
     fn target(&self, segment: Segment) -> u64 {
-        self.slab.area.target(segment.index(), self.start)
+        self.slab.area.target(segment.index(), self.start as usize)
     }
 
     fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError> {
@@ -306,7 +321,8 @@ impl InFlightMemory for Allocation {
         #[allow(unsafe_code)] // See `Area::slices`.
         // SAFETY: the range was taken from the slab (or is all of it), holds each of `sizes` from `start` on, and
         // is not given back before this allocation is dropped; the slices borrow it.
-        let slices = unsafe { self.slab.area.slices(self.start, self.sizes) };
+        let slices =
+            unsafe { self.slab.area.slices(self.start as usize, self.sizes.map(|size| size as usize)) };
         let zeroed = self.fresh;
         Ok([slices.code, slices.read_only, slices.data].map(|bytes| WorkingMemory { bytes, zeroed }))
     }
@@ -315,7 +331,7 @@ impl InFlightMemory for Allocation {
         let [code, ..] = self.sizes;
         #[allow(unsafe_code)] // See `Area::code`.
         // SAFETY: the code is inside of the range, and the working memory is not borrowed any more.
-        let code = unsafe { self.slab.area.code(self.start, code) };
+        let code = unsafe { self.slab.area.code(self.start as usize, code as usize) };
         self.slab.cache.synchronize(code)?;
         Ok(self)
     }
@@ -340,8 +356,8 @@ impl Drop for Allocation {
         // that nobody executes it. The slab is not frozen: this thread is here, so no fork is between the check and
         // here that made a child which has this image.
         unsafe {
-            self.slab.area.poison(self.start, code)
+            self.slab.area.poison(self.start as usize, code as usize)
         };
-        self.slab.give(self.range.clone());
+        self.slab.give(self.range.start as usize..self.range.end as usize);
     }
 }

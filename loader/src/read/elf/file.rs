@@ -39,12 +39,16 @@ fn parse_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<LinkGr
     let mut tables = Tables::default();
     for (number, (header, section)) in headers.iter().zip(&mut sections).enumerate() {
         tables.note(header.sh_type(order::<F>()), number);
+        if !section::is_loaded::<F>(header) {
+            continue;
+        }
         section::read::<F>(section, object, header, number, &names, limits)?;
         budget.spend(section.name)?;
         content.spend(section.bytes.len(), 1)?;
     }
     let symbols = Symbols::<F>::find(object, headers, tables.symbols, limits)?;
-    attach_relocations::<F>(object, headers, symbols.section(), &mut sections, limits)?;
+    let relocations = tables.relocations;
+    attach_relocations::<F>(object, headers, relocations, symbols.section(), &mut sections, limits)?;
     let groups = group::read(object, headers, tables.groups, &symbols, &sections, limits)?;
 
     let symbols = F::symbol_table(symbols);
@@ -57,6 +61,7 @@ struct Tables {
     /// Symbols, and their extended section numbers.
     symbols: Range<usize>,
     groups: Range<usize>,
+    relocations: Range<usize>,
 }
 
 impl Tables {
@@ -65,6 +70,7 @@ impl Tables {
         let range = match kind {
             elf::SHT_SYMTAB | elf::SHT_SYMTAB_SHNDX => &mut self.symbols,
             elf::SHT_GROUP => &mut self.groups,
+            elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL => &mut self.relocations,
             _ => return,
         };
         *range = if range.end == 0 { number..number + 1 } else { range.start..number + 1 };
@@ -137,13 +143,15 @@ impl fmt::Display for RelocationSection {
 fn attach_relocations<'a, F: Shape>(
     object: &'a [u8],
     headers: &'a [Header<F>],
+    numbers: Range<usize>,
     symbol_section: usize,
     sections: &mut [Section<'a>],
     limits: &Limits,
 ) -> Result<(), LoadError> {
     let mut total = 0;
     let mut entries = FileBudget::of(object, "relocation tables");
-    for (number, header) in headers.iter().enumerate() {
+    for number in numbers {
+        let header = &headers[number];
         let kind = header.sh_type(order::<F>());
         if !matches!(kind, elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL)
             || header.sh_size(order::<F>()).into() == 0

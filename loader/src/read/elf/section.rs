@@ -42,8 +42,14 @@ impl<'a> SectionNames<'a> {
     }
 }
 
-/// Fills in one section, in place: to copy what was just written costs more than to read it. Those that are not loaded
-/// stay [`Section::NOT_LOADED`] and are not looked at: debug information may be as strange as it likes.
+/// Whether a section may take memory in the image. Others stay [`Section::NOT_LOADED`] and are not looked at: debug
+/// information may be as strange as it likes.
+#[inline]
+pub(super) fn is_loaded<F: Shape>(header: &Header<F>) -> bool {
+    header.sh_flags(order::<F>()).0 & elf::SHF_ALLOC.0 != 0
+}
+
+/// Fills in one section, in place: to copy what was just written costs more than to read it.
 pub(super) fn read<'a, F: Shape>(
     section: &mut Section<'a>,
     object: &'a [u8],
@@ -52,9 +58,6 @@ pub(super) fn read<'a, F: Shape>(
     names: &SectionNames<'a>,
     limits: &Limits,
 ) -> Result<(), LoadError> {
-    if header.sh_flags(order::<F>()).0 & elf::SHF_ALLOC.0 == 0 {
-        return Ok(());
-    }
     let name = names.get::<F>(number, header)?;
     section.name = name;
     section.segment = segment::<F>(header, name)?;
