@@ -314,8 +314,8 @@ fn forks_among_loading_threads_do_not_hang() {
 }
 
 #[test]
-fn slabs_work_where_no_right_to_execute_may_be_gained() {
-    alone("slabs_work_where_no_right_to_execute_may_be_gained", || {
+fn memory_is_to_be_had_where_no_right_to_execute_may_be_gained() {
+    alone("memory_is_to_be_had_where_no_right_to_execute_may_be_gained", || {
         const PR_SET_MDWE: libc::c_int = 65;
         const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
         // SAFETY: takes integers, and forbids this process what no other test does here.
@@ -331,11 +331,23 @@ fn slabs_work_where_no_right_to_execute_may_be_gained() {
         if forbidden != 0 {
             return skip("this kernel has no PR_SET_MDWE");
         }
-        let pages = Loader::builder().memory(Arc::new(PageMemory::new())).build();
-        let refused = pages.load(&tiny(1), &NoSymbols).unwrap_err();
-        assert!(matches!(refused, LoadError::Memory(_)), "{refused}");
-        conformance::check(&SlabMemory::new());
-        let image = Loader::new().load(&tiny(6), &NoSymbols).unwrap();
-        assert_eq!(call_int(&image, "number", &[]), 6);
+        let managers: [Arc<dyn MemoryManager>; 3] = [
+            Arc::new(SlabMemory::new()),
+            Arc::new(PageMemory::new()),
+            Arc::new(PageMemory::new().at(0x5000_0000)),
+        ];
+        for memory in managers {
+            conformance::check(&*memory);
+            let loader = Loader::builder().memory(memory).build();
+            let images: Vec<_> =
+                (0..20).map(|number| loader.load(&tiny(number), &NoSymbols).unwrap()).collect();
+            for (number, image) in (0..).zip(&images) {
+                assert_eq!(call_int(image, "number", &[]), number);
+            }
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            assert!(!maps.contains(" rwx"), "{maps}");
+            // What a process inherits stays what it was.
+            assert!(fork(|| call_int(&images[7], "number", &[]) == 7).succeeded());
+        }
     });
 }

@@ -21,8 +21,9 @@ use super::{
 
 /// A memory manager that maps pages for each image.
 ///
-/// Where the system forbids that memory which was writable becomes executable (`PR_SET_MDWE`), loading is an error;
-/// `SlabMemory` works there.
+/// Where the system forbids that memory which was writable becomes executable (`PR_SET_MDWE`, systemd's
+/// `MemoryDenyWriteExecute`), the code is copied to memory that is mapped twice, as `SlabMemory` does (Linux on x86-64 and
+/// AArch64; elsewhere loading is an error). Debuggers cannot set breakpoints in that.
 #[derive(Debug, Clone)]
 pub struct PageMemory {
     cache: Arc<dyn InstructionCache>,
@@ -243,8 +244,8 @@ impl InFlightMemory for Pages {
         let cache = Arc::clone(&self.cache);
         let [written, ..] = self.working()?;
         cache.synchronize(written.bytes)?;
-        let [code, read_only, data] = &self.segments;
-        self.protect(code.start..read_only.start, Protection::ReadExecute)?;
+        let [code, read_only, data] = self.segments.clone();
+        self.make_executable(code.start..read_only.start)?;
         self.protect(read_only.start..data.start, Protection::Read)?;
         self.protect(self.guard..self.mapping.len(), Protection::None)?;
         if !self.seals {
@@ -260,6 +261,23 @@ impl InFlightMemory for Pages {
 }
 
 impl Pages {
+    fn make_executable(&mut self, range: Range<usize>) -> Result<(), MemoryError> {
+        let refused = match self.protect(range.clone(), Protection::ReadExecute) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        // It may not become executable because it was writable: then memory that was executable from the beginning may.
+        let [written, ..] = self.working()?;
+        let code = written.bytes.to_vec();
+        let offset = self.segments[Segment::Code.index()].start - range.start;
+        let place = self.mapping.address().wrapping_add(range.start);
+        // SAFETY: whole pages of this image's own mapping, of which the content was copied, and nothing is borrowed.
+        unsafe { executable_copy(place, range.len(), offset, &code) }.map_err(|_| refused)?;
+        // SAFETY: the code that was just copied there, readable, and of this image until it is dropped.
+        let copied = unsafe { std::slice::from_raw_parts(place.wrapping_add(offset), code.len()) };
+        self.cache.synchronize(copied)
+    }
+
     fn protect(&self, range: Range<usize>, protection: Protection) -> Result<(), MemoryError> {
         let start = self.mapping.address().wrapping_add(range.start);
         // SAFETY: the range lies in this image's own mapping, and the working memory is not borrowed any more:
@@ -275,3 +293,25 @@ impl FinalizedMemory for Pages {}
 struct Sealed;
 
 impl FinalizedMemory for Sealed {}
+
+/// Replaces what is mapped from `place` up by executable memory that has `code` at an offset, and is zero otherwise. It is
+/// written through another mapping, which is not executable and goes before anybody can run what was written.
+///
+/// # Safety
+/// The range must be whole pages that are mapped and the caller's, and nobody may use it.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn executable_copy(place: *mut u8, len: usize, offset: usize, code: &[u8]) -> io::Result<()> {
+    // SAFETY: as the caller vouches.
+    let mut writable = unsafe { sys::map_twice(place, len)? };
+    // SAFETY: all of a mapping that nobody else knows.
+    unsafe { sys::protect(writable.address(), writable.len(), Protection::ReadWrite)? };
+    // SAFETY: it is readable and writable now, and nobody else's.
+    let bytes = unsafe { writable.bytes_mut() };
+    bytes[offset..offset + code.len()].copy_from_slice(code);
+    Ok(())
+}
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+unsafe fn executable_copy(_place: *mut u8, _len: usize, _offset: usize, _code: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -53,31 +53,14 @@ impl Mapping {
         map(len, ProtFlags::empty(), MapFlags::PRIVATE, reach)
     }
 
-    /// Zeroed memory that is mapped twice, readable and executable: the mapping returned, and over the range of this one that
-    /// begins at `offset`.
+    /// As [`map_twice`], over the range of this mapping that begins at `offset`.
     ///
     /// # Safety
     /// The range must be inside of this mapping, and nobody may use it.
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub(super) unsafe fn map_twice(&self, offset: usize, len: usize) -> io::Result<Mapping> {
-        let place = self.base.wrapping_add(offset).cast();
-        let protection = ProtFlags::READ | ProtFlags::EXEC;
-        if duplicates() {
-            let first = map(len, protection, MapFlags::SHARED, Reach::Anywhere)?;
-            // SAFETY: the source is a live shared mapping of that length; the destination is ours to replace, as the
-            // caller vouches.
-            unsafe { mm::mremap_fixed(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE, place)? };
-            return Ok(first);
-        }
-        let file = rustix::fs::memfd_create(c"objcache", rustix::fs::MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, len as u64)?;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: the kernel chooses the address, so nothing that exists is touched.
-        let base = unsafe { mm::mmap(std::ptr::null_mut(), len, protection, flags, &file, 0)? };
-        let first = Mapping { base: base.cast(), len };
-        // SAFETY: the destination is ours to replace, as the caller vouches; nobody else has the file, which stays as long.
-        unsafe { mm::mmap(place, len, protection, flags | MapFlags::FIXED, &file, 0)? };
-        Ok(first)
+        // SAFETY: the range is ours to replace, as the caller vouches.
+        unsafe { map_twice(self.base.wrapping_add(offset), len) }
     }
 
     /// Leaves the memory where it is, for ever.
@@ -109,6 +92,33 @@ impl Drop for Mapping {
         // borrow it. An error would mean that it is not mapped, and then there is nothing to do.
         let _ = unsafe { mm::munmap(self.base.cast(), self.len) };
     }
+}
+
+/// Zeroed memory that is mapped twice, readable and executable: the mapping returned, and in place of what is mapped from
+/// `place` up.
+///
+/// # Safety
+/// The range must be mapped and the caller's, and nobody may use it.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) unsafe fn map_twice(place: *mut u8, len: usize) -> io::Result<Mapping> {
+    let place = place.cast();
+    let protection = ProtFlags::READ | ProtFlags::EXEC;
+    if duplicates() {
+        let first = map(len, protection, MapFlags::SHARED, Reach::Anywhere)?;
+        // SAFETY: the source is a live shared mapping of that length; the destination is ours to replace, as the
+        // caller vouches.
+        unsafe { mm::mremap_fixed(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE, place)? };
+        return Ok(first);
+    }
+    let file = rustix::fs::memfd_create(c"objcache", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&file, len as u64)?;
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+    // SAFETY: the kernel chooses the address, so nothing that exists is touched.
+    let base = unsafe { mm::mmap(std::ptr::null_mut(), len, protection, flags, &file, 0)? };
+    let first = Mapping { base: base.cast(), len };
+    // SAFETY: the destination is ours to replace, as the caller vouches; nobody else has the file, which stays as long.
+    unsafe { mm::mmap(place, len, protection, flags | MapFlags::FIXED, &file, 0)? };
+    Ok(first)
 }
 
 fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::Result<Mapping> {
