@@ -26,6 +26,7 @@ Exit codes: 0 fine; 1 findings (damage, an unknown signature, source that does n
 Settings: `objcache config list` shows them, and the variables of the environment that set them.
 
 Environment: OBJCACHE_DIR, OBJCACHE_MAX_SIZE (such as 10G), OBJCACHE_READONLY=1, OBJCACHE_DISABLE=1,
+OBJCACHE_LAYERS (packs and directories, with : between), OBJCACHE_TRACE (a file),
 OBJCACHE_LOG (such as debug or objcache=info), OBJCACHE_GDB=1, OBJCACHE_PERF (map or jitdump), NO_COLOR.";
 
 /// Options that every command takes, before or after its name.
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Verify(commands::verify::Options),
     Clear(commands::clear::Options),
     Config(commands::config::Options),
+    Pack(commands::pack::Options),
+    Trace(commands::trace::Options),
     Completions(commands::completions::Options),
 }
 

@@ -154,7 +154,8 @@ impl From<CacheError> for Failure {
             | Reason::EntryNotAFile
             | Reason::EntrySignature
             | Reason::EntryVersion
-            | Reason::EntryForeignOwner => Self::finding("damaged", error.to_string()),
+            | Reason::EntryForeignOwner
+            | Reason::PackDamaged => Self::finding("damaged", error.to_string()),
             Reason::TooLarge => Self::finding("too_large", error.to_string()),
             _ => Self { kind: FailureKind::Io, ..Self::finding("cache", error.to_string()) },
         }

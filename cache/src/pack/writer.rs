@@ -1,9 +1,9 @@
 //! Makes a pack in one pass: entries are handed over in order and go straight to the file, then come the index
 //! and the trailer, and at last the file gets its name.
 
-use std::fs::Permissions;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use objcache_signature::Signature;
@@ -17,25 +17,23 @@ const BUFFER: usize = 1 << 20;
 
 /// A pack being made. Dropped before it is finished, it leaves nothing behind.
 pub(crate) struct PackWriter {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<NamedTempFile<File>>,
     path: PathBuf,
     offset: u64,
     // The records of the leaves.
     records: Vec<Record>,
+    durable: bool,
 }
 
 impl PackWriter {
-    /// Begins a pack that will be called `path`.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .prefix(".objcache-pack-")
-            // Others may read a pack, and nobody else write it, or it would not be used.
-            .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    /// Begins a pack that will be called `path`; `durable`: and survive a power cut once it is.
+    pub(crate) fn create(path: &Path, durable: bool) -> io::Result<Self> {
+        // Others may read a pack, and nobody else write it, or it would not be used.
+        let create = |path: &Path| File::options().write(true).create_new(true).mode(0o644).open(path);
+        let file = tempfile::Builder::new().prefix(".objcache-pack-").make_in(parent(path), create)?;
         let mut file = BufWriter::with_capacity(BUFFER, file);
         file.write_all(&head())?;
-        Ok(Self { file, path: path.to_owned(), offset: HEAD_LENGTH as u64, records: Vec::new() })
+        Ok(Self { file, path: path.to_owned(), offset: HEAD_LENGTH as u64, records: Vec::new(), durable })
     }
 
     /// Adds a whole entry that was found to be sound. Signatures must ascend.
@@ -76,9 +74,13 @@ impl PackWriter {
         }
         self.write(&trailer.encode())?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        // What is shipped is read elsewhere: a power cut must not leave it short under its name.
-        file.as_file().sync_all()?;
+        if self.durable {
+            file.as_file().sync_all()?;
+        }
         file.persist(&self.path).map_err(|error| error.error)?;
+        if self.durable {
+            File::open(parent(&self.path))?.sync_all()?;
+        }
         Ok(PackSummary { entries, bytes: self.offset, digest: trailer.pack_digest() })
     }
 
@@ -97,4 +99,8 @@ impl PackWriter {
         }
         Ok(level)
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -102,7 +102,8 @@ impl Store {
             report: PackReport::default(),
         };
         if !mode.dry_run {
-            packing.writer = Some(PackWriter::create(out).map_err(|error| packing.failed(error))?);
+            packing.writer =
+                Some(PackWriter::create(out, self.options().durable).map_err(|error| packing.failed(error))?);
         }
         match &before {
             Some(pack) => packing.merge(chosen, pack.each_entry().peekable())?,

@@ -1,11 +1,13 @@
 //! One entry of the cache, as `ls`, `show` and `gc` tell of it.
 
+use std::io;
 use std::time::Duration;
 
-use objcache::cache::EntryInfo;
+use objcache::cache::{DamagedEntry, EntryInfo};
 use serde::Serialize;
 
 use crate::context::short;
+use crate::output::Text;
 use crate::output::table::Column;
 use crate::units;
 
@@ -75,6 +77,23 @@ pub(crate) fn cells(entry: &EntryInfo) -> Vec<String> {
             false => entry.namespace.clone(),
         },
     ]
+}
+
+/// A damaged entry, for programs.
+#[derive(Serialize)]
+pub(crate) struct Damaged {
+    signature: String,
+    reason: &'static str,
+}
+
+pub(crate) fn damaged(entries: &[DamagedEntry]) -> Vec<Damaged> {
+    let damaged =
+        |it: &DamagedEntry| Damaged { signature: it.signature.to_string(), reason: it.reason.as_str() };
+    entries.iter().map(damaged).collect()
+}
+
+pub(crate) fn write_damaged(entries: &[Damaged], text: &mut Text<'_>) -> io::Result<()> {
+    entries.iter().try_for_each(|entry| text.line(format!("{}  {}", entry.signature, entry.reason)))
 }
 
 /// `1 entry`, `2 entries`.

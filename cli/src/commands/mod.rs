@@ -9,6 +9,7 @@ pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod link;
 pub(crate) mod ls;
+pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod put;
 pub(crate) mod rm;
@@ -16,6 +17,7 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod signature;
 pub(crate) mod stats;
+pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod why;
 
@@ -71,6 +73,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Verify(options) => verify::run(&options, context),
         Command::Clear(options) => clear::run(&options, context),
         Command::Config(options) => config::run(&options, context),
+        Command::Pack(options) => pack::run(&options, context),
+        Command::Trace(options) => trace::run(&options, context),
         Command::Completions(options) => completions::run(&options, context),
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use objcache::cache::{CacheAdmin, VerifyOptions, VerifyReport};
 use serde::Serialize;
 
-use super::entry::entries;
+use super::entry::{self, Damaged, entries};
 use crate::context::Context;
 use crate::failure::{Failure, Status};
 use crate::output::progress::Bar;
@@ -54,16 +54,8 @@ impl Serialize for CheckedReport {
             damaged: Vec<Damaged>,
             repaired: u64,
         }
-        #[derive(Serialize)]
-        struct Damaged {
-            signature: String,
-            reason: &'static str,
-        }
         let VerifyReport { checked, bytes, damaged, repaired } = &self.report;
-        let damaged = damaged
-            .iter()
-            .map(|entry| Damaged { signature: entry.signature.to_string(), reason: entry.reason.as_str() })
-            .collect();
+        let damaged = entry::damaged(damaged);
         let (checked, bytes, repaired) = (*checked, *bytes, *repaired);
         Fields { dry_run: self.options.1, checked, bytes, damaged, repaired }.serialize(to)
     }

@@ -100,6 +100,20 @@ fn every_field_is_documented() {
     check("why", &[sandbox.json(&["why"])]);
     check("du", &[sandbox.json(&["du"])]);
 
+    sandbox.objcache(&["trace", "start"]).fine();
+    check("trace start", &[sandbox.json(&["trace", "start"])]);
+    sandbox.objcache(&["compile", "saxpy.clif"]).fine();
+    check("trace show", &[sandbox.json(&["trace", "show"])]);
+    check("trace stop", &[sandbox.json(&["trace", "stop", "-o", "used.trace"])]);
+    check("pack create", &[sandbox.json(&["pack", "create", "it.pack"])]);
+    check("pack add", &[sandbox.json(&["pack", "add", "it.pack"])]);
+    check("pack ls", &[sandbox.json(&["pack", "ls", "it.pack"])]);
+    check("pack verify", &[sandbox.json(&["pack", "verify", "it.pack"])]);
+    check("pack import", &[sandbox.json(&["pack", "import", "it.pack"])]);
+    check("pack mount", &[sandbox.json(&["pack", "mount", "it.pack"])]);
+    check("pack layers", &[sandbox.json(&["pack", "layers"])]);
+    check("pack unmount", &[sandbox.json(&["pack", "unmount", "it.pack"])]);
+
     let list = sandbox.json(&["ls"]);
     let collected = sandbox.json(&["gc", "--max-size", "0", "--dry-run"]);
     let names = |entry: &Value| entry.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();

@@ -9,6 +9,7 @@ mod exit_codes;
 mod key;
 mod link;
 mod observers;
+mod packs;
 mod room;
 mod run;
 mod support;

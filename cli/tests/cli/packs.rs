@@ -1,0 +1,155 @@
+//! `pack` and `trace`: entries out into one file, in from one, and used where they are.
+
+use serde_json::{Value, json};
+
+use crate::support::{Sandbox, finish};
+
+/// A sandbox whose cache has two entries; their signatures.
+fn filled() -> (Sandbox, [String; 2]) {
+    let sandbox = Sandbox::with(&["arithmetic.clif", "saxpy.clif"]);
+    let signatures = [&["arithmetic.clif"][..], &["saxpy.clif", "--namespace", "blas"]].map(|words| {
+        let compiled = sandbox.json(&[&["compile", "-o", "out.o"], words].concat());
+        compiled["signature"].as_str().unwrap().to_owned()
+    });
+    (sandbox, signatures)
+}
+
+fn outcome(sandbox: &Sandbox, words: &[&str]) -> Value {
+    sandbox.json(&[&["compile", "-o", "out.o"], words].concat())["outcome"].clone()
+}
+
+fn packed(sandbox: &Sandbox, pack: &str) -> Vec<String> {
+    let list = sandbox.json(&["pack", "ls", pack]);
+    let entries = list["entries"].as_array().unwrap();
+    entries.iter().map(|entry| entry["signature"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_was_packed_can_be_taken_in_elsewhere() {
+    let (sandbox, mut signatures) = filled();
+    signatures.sort();
+    let text = sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    assert!(text.starts_with("packed 2 entries (") && text.contains("; all.pack has "), "{text}");
+    assert_eq!(packed(&sandbox, "all.pack"), signatures);
+    let listed = sandbox.objcache(&["pack", "ls", "all.pack"]).fine();
+    assert!(listed.starts_with("SIGNATURE") && listed.contains("blas"), "{listed}");
+    let verified = sandbox.objcache(&["pack", "verify", "all.pack"]).fine();
+    assert!(verified.starts_with("2 entries (") && verified.contains("checked: none is damaged; digest "));
+
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    let dry = sandbox.objcache(&["pack", "import", "all.pack", "--dry-run"]).fine();
+    assert!(dry.starts_with("would import 2 entries ("), "{dry}");
+    assert_eq!(sandbox.json(&["ls"])["entries"], json!([]));
+    let text = sandbox.objcache(&["pack", "import", "all.pack"]).fine();
+    assert!(text.starts_with("imported 2 entries (") && text.ends_with("; 0 already there\n"), "{text}");
+    assert_eq!(sandbox.json(&["pack", "import", "all.pack"])["present"], 2);
+    assert_eq!(outcome(&sandbox, &["saxpy.clif", "--namespace", "blas"]), "hit");
+}
+
+#[test]
+fn entries_are_chosen_and_added() {
+    let (sandbox, [arithmetic, saxpy]) = filled();
+    let create = |words: &[&str]| sandbox.json(&[&["pack", "create", "some.pack"], words].concat());
+    assert_eq!(create(&["--namespace", "blas"])["packed"], 1);
+    assert_eq!(packed(&sandbox, "some.pack"), std::slice::from_ref(&saxpy));
+    assert_eq!(create(&["--used-since", "1h"])["packed"], 2);
+    assert_eq!(create(&["--max-object-size", "1"])["packed"], 0);
+    assert_eq!(create(&["--min-compile-ms", "3600000"])["packed"], 0);
+    assert_eq!(create(&[&arithmetic[..20]])["packed"], 1);
+    let added = sandbox.json(&["pack", "add", "some.pack", &saxpy]);
+    assert_eq!((&added["packed"], &added["kept"]), (&json!(1), &json!(1)));
+    let all = sandbox.json(&["pack", "create", "all.pack"]);
+    assert_eq!(all["digest"], added["digest"]);
+    assert!(sandbox.read("all.pack") == sandbox.read("some.pack"));
+
+    let dry = sandbox.json(&["pack", "create", "none.pack", "--dry-run"]);
+    assert_eq!((&dry["packed"], &dry["digest"]), (&json!(2), &Value::Null));
+    assert!(!sandbox.path("none.pack").exists());
+}
+
+#[test]
+fn a_mounted_pack_answers_until_it_is_unmounted() {
+    let (sandbox, [arithmetic, _]) = filled();
+    sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    assert_eq!(sandbox.objcache(&["pack", "layers"]).fine(), "");
+    assert_eq!(sandbox.objcache(&["pack", "mount", "all.pack"]).fine(), "mounted all.pack\n");
+    assert_eq!(sandbox.json(&["pack", "mount", "all.pack"])["changed"], false);
+    assert_eq!(outcome(&sandbox, &["arithmetic.clif"]), "hit");
+    assert_eq!(sandbox.json(&["ls"])["entries"], json!([]), "nothing is copied");
+    assert_eq!(sandbox.json(&["get", &arithmetic, "-o", "got.o"])["signature"], json!(arithmetic));
+    let layers = sandbox.objcache(&["pack", "layers"]).fine();
+    assert!(layers.contains("all.pack  mount  2 entries, "), "{layers}");
+
+    sandbox.objcache(&["pack", "unmount", "all.pack"]).fine();
+    assert_eq!(outcome(&sandbox, &["arithmetic.clif"]), "miss");
+    let not = sandbox.objcache(&["pack", "unmount", "all.pack"]).fails(1);
+    assert!(not.contains("all.pack is not mounted"), "{not}");
+}
+
+#[test]
+fn layers_of_the_environment_last_for_one_process() {
+    let (sandbox, _) = filled();
+    let layers = format!("{}:{}", sandbox.path("nothing").display(), sandbox.path("all.pack").display());
+    sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    let mut command = sandbox.command(&["compile", "arithmetic.clif", "-o", "out.o", "--json"]);
+    let finished = finish(command.env("OBJCACHE_LAYERS", &layers));
+    assert_eq!((finished.code, &finished.json()["outcome"]), (0, &json!("hit")));
+    assert!(finished.stderr.contains("nothing: it is left out"), "{}", finished.stderr);
+    let listed = finish(sandbox.command(&["pack", "layers", "--json"]).env("OBJCACHE_LAYERS", &layers));
+    assert_eq!(listed.code, 1, "one cannot be used");
+    let reasons: Vec<_> =
+        listed.json()["layers"].as_array().unwrap().iter().map(|it| it["reason"].clone()).collect();
+    assert_eq!(reasons, [json!("io"), Value::Null]);
+    assert_eq!(outcome(&sandbox, &["arithmetic.clif"]), "miss");
+}
+
+#[test]
+fn damage_is_a_finding() {
+    let (sandbox, _) = filled();
+    sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    let sound = sandbox.read("all.pack");
+    let mut damaged = sound.clone();
+    damaged[40] ^= 1;
+    sandbox.write("all.pack", &damaged);
+    let found = finish(&mut sandbox.command(&["pack", "verify", "all.pack"]));
+    assert_eq!(found.code, 1);
+    assert!(found.stdout.contains("1 damaged; digest "), "{}", found.stdout);
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    let taken = finish(&mut sandbox.command(&["pack", "import", "all.pack", "--json"]));
+    assert_eq!((taken.code, &taken.json()["imported"]), (1, &json!(1)));
+
+    sandbox.write("all.pack", &sound[..sound.len() - 7]);
+    for command in ["verify", "import", "ls", "add"] {
+        let error = sandbox.json_error(&["pack", command, "all.pack"], 1);
+        assert_eq!(error["code"], "damaged", "{command}: {error}");
+    }
+    assert_eq!(sandbox.json_error(&["pack", "mount", "all.pack"], 1)["code"], "damaged");
+    assert_eq!(sandbox.json_error(&["pack", "import", "missing.pack"], 3)["code"], "io");
+}
+
+#[test]
+fn a_trace_says_what_to_pack() {
+    let (sandbox, [arithmetic, saxpy]) = filled();
+    assert!(sandbox.objcache(&["trace", "show"]).fails(1).contains("there is no trace"));
+    assert_eq!(sandbox.objcache(&["trace", "start"]).fine(), "tracing\n");
+    assert_eq!(sandbox.json(&["trace", "start"]), json!({"changed": false}));
+    assert_eq!(outcome(&sandbox, &["saxpy.clif", "--namespace", "blas"]), "hit");
+    assert_eq!(sandbox.objcache(&["trace", "show"]).fine(), format!("{saxpy}\n"));
+    let stopped = sandbox.objcache(&["trace", "stop", "-o", "used.trace"]).fine();
+    assert_eq!(stopped, "1 entry used: used.trace\n");
+    assert_eq!(outcome(&sandbox, &["arithmetic.clif"]), "hit");
+    assert_eq!(sandbox.json(&["trace", "show"])["signatures"], json!([saxpy]));
+    assert!(sandbox.objcache(&["trace", "stop"]).fails(1).contains("no trace is being written"));
+
+    assert_eq!(sandbox.json(&["pack", "create", "used.pack", "--trace", "used.trace"])["packed"], 1);
+    assert_eq!(packed(&sandbox, "used.pack"), std::slice::from_ref(&saxpy));
+    sandbox.objcache(&["rm", &saxpy]).fine();
+    let report = sandbox.json(&["pack", "create", "gone.pack", "--trace", "used.trace"]);
+    assert_eq!((&report["packed"], &report["missing"]), (&json!(0), &json!([saxpy])));
+
+    let mut run = sandbox.command(&["compile", "arithmetic.clif", "-o", "out.o"]);
+    assert_eq!(finish(run.env("OBJCACHE_TRACE", sandbox.path("run.trace"))).code, 0);
+    assert_eq!(sandbox.read("run.trace"), format!("{arithmetic}\n").into_bytes());
+}
