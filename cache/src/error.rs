@@ -99,6 +99,10 @@ reasons! {
     LayerDamaged = "layer_damaged", "it is damaged there";
     /// A trace is as long as it may get, or cannot be written.
     TraceStopped = "trace_stopped", "the trace goes no further";
+    /// Processes that ran an entry's code died, again and again; it is compiled afresh.
+    CrashLoop = "crash_loop", "processes that ran it died, again and again";
+    /// The store was last tidied in the future: the clock has been set back since, or was wrong then.
+    ClockSetBack = "clock_set_back", "it was tidied in the future: the clock has been set back";
 }
 
 impl fmt::Display for Reason {

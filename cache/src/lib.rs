@@ -65,7 +65,7 @@ pub use error::{CacheError, Reason};
 pub use evict::choose_victims;
 pub use memory::MemoryCache;
 pub use object::{CompileFailure, CompiledObject, ObjectBuffer};
-pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, from_fn};
+pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, RunMark, from_fn};
 pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{

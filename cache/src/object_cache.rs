@@ -68,6 +68,15 @@ pub trait ObjectCache: Send + Sync {
         let _ = signature;
         None
     }
+
+    /// Says that the code of `signature` is about to run, until the mark is dropped. A cache that keeps count
+    /// sees by it whose code kills its processes, and takes that out: so ask before the look-up.
+    ///
+    /// `None`: this cache does not keep count.
+    fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
+        let _ = signature;
+        None
+    }
 }
 
 /// A compilation that gave no object.
@@ -100,6 +109,31 @@ impl fmt::Debug for CompilePermit {
     }
 }
 
+/// While it lives, code of an entry runs; see [`ObjectCache::mark_running`]. A process that dies leaves it behind.
+pub struct RunMark {
+    is_suspect: bool,
+    // Dropped for its effect.
+    _held: Box<dyn Any + Send + Sync>,
+}
+
+impl RunMark {
+    /// A mark that ends when `held` is dropped. `is_suspect`: the code has killed too many processes.
+    pub fn holding(is_suspect: bool, held: impl Any + Send + Sync) -> Self {
+        Self { is_suspect, _held: Box::new(held) }
+    }
+
+    /// Whether the code has killed so many processes that it should be compiled afresh, wherever it comes from.
+    pub fn is_suspect(&self) -> bool {
+        self.is_suspect
+    }
+}
+
+impl fmt::Debug for RunMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunMark").field("is_suspect", &self.is_suspect).finish_non_exhaustive()
+    }
+}
+
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<T: ObjectCache + ?Sized> ObjectCache for $pointer {
@@ -129,6 +163,10 @@ macro_rules! forward {
 
             fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
                 (**self).exclude_others(signature)
+            }
+
+            fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
+                (**self).mark_running(signature)
             }
         }
     )*};

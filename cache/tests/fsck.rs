@@ -90,6 +90,11 @@ fn what_dead_processes_left() {
     let write = |name: &'static str| move |used: &Used| fs::write(used.path(name), "half").expect("written");
     check(write("tmp/1234-5-6"), "tmp/1234-5-6", Fault::OrphanedTemporary, true, true);
     check(write("locks/abcd"), "locks/abcd", Fault::StaleLock, true, true);
+    let ran = |used: &Used| {
+        fs::create_dir(used.path("running")).expect("made");
+        fs::write(used.path("running/abcd-1-2-3"), "").expect("written");
+    };
+    check(ran, "running/abcd-1-2-3", Fault::UnfinishedRun, false, true);
     let half_folded = |used: &Used| drop(fs::copy(used.path("journal"), used.path("journal.folding")));
     check(half_folded, "journal.folding", Fault::UnfinishedFold, true, true);
 }

@@ -140,7 +140,7 @@ fn check_state(what: &str, root: &Path, model: &Model, durable: bool, pinned: bo
     offer(&store, 100, LENGTH).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(has(&store, 100, LENGTH), "{what}");
     // The catalogue is derived, and takes a hundred times as long.
-    if nth % 8 == 0 {
+    if nth.is_multiple_of(8) {
         let listed = store.list().unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(listed.iter().any(|entry| entry.signature == signature(100)), "{what}");
     }

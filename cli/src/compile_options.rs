@@ -132,7 +132,7 @@ impl CompileOptions {
             true => Arc::new(from_fn(|_| Ok(None), |_| Ok(()))),
             false => Arc::new(context.cache()),
         };
-        let engine = Engine::builder(cache, self.compiler(&request.source.kind)?);
+        let engine = Engine::builder(cache, self.compiler(&request.source.kind)?).guard_crashes(true);
         let engine = engine.verify_ir(!self.no_verify_ir).resolver(symbols::resolver()).loader(loader);
         Ok(match &self.dump {
             Some(root) => engine.dump_directory(root).build(),

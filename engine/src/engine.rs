@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use objcache_cache::{
     CacheError, CompileOnce, CompiledObject, FailedCompile, GetOrCompileError, ObjectBuffer, ObjectCache,
-    Offer, Outcome,
+    Offer, Outcome, RunMark,
 };
 use objcache_loader::{LibraryError, LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
 use objcache_signature::{
@@ -32,6 +32,7 @@ pub struct Engine {
     resolver: Arc<dyn SymbolResolver>,
     verify_ir: bool,
     dump_root: Option<PathBuf>,
+    guard_crashes: bool,
 }
 
 /// An object, and how it was come by.
@@ -68,6 +69,8 @@ pub struct Loaded {
     pub uncacheable: Option<String>,
     /// What it took.
     pub timings: Timings,
+    /// Tells the cache that this code runs, until it is dropped; see [`EngineBuilder::guard_crashes`].
+    pub running: Option<RunMark>,
 }
 
 /// What the steps took.
@@ -93,6 +96,7 @@ impl Engine {
             resolver: None,
             verify_ir: true,
             dump_root: None,
+            guard_crashes: false,
         }
     }
 
@@ -106,6 +110,15 @@ impl Engine {
     /// # Errors
     /// When the request does not compile. The engine stays usable.
     pub fn obtain(&self, request: &CompileRequest) -> Result<Obtained, EngineError> {
+        Ok(self.obtain_marked(request, false)?.0)
+    }
+
+    /// The same, and the mark of what is about to run.
+    fn obtain_marked(
+        &self,
+        request: &CompileRequest,
+        mark: bool,
+    ) -> Result<(Obtained, Option<RunMark>), EngineError> {
         let started = Instant::now();
         let Prepared { inputs, uncacheable } = self.compiler.prepare(request)?;
         let prepare = started.elapsed();
@@ -122,6 +135,8 @@ impl Engine {
         let hashing = started.elapsed();
 
         let signature = job.signature;
+        // Before the look-up, which may have to pass over what killed its processes.
+        let mark = (mark && uncacheable.is_none()).then(|| self.cache.mark_running(&signature)).flatten();
         let (object, outcome, lookup, compile) = match &uncacheable {
             None => {
                 let fetched = self.cache.get_or_compile(&signature, || job.compile_or_tell())?;
@@ -135,7 +150,14 @@ impl Engine {
             }
         };
         let timings = Timings { prepare, lookup: hashing + lookup, compile, load: Duration::ZERO };
-        Ok(Obtained { object, signature, inputs, outcome, uncacheable, timings })
+        let mut obtained = Obtained { object, signature, inputs, outcome, uncacheable, timings };
+        if outcome == Outcome::Hit && mark.as_ref().is_some_and(RunMark::is_suspect) {
+            // It came from where the cache cannot take it out.
+            self.replace(&mut obtained, &request.source)?;
+        }
+        // What was compiled just now has killed nobody.
+        let mark = mark.filter(|_| obtained.outcome == Outcome::Hit);
+        Ok((obtained, mark))
     }
 
     /// The code of a request, ready to be called.
@@ -143,9 +165,10 @@ impl Engine {
     /// # Errors
     /// When the request does not compile, or the object does not load. The engine stays usable.
     pub fn load(&self, request: &CompileRequest) -> Result<Loaded, EngineError> {
-        let (image, obtained) = self.obtain_and(request, |object| Ok(self.load_object(object)?))?;
+        let load = |object: &[u8]| Ok(self.load_object(object)?);
+        let (image, obtained, running) = self.obtain_marked_and(request, self.guard_crashes, load)?;
         let Obtained { object, signature, inputs, outcome, uncacheable, timings } = obtained;
-        Ok(Loaded { image, object, signature, inputs, outcome, uncacheable, timings })
+        Ok(Loaded { image, object, signature, inputs, outcome, uncacheable, timings, running })
     }
 
     /// Loads what a request gives; an entry of the cache that does not load is compiled afresh.
@@ -154,7 +177,17 @@ impl Engine {
         request: &CompileRequest,
         load: impl Fn(&[u8]) -> Result<T, EngineError>,
     ) -> Result<(T, Obtained), EngineError> {
-        let mut obtained = self.obtain(request)?;
+        let (loaded, obtained, _) = self.obtain_marked_and(request, false, load)?;
+        Ok((loaded, obtained))
+    }
+
+    fn obtain_marked_and<T>(
+        &self,
+        request: &CompileRequest,
+        mark: bool,
+        load: impl Fn(&[u8]) -> Result<T, EngineError>,
+    ) -> Result<(T, Obtained, Option<RunMark>), EngineError> {
+        let (mut obtained, mark) = self.obtain_marked(request, mark)?;
         let mut started = Instant::now();
         let loaded = match load(&obtained.object) {
             Err(error) if obtained.outcome == Outcome::Hit && blames_the_object(&error) => {
@@ -166,7 +199,8 @@ impl Engine {
             result => result?,
         };
         obtained.timings.load = started.elapsed();
-        Ok((loaded, obtained))
+        let mark = mark.filter(|_| obtained.outcome == Outcome::Hit);
+        Ok((loaded, obtained, mark))
     }
 
     /// Loads an object that came from elsewhere.
@@ -290,6 +324,7 @@ pub struct EngineBuilder {
     resolver: Option<Arc<dyn SymbolResolver>>,
     verify_ir: bool,
     dump_root: Option<PathBuf>,
+    guard_crashes: bool,
 }
 
 impl EngineBuilder {
@@ -317,9 +352,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether the cache is told what runs, so that an entry whose code kills its process again and again is
+    /// compiled afresh; the default is no. [`Loaded::running`] is the mark: drop it when the code has run.
+    ///
+    /// It is for programs that load and run something at a time, and costs each [`Engine::load`] some 50 µs.
+    pub fn guard_crashes(mut self, guard: bool) -> Self {
+        self.guard_crashes = guard;
+        self
+    }
+
     /// The engine.
     pub fn build(self) -> Engine {
-        let Self { cache, compiler, loader, resolver, verify_ir, dump_root } = self;
+        let Self { cache, compiler, loader, resolver, verify_ir, dump_root, guard_crashes } = self;
         Engine {
             cache,
             compiler,
@@ -327,6 +371,7 @@ impl EngineBuilder {
             resolver: resolver.unwrap_or_else(|| Arc::new(ProcessSymbols)),
             verify_ir,
             dump_root,
+            guard_crashes,
         }
     }
 }

@@ -86,6 +86,8 @@ settings! {
     "read_only", "OBJCACHE_READONLY", "true or false", "false", true, "the cache answers and takes nothing";
     "disable", "OBJCACHE_DISABLE", "true or false", "false", true, "the cache is off";
     "strict", "OBJCACHE_STRICT", "true or false", "false", true, "trouble with the cache is an error";
+    "network", "OBJCACHE_NETWORK", "true or false", "", false,
+        "the directory is on a network file system, where no catalogue is kept, or is not";
     "lock_wait", "OBJCACHE_LOCK_WAIT", "60s", "60s", false, "how long to wait for another that compiles the same";
 }
 

@@ -9,6 +9,7 @@
 //! locks/           signatures being compiled
 //! pins/            signatures that eviction passes over
 //! quarantine/      damaged entries, the last few
+//! running/         entries whose code runs; each is locked while its process lives
 //! journal          puts and hits that the catalogue has not yet taken in
 //! misses           the last compilations whose objects are not here
 //! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
@@ -41,6 +42,7 @@ pub(crate) const TEMPORARY: &str = "tmp";
 pub(crate) const LOCKS: &str = "locks";
 pub(crate) const PINS: &str = "pins";
 pub(crate) const QUARANTINE: &str = "quarantine";
+pub(crate) const RUNNING: &str = "running";
 pub(crate) const CATALOGUE: &str = "catalogue";
 pub(crate) const KEEPER: &str = "keeper";
 pub(crate) const JOURNAL: &str = "journal";
@@ -56,6 +58,7 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     LOCKS,
     PINS,
     QUARANTINE,
+    RUNNING,
     CATALOGUE,
     "catalogue.damaged",
     KEEPER,
@@ -402,6 +405,8 @@ impl<'a> Temporary<'a> {
         let name = format!("{TEMPORARY}/{}", unique());
         let flags = CLOSED | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = match openat(directory.root(), &name, flags, FILE_MODE) {
+            // A process of another container, which has the same number.
+            Err(Errno::EXIST) => return Ok(None),
             // Somebody cleared the directory, or put something else there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 directory.make_directory(TEMPORARY)?;

@@ -50,8 +50,8 @@ impl Damage {
         Self { reason, identity: Some(Identity::of(stat)), _file: Some(file) }
     }
 
-    /// For what cannot be opened.
-    fn by_name(directory: &Directory, name: &EntryName, reason: Reason) -> Self {
+    /// For what cannot be opened, or is damaged in a way that does not show.
+    pub(crate) fn by_name(directory: &Directory, name: &EntryName, reason: Reason) -> Self {
         let stat = statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
         Self { reason, identity: stat.ok().as_ref().map(Identity::of), _file: None }
     }

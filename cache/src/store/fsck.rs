@@ -18,12 +18,14 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, Stat, chmodat, flock, 
 use crate::admin::Progress;
 use crate::error::{CacheError, Reason};
 use crate::store::administration::failed;
-use crate::store::directory::{CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, TEMPORARY, file_type};
+use crate::store::directory::{
+    CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, RUNNING, TEMPORARY, file_type,
+};
 use crate::store::entries::{self, Found};
 use crate::store::journal::{self, FOLDING, Summary};
 use crate::store::keeper::{self, Keeper};
 use crate::store::recorder::Extent;
-use crate::store::{Shared, Store, tidy};
+use crate::store::{Shared, Store, running, tidy};
 
 /// What is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +45,8 @@ pub enum Fault {
     DamagedEntry(Reason),
     /// Events or the head of the journal cannot be read; statistics are lost, objects are not.
     DamagedJournal,
+    /// Left by a process that died while it ran an entry's code. After some more the entry is compiled afresh.
+    UnfinishedRun,
     /// A keeper died while it folded the journal in. The next one folds it in again.
     UnfinishedFold,
     /// The catalogue could not be opened or read, and was begun anew.
@@ -65,6 +69,7 @@ impl Fault {
             Self::DamagedEntry(_) => "damaged_entry",
             Self::DamagedJournal => "damaged_journal",
             Self::UnfinishedFold => "unfinished_fold",
+            Self::UnfinishedRun => "unfinished_run",
             Self::DamagedCatalogue => "damaged_catalogue",
             Self::Uncatalogued => "uncatalogued",
             Self::StaleRecord => "stale_record",
@@ -91,6 +96,7 @@ impl fmt::Display for Fault {
             Self::DamagedEntry(reason) => return write!(f, "damaged: {reason}"),
             Self::DamagedJournal => "part of the journal cannot be read",
             Self::UnfinishedFold => "left by a keeper that died",
+            Self::UnfinishedRun => "left by a process that died while it ran an entry's code",
             Self::DamagedCatalogue => "the catalogue cannot be read",
             Self::Uncatalogued => "an entry that the catalogue does not know of",
             Self::StaleRecord => "a record of an entry that is gone or was replaced",
@@ -122,7 +128,8 @@ pub struct FsckReport {
     /// Whether the catalogue was looked at. It is not in a store that is read-only, or when another process
     /// has it in use all the time.
     pub catalogue_checked: bool,
-    /// Entries in the catalogue that was made anew; `None` when that was not asked for.
+    /// Entries in the catalogue that was made anew; `None` when that was not asked for, or there is none, as on
+    /// network file systems.
     pub rebuilt: Option<u64>,
 }
 
@@ -161,6 +168,7 @@ impl Store {
         let writable = self.shared.writable().is_some();
         let mut report = FsckReport::default();
         let damaged = check_leftovers(directory, writable, &mut report)
+            .and_then(|()| check_marks(directory, rebuild, &mut report))
             .and_then(|()| check_files(directory, rebuild, &mut report))
             .and_then(|()| check_entries(&self.shared, directory, rebuild, &mut report, progress))
             .map_err(|error| failed(directory, error))?;
@@ -196,6 +204,19 @@ fn check_leftovers(directory: &Directory, swept: bool, report: &mut FsckReport) 
                 }
                 _ => report.find(path, fault, swept),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Marks of processes that died while they ran an entry's code.
+fn check_marks(directory: &Directory, mend: bool, report: &mut FsckReport) -> io::Result<()> {
+    for name in directory.names_in(RUNNING)? {
+        let path = Path::new(RUNNING).join(name);
+        let text = path.to_string_lossy();
+        if running::is_dead(directory, &text) {
+            let mended = mend && directory.remove_file(text.as_bytes())?;
+            report.find(&path, Fault::UnfinishedRun, mended);
         }
     }
     Ok(())
@@ -320,7 +341,7 @@ fn check_catalogue(
     let before = keeper.only_open_catalogue();
     let differences = keeper.use_catalogue(|catalogue| catalogue.differences(&directory, &announced));
     report.catalogue_checked = differences.is_some();
-    if before == Some(true) || differences.is_none() {
+    if keeper.has_catalogue() && (before == Some(true) || differences.is_none()) {
         report.find(CATALOGUE, Fault::DamagedCatalogue, before == Some(true));
     }
     if left_over {
@@ -338,7 +359,7 @@ fn check_catalogue(
     if rebuild {
         let found = journal::header(&directory)?;
         let entries = keeper.rebuild_catalogue()?;
-        report.rebuilt = Some(entries.len() as u64);
+        report.rebuilt = keeper.has_catalogue().then_some(entries.len() as u64);
         let disk_bytes = entries.iter().map(|entry| entry.disk_bytes);
         tidy::note_size(&directory, found, crate::admin::total(disk_bytes))?;
     }

@@ -293,6 +293,23 @@ fn set_aside(directory: &Directory) -> io::Result<bool> {
     Ok(true)
 }
 
+/// For the keeper of a store without a catalogue: adds up what there is of each entry. When that is too much,
+/// the uses longest ago are forgotten.
+pub(crate) fn compact(directory: &Directory) -> io::Result<()> {
+    let Some(journal) = lock_patiently(directory)? else { return Ok(()) };
+    if events_length(&journal)? < DUE {
+        return Ok(());
+    }
+    let header = Header::read(&journal);
+    let events = Summary::of(read_events(&journal)?).into_events(DUE as usize / EVENT / 2);
+    let mut copy = Temporary::create(directory)?;
+    header.write(&copy.file)?;
+    let bytes: Vec<u8> = events.iter().flat_map(Event::encode).collect();
+    copy.file.write_all_at(&bytes, HEADER as u64)?;
+    // Whoever waits for the lock of the old one sees that it has lost its name.
+    Ok(copy.rename_to(JOURNAL.as_bytes())?)
+}
+
 /// For a fresh store: begins a journal, unless there is one.
 pub(crate) fn begin(directory: &Directory) -> io::Result<()> {
     match lock(directory)? {
@@ -355,6 +372,22 @@ impl Summary {
             summary.add(event);
         }
         summary
+    }
+
+    /// The other way round: one event per entry and counter, `limit` entries at most.
+    fn into_events(self, limit: usize) -> Vec<Event> {
+        let mut uses: Vec<(Signature, Use)> = self.uses.into_iter().collect();
+        uses.sort_unstable_by_key(|(signature, used)| {
+            (std::cmp::Reverse(used.last_used_unix_us), *signature)
+        });
+        uses.truncate(limit);
+        let uses = uses.into_iter().map(|(signature, used)| Event::Hits {
+            signature,
+            count: used.hits,
+            at: used.last_used_unix_us,
+        });
+        let counts = self.counts.into_iter().map(|(counter, by)| Event::Count { counter, by });
+        uses.chain(counts).collect()
     }
 
     fn add(&mut self, event: Event) {

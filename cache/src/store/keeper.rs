@@ -68,6 +68,9 @@ impl<'a> Keeper<'a> {
 
     /// Opens the catalogue. Tells whether it was damaged and is begun anew; `None` when it cannot be opened.
     pub(crate) fn only_open_catalogue(&mut self) -> Option<bool> {
+        if !self.has_catalogue() {
+            return None;
+        }
         match Catalogue::open(self.directory) {
             Ok((catalogue, rebuilt)) => {
                 self.catalogue = Some(catalogue);
@@ -83,7 +86,19 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// On a network file system there is none.
+    pub(crate) fn has_catalogue(&self) -> bool {
+        self.shared.network.is_none()
+    }
+
+    /// Folds the journal into the catalogue; where there is none, into itself.
     pub(crate) fn fold_journal(&mut self) {
+        if !self.has_catalogue() {
+            if let Err(error) = journal::compact(self.directory) {
+                self.shared.degrade_quietly(CacheError::io("journal", error));
+            }
+            return;
+        }
         let directory = Arc::clone(self.directory);
         self.use_catalogue(|catalogue| {
             journal::work_off(&directory, |events| catalogue.fold(&directory, events))

@@ -13,6 +13,7 @@ mod config;
 mod counters;
 mod directory;
 mod entries;
+mod file_system;
 mod fsck;
 mod health;
 mod journal;
@@ -23,6 +24,7 @@ mod misses;
 mod options;
 mod packs;
 mod recorder;
+mod running;
 mod tidy;
 mod trace;
 mod usage;
@@ -40,10 +42,10 @@ use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompiledObject, ObjectBuffer};
-use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache};
+use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
 pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
 use counters::Counter;
-use directory::{Access, Directory, LOCKS};
+use directory::{Access, Directory, EntryName, LOCKS};
 use entries::{Damage, Found};
 pub use fsck::{Fault, Finding, FsckReport};
 use health::{Health, Service};
@@ -55,6 +57,7 @@ pub use misses::{Miss, MissEnd};
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
 pub use packs::{ImportReport, PackMode, PackReport, PackSelection};
 use recorder::{Extent, Recorder, Written};
+use running::Running;
 use tidy::Tidier;
 use trace::Tracer;
 pub use trace::{Trace, TraceState};
@@ -96,6 +99,8 @@ struct Shared {
     tracer: Tracer,
     // What dead processes left has been removed.
     swept: AtomicBool,
+    // The network file system that the directory is on.
+    network: Option<&'static str>,
 }
 
 impl fmt::Debug for Store {
@@ -135,6 +140,7 @@ impl Store {
             layers: Layers::default(),
             tracer: Tracer::default(),
             swept: AtomicBool::new(false),
+            network: None,
             directory: None,
             options,
         };
@@ -166,6 +172,14 @@ impl Store {
         self.shared.directory.as_ref().map(|directory| directory.path())
     }
 
+    /// The network file system it lies on, such as `nfs`; `None` for a local one.
+    ///
+    /// On one there is no catalogue: how often entries were used is known as far as the journal goes back, and
+    /// nothing else differs. Compilations are done once among machines only where the share has locks.
+    pub fn network_file_system(&self) -> Option<&'static str> {
+        self.shared.network
+    }
+
     /// The options it was opened with, limits applied.
     pub fn options(&self) -> &StoreOptions {
         &self.shared.options
@@ -194,6 +208,10 @@ fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheEr
 impl Shared {
     fn with(mut self, directory: Directory, access: Access) -> Self {
         let directory = Arc::new(directory);
+        self.network = match self.options.network {
+            None => file_system::network(directory.root()),
+            Some(is_network) => is_network.then_some("network"),
+        };
         if access == Access::WriteFresh {
             // Without it the store would only be measured, and soon.
             let _ = journal::begin(&directory);
@@ -319,7 +337,13 @@ impl Shared {
             self.recorder.pending().iter().for_each(|signature| self.trace(signature));
         }
         match self.recorder.write(directory, extent) {
-            Ok(Written::All(state)) => tidy::is_due(&state, &self.options, now_unix_us()),
+            Ok(Written::All(state)) => {
+                if tidy::clock_was_set_back(&state.header, now_unix_us()) {
+                    let path = directory.path().display().to_string();
+                    self.degrade_quietly(CacheError::new(Reason::ClockSetBack, path));
+                }
+                tidy::is_due(&state, &self.options, now_unix_us())
+            }
             Ok(Written::Nothing | Written::Busy) => false,
             Err(error) => {
                 // Statistics are worth neither an error nor less service.
@@ -477,6 +501,31 @@ impl ObjectCache for Store {
             self.shared.degrade_quietly(error);
         }
         permit
+    }
+
+    fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
+        self.shared.mark_running(signature)
+    }
+}
+
+impl Shared {
+    fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
+        let directory = self.writable()?;
+        let mut running = match Running::mark(directory, signature) {
+            Ok(running) => running,
+            Err(error) => {
+                // Whoever asked does without.
+                self.degrade_quietly(CacheError::io(format!("mark of entry {signature}"), error));
+                return None;
+            }
+        };
+        let is_suspect = running.is_suspect();
+        if is_suspect {
+            let damage = Damage::by_name(directory, &EntryName::of(signature), Reason::CrashLoop);
+            let _ = self.damaged(directory, signature, &damage);
+            running.forget_the_dead();
+        }
+        Some(RunMark::holding(is_suspect, running))
     }
 }
 

@@ -49,6 +49,9 @@ pub struct StoreOptions {
     pub strict: bool,
     /// Switched off: every look-up is a miss. Default: not.
     pub disabled: bool,
+    /// Whether the directory is on a network file system, where no catalogue is kept
+    /// ([`network_file_system`](crate::Store::network_file_system)). Default: `None`, the system is asked.
+    pub network: Option<bool>,
     /// How long to wait for another that compiles the same, before compiling as well. Default: 60 s.
     pub lock_wait: Duration,
     /// Packs and directories of other stores that are asked when this one has nothing, in their order, before
@@ -78,6 +81,7 @@ impl StoreOptions {
             read_only: false,
             strict: false,
             disabled: false,
+            network: None,
             lock_wait: Duration::from_secs(60),
             layers: Vec::new(),
             promote: false,
@@ -107,6 +111,7 @@ impl StoreOptions {
     /// | `OBJCACHE_MAX_OBJECT_SIZE` | `max_object_size` | a size |
     /// | `OBJCACHE_LAYERS` | `layers` | packs and directories asked when the store has nothing, with `:` between; in files an array |
     /// | `OBJCACHE_TRACE` | `trace` | a file to write the signature of every entry used into |
+    /// | `OBJCACHE_NETWORK` | `network` | `1` or `0`: the directory is on a network file system or not, whatever the system says |
     /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_DURABLE`, `OBJCACHE_PROMOTE` | `read_only`, `strict`, `disable`, `durable`, `promote` | `1`, `true`, `yes` or `on` switch them on |
     ///
     /// A value that is not understood is left aside with a warning. In a process with another user's rights
@@ -131,6 +136,7 @@ impl StoreOptions {
         options.strict = flag("OBJCACHE_STRICT").unwrap_or(false);
         options.promote = flag("OBJCACHE_PROMOTE").unwrap_or(false);
         options.durable = flag("OBJCACHE_DURABLE").unwrap_or(false);
+        options.network = flag("OBJCACHE_NETWORK");
         // Who sets it to something strange wants it off rather than on.
         options.disabled = flag("OBJCACHE_DISABLE").unwrap_or(given("OBJCACHE_DISABLE").is_some());
         if let Some(size) = settings.read("OBJCACHE_MAX_SIZE", "like 500M or 10G", parse_size) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::admin::{GcLimits, GcReport, total};
-use crate::clock::now_unix_us;
+use crate::clock::{microseconds, now_unix_us};
 use crate::error::CacheError;
 use crate::store::directory::{CATALOGUE, Directory};
 use crate::store::journal::{self, Header};
@@ -31,6 +31,8 @@ const ROUNDS: u32 = 16;
 /// After so many days what the store takes is measured, whatever was added up: a process killed between
 /// publishing an entry and noting it has added nothing.
 const MEASURE_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// So far may the clocks of those who use one store be apart.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 /// How long closing the store waits for a tidying. Longer means that something hangs; the thread is left.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -38,10 +40,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(crate) fn is_due(state: &journal::State, options: &StoreOptions, now_unix_us: u64) -> bool {
     state.header.total_bytes > options.max_size
         || state.length >= journal::DUE
+        || clock_was_set_back(&state.header, now_unix_us)
         || options.max_age.is_some_and(|max_age| {
             let since = Duration::from_micros(now_unix_us.saturating_sub(state.header.tidied_unix_us));
             since > AGE_INTERVAL.min(max_age / 2)
         })
+}
+
+/// Whether the store was last tidied in the future, by more than clocks of several machines differ. Then it is
+/// due whatever the journal says, and notes the time anew.
+pub(crate) fn clock_was_set_back(header: &Header, now_unix_us: u64) -> bool {
+    header.tidied_unix_us > now_unix_us.saturating_add(microseconds(CLOCK_TOLERANCE))
 }
 
 /// At most one tidying at a time in this process.
@@ -171,7 +180,8 @@ fn make_room(keeper: &mut Keeper<'_>, limits: &GcLimits) -> std::io::Result<bool
     let found = journal::header(&directory)?;
     let max_size = limits.max_size.unwrap_or(u64::MAX);
     let measured = Duration::from_micros(now_unix_us().saturating_sub(found.tidied_unix_us));
-    if found.total_bytes <= max_size && limits.max_age.is_none() && measured < MEASURE_AFTER {
+    let set_back = clock_was_set_back(&found, now_unix_us());
+    if !set_back && found.total_bytes <= max_size && limits.max_age.is_none() && measured < MEASURE_AFTER {
         return Ok(false);
     }
     let view = keeper::view(&directory, Some(keeper))?;
@@ -213,7 +223,6 @@ pub(crate) fn overhead(directory: &Directory) -> std::io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::microseconds;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -244,6 +253,8 @@ mod tests {
         assert!(is_due(&state(1001, 0, Duration::ZERO), &options, now));
         assert!(!is_due(&state(0, journal::DUE - 1, Duration::ZERO), &options, now));
         assert!(is_due(&state(0, journal::DUE, Duration::ZERO), &options, now));
+        assert!(!is_due(&state(0, 0, DAY * 100 + CLOCK_TOLERANCE), &options, now));
+        assert!(is_due(&state(0, 0, DAY * 101), &options, now), "tidied tomorrow");
         options.max_age = Some(DAY * 30);
         assert!(is_due(&state(0, 0, DAY * 98), &options, now));
         assert!(!is_due(&state(0, 0, DAY * 99), &options, now));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueHint};
+use objcache::cache::RunMark;
 use objcache::call::Prototype;
 use objcache::loader::{LoadedImage, SymbolKind};
 use objcache::signature::{IrKind, Signature, read_record};
@@ -69,7 +70,7 @@ Buffers are aligned to 64 bytes and are printed after the call, with what the fu
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
     let observers = options.observers.observers();
-    let program = match options.compile.is_object(&options.file) {
+    let mut program = match options.compile.is_object(&options.file) {
         true => Program::from_object(&options.file, &observers)?,
         false => Program::from_source(options, &observers, context)?,
     };
@@ -82,6 +83,8 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
     invoke::initialize(&program.image);
     let (result, call) = invoke::call(address, &prototype, &arguments.values, options.repeat)?;
+    // The code has not killed us.
+    drop(program.running.take());
     let report =
         RunReport { program: &program, function: &name, prototype, result, arguments: &arguments, call };
     context.output.report(&report)?;
@@ -100,6 +103,7 @@ pub(crate) struct Program {
     pub(crate) compiler: Option<String>,
     pub(crate) uncacheable: Option<String>,
     pub(crate) timings: Timings,
+    running: Option<RunMark>,
 }
 
 impl Program {
@@ -114,7 +118,7 @@ impl Program {
         }
         let engine = options.compile.engine(&request, context, observers.loader())?;
         let loaded = engine.load(&request).map_err(|error| Failure::from(error).about(&options.file))?;
-        let Loaded { image, object, signature, inputs, outcome, uncacheable, timings } = loaded;
+        let Loaded { image, object, signature, inputs, outcome, uncacheable, timings, running } = loaded;
         let candidates = match tells_prototypes {
             true => {
                 let known = engine.compiler().prototypes(&inputs)?;
@@ -131,6 +135,7 @@ impl Program {
             compiler: Some(engine.compiler().name().to_owned()),
             uncacheable,
             timings,
+            running,
         })
     }
 
@@ -149,6 +154,7 @@ impl Program {
             compiler: None,
             uncacheable: None,
             timings,
+            running: None,
         })
     }
 

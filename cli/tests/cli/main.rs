@@ -4,6 +4,7 @@ mod arguments;
 mod broken_caches;
 mod cache_commands;
 mod config;
+mod crash_loop;
 mod documentation;
 mod exit_codes;
 mod key;
