@@ -18,7 +18,7 @@ pub(super) fn give_way(
     budget: &mut NameBudget,
 ) -> Result<(), LoadError> {
     let Object { graph, symbols, .. } = object;
-    if graph.format != Format::Elf {
+    if graph.format != Format::Elf || !symbols.seen.has(Facts::WEAK) {
         return Ok(());
     }
     for (number, state) in symbols.states.iter_mut().enumerate() {

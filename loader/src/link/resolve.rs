@@ -24,7 +24,7 @@ pub(super) fn resolve<A: Architecture>(
     environment: &Environment<'_>,
 ) -> Result<(), LoadError> {
     for object in &mut *objects {
-        resolve_own(object);
+        object.symbols.first_elsewhere = resolve_own(object);
     }
     let mut budget = NameBudget::of(environment.limits);
     for number in 0..objects.len() {
@@ -46,7 +46,7 @@ pub(super) fn resolve<A: Architecture>(
             unresolved_count: 0,
         };
         let mut result = Ok(());
-        for symbol in 0..states.len() {
+        for symbol in objects[number].symbols.first_elsewhere..states.len() {
             let mut state = states[symbol];
             if state.section == SymbolState::NO_SECTION && !is_number(state.facts) {
                 result = elsewhere.fill_in::<A>(symbol, &mut state, &states);
@@ -77,16 +77,23 @@ fn is_number(facts: Facts) -> bool {
     facts.has(Facts::EXTERNAL) && !facts.has(otherwise)
 }
 
-/// Symbols in sections and common ones.
-fn resolve_own(object: &mut Object<'_>) {
+/// Symbols in sections and common ones. Gives the number of the first that is to be found elsewhere.
+fn resolve_own(object: &mut Object<'_>) -> usize {
     let Object { graph, symbols, addresses, .. } = object;
-    for state in &mut symbols.states {
+    let mut first = symbols.states.len();
+    for (number, state) in symbols.states.iter_mut().enumerate() {
         if let Some(section) = graph.sections.get(state.section as usize) {
             state.address = section.address.wrapping_add(state.address);
-        } else if state.facts.has(Facts::COMMON) && !state.facts.has(Facts::DEFINED_ELSEWHERE) {
+            continue;
+        }
+        if state.facts.has(Facts::COMMON) && !state.facts.has(Facts::DEFINED_ELSEWHERE) {
             state.address = addresses.commons.wrapping_add(state.address);
         }
+        if !is_number(state.facts) {
+            first = first.min(number);
+        }
     }
+    first
 }
 
 /// Lists what others may refer to.

@@ -13,6 +13,8 @@ pub(crate) struct Symbols {
     pub(crate) states: Vec<SymbolState>,
     /// What is true of any of them, as far as the object alone tells.
     pub(crate) seen: Facts,
+    /// No symbol before this one has to be looked for outside of the object.
+    pub(crate) first_elsewhere: usize,
     /// How many are exported.
     pub(crate) exported: usize,
     /// Size and alignment of the block that holds the common symbols.

@@ -226,6 +226,7 @@ impl Plan {
                 return Err(refuse::<A>(graph, section, relocation, problem));
             }
             facts.add(Facts::THREAD_LOCAL);
+            symbols.seen.add(Facts::THREAD_LOCAL);
         }
         match operand {
             Operand::None | Operand::Got | Operand::Size | Operand::Alignment => return Ok(()),

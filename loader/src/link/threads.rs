@@ -75,7 +75,8 @@ pub(super) fn serve<A: Architecture>(
 ) -> Result<Threads, LoadError> {
     let executes_here = environment.memory.executes_here();
     let template = template(objects);
-    for Object { graph, symbols, .. } in &mut *objects {
+    let some_have = |object: &&mut Object<'_>| object.symbols.seen.has(Facts::THREAD_LOCAL);
+    for Object { graph, symbols, .. } in objects.iter_mut().filter(some_have) {
         find_external(graph, &mut symbols.states, &template, environment)
             .map_err(|error| error.of_object(graph.name))?;
     }
