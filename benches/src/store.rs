@@ -99,6 +99,7 @@ fn offer(store: &Store, signature: Signature, object: &[u8]) {
         provenance: &Provenance::default(),
         namespace: "",
         compile_time: Duration::from_millis(20),
+        cpu_features: &[],
     };
     store.notify_object_compiled(&offered).expect("the store takes it");
 }

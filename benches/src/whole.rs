@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use objcache::cache::{CompileOnce, Offer, Outcome, Store, StoreOptions};
 use objcache::loader::{LoadedImage, Loader, ProcessSymbols};
-use objcache::signature::{CompileInputs, Provenance, Signature};
+use objcache::signature::{CompileInputs, Signature};
 
 use crate::c_code;
 use crate::measure::{Contender, compare};
@@ -34,14 +34,7 @@ pub(crate) fn bench() {
 /// The first call fills the store; from then on the object must come out of it.
 fn obtain(store: &Store, loader: &Loader, inputs: &CompileInputs, object: &[u8]) -> (LoadedImage, Outcome) {
     let signature = Signature::of(inputs).expect("the inputs are decided");
-    let offer = || {
-        Ok::<_, std::convert::Infallible>(Offer {
-            object: object.to_vec(),
-            key_document: Vec::new(),
-            provenance: Provenance::default(),
-            namespace: String::new(),
-        })
-    };
+    let offer = || Ok::<_, std::convert::Infallible>(Offer { object: object.to_vec(), ..Offer::default() });
     let fetched = store.get_or_compile(&signature, offer).expect("an object");
     (loader.load(&fetched.object, &ProcessSymbols).expect("the object loads"), fetched.outcome)
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use objcache_signature::{Provenance, Signature};
 
 use crate::clock::microseconds;
+use crate::compression::Codec;
 use crate::error::{CacheError, Reason};
 use crate::evict;
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::ObjectCache;
+use crate::trust::PublicKey;
 
 /// A cache that can be looked into and tended.
 ///
@@ -99,6 +101,10 @@ pub struct EntryInfo {
     pub signature: Signature,
     /// Bytes of the object file.
     pub object_bytes: u64,
+    /// Bytes of the object file as it is stored.
+    pub stored_bytes: u64,
+    /// How it is stored.
+    pub codec: Codec,
     /// Bytes the entry takes where it is kept, in allocated blocks and with its overhead.
     pub disk_bytes: u64,
     /// When the entry was made.
@@ -121,6 +127,8 @@ impl EntryInfo {
         Self {
             signature: compiled.signature,
             object_bytes: compiled.object.len() as u64,
+            stored_bytes: compiled.object.len() as u64,
+            codec: Codec::Plain,
             disk_bytes,
             created_unix_us: now_unix_us,
             last_used_unix_us: now_unix_us,
@@ -139,6 +147,12 @@ pub struct EntryRecord {
     pub key_document: Vec<u8>,
     /// Where the object came from.
     pub provenance: Provenance,
+    /// The CPU features that its code may use, ascending.
+    pub cpu_features: Vec<String>,
+    /// Who signed it. That the signatures are true is checked when they have to be.
+    pub signed_by: Vec<PublicKey>,
+    /// It has a MAC, by whatever key.
+    pub has_mac: bool,
 }
 
 /// What `verify` does.

@@ -39,6 +39,8 @@ pub struct Offer {
     pub provenance: Provenance,
     /// The namespace the entry is listed under; may be empty.
     pub namespace: String,
+    /// The CPU features that the object's code may use, each as `machine/name`; may be empty.
+    pub cpu_features: Vec<String>,
 }
 
 /// An object, and how it was come by.
@@ -104,6 +106,7 @@ impl<C: ObjectCache + ?Sized> CompileOnce for C {
             provenance: &offer.provenance,
             namespace: &offer.namespace,
             compile_time,
+            cpu_features: &offer.cpu_features,
         })
         .map_err(GetOrCompileError::Cache)?;
         drop(permit);

@@ -103,6 +103,26 @@ reasons! {
     CrashLoop = "crash_loop", "processes that ran it died, again and again";
     /// The store was last tidied in the future: the clock has been set back since, or was wrong then.
     ClockSetBack = "clock_set_back", "it was tidied in the future: the clock has been set back";
+    /// An object needs CPU features that this host lacks. The entry stays: it is good elsewhere.
+    CpuFeatures = "cpu_features", "the object needs CPU features that this host lacks";
+    /// An object does not decompress to what its entry says.
+    EntryCodec = "entry_codec", "the object does not decompress to what the entry says";
+    /// Entries have to be vouched for, and nobody vouches for this one. It stays: others may believe it.
+    Unsigned = "unsigned", "nobody vouches for the entry";
+    /// An entry's MAC is by another key. It stays: others may believe it.
+    EntryMac = "mac", "the entry's MAC is by another key";
+    /// An entry is signed, but by nobody who is trusted. It stays: others may believe it.
+    Untrusted = "untrusted", "the entry is signed by nobody who is trusted";
+    /// A signature on an entry is false. It stays, and is replaced by the next offer.
+    EntrySeal = "entry_seal", "a signature on the entry is false";
+    /// An entry has another name, by which somebody could change it.
+    EntryLinked = "entry_linked", "the entry has a second name (a hard link)";
+    /// Others may write into an entry.
+    EntryInsecureMode = "entry_insecure_mode", "others may write into the entry";
+    /// A directory above belongs to somebody else, or others may write into it: they can put another in its place.
+    InsecureParent = "insecure_parent", "others could put another directory in its place";
+    /// A key that was asked for cannot be used: rather no cache than one that believes everybody.
+    KeyUnusable = "key_unusable", "a key cannot be used";
 }
 
 impl fmt::Display for Reason {
@@ -112,6 +132,14 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// Whether an entry that is refused for it is sound, and good for others: it stays where it is.
+    pub(crate) fn is_ours_alone(self) -> bool {
+        matches!(
+            self,
+            Self::CpuFeatures | Self::Unsigned | Self::EntryMac | Self::Untrusted | Self::EntrySeal
+        )
+    }
+
     /// The reason that stands for an error of the operating system.
     pub(crate) fn of(error: &std::io::Error) -> Self {
         use rustix::io::Errno;

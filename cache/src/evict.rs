@@ -143,6 +143,8 @@ mod tests {
         EntryInfo {
             signature: Signature::from_bytes([0; 32]),
             object_bytes: disk_bytes,
+            stored_bytes: disk_bytes,
+            codec: crate::Codec::Plain,
             disk_bytes,
             created_unix_us: 0,
             last_used_unix_us: NOW - days_unused * DAY_US,

@@ -40,6 +40,8 @@ mod admin;
 mod clock;
 mod codec;
 mod compile_once;
+mod compression;
+mod cpu;
 mod entry;
 mod error;
 mod evict;
@@ -54,6 +56,7 @@ mod signature_hash;
 mod sled_cache;
 mod sled_guard;
 mod store;
+mod trust;
 mod warning;
 
 pub use admin::{
@@ -61,6 +64,8 @@ pub use admin::{
     VerifyOptions, VerifyReport,
 };
 pub use compile_once::{CompileOnce, Fetched, GetOrCompileError, Offer, Outcome};
+pub use compression::{Codec, Compression};
+pub use cpu::{HostFeatures, detectable_features};
 pub use error::{CacheError, Reason};
 pub use evict::choose_victims;
 pub use memory::MemoryCache;
@@ -73,3 +78,4 @@ pub use store::{
     LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection, SETTINGS,
     SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, parse_size, parse_span,
 };
+pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

@@ -73,6 +73,9 @@ impl ObjectCache for MemoryCache {
             record: EntryRecord {
                 key_document: compiled.key_document.to_vec(),
                 provenance: compiled.provenance.clone(),
+                cpu_features: compiled.cpu_features.to_vec(),
+                signed_by: Vec::new(),
+                has_mac: false,
             },
         };
         let mut state = self.state.lock();

@@ -76,6 +76,9 @@ pub struct CompiledObject<'a> {
     pub namespace: &'a str,
     /// What the compilation took: what a later hit saves, and what eviction weighs.
     pub compile_time: Duration,
+    /// The CPU features that the object's code may use, each as `machine/name` (see
+    /// [`HostFeatures`](crate::HostFeatures)). A host that lacks one gets a miss. May be empty.
+    pub cpu_features: &'a [String],
 }
 
 /// A compilation that failed because of what was compiled, and would fail again: not one that was killed, or

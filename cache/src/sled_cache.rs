@@ -21,7 +21,9 @@ use crate::admin::{
 };
 use crate::clock::now_unix_us;
 use crate::codec;
-use crate::entry::{self, Trailer};
+use crate::compression::{Codec, Compression};
+use crate::cpu::HostFeatures;
+use crate::entry::{Encoded, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::index::{Index, LOCK_WAIT};
 use crate::keyed_lock::KeyedLocks;
@@ -29,6 +31,7 @@ use crate::known::Known;
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, ObjectCache};
 use crate::sled_guard::{Database, DatabaseError, Keyspace, Write};
+use crate::trust::{Gate, Trust};
 use crate::warning::warn_once;
 
 const OBJECTS: Keyspace = Keyspace(0);
@@ -43,6 +46,7 @@ pub struct SledCache {
     database: Database,
     locks: KeyedLocks,
     index: Mutex<Index>,
+    gate: Gate,
     _lock: File,
 }
 
@@ -69,7 +73,13 @@ impl SledCache {
             warn_once(&CacheError::new(Reason::CatalogueRebuilt, named()));
         }
         let index = known_entries(&database, max_size).map_err(|error| failure(&error, named()))?;
-        Ok(Self { database, locks: KeyedLocks::default(), index: Mutex::new(index), _lock: lock })
+        Ok(Self {
+            database,
+            locks: KeyedLocks::default(),
+            index: Mutex::new(index),
+            gate: Gate::default(),
+            _lock: lock,
+        })
     }
 
     /// Writes everything down, so that it survives a power cut.
@@ -95,7 +105,7 @@ impl SledCache {
     /// The sound entry of `signature`. A damaged one is taken out.
     fn entry(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, DatabaseError> {
         let Some(bytes) = self.database.get(OBJECTS, signature.as_bytes())? else { return Ok(None) };
-        match Trailer::check(&bytes, signature) {
+        match Trailer::check(&bytes, signature, &self.gate) {
             Ok(trailer) => Ok(Some((bytes, trailer))),
             Err(reason) => {
                 warn_once(&CacheError::new(reason, format!("entry {signature}")));
@@ -162,7 +172,13 @@ impl Drop for SledCache {
 
 impl ObjectCache for SledCache {
     fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
-        let entry = or_miss(self.entry(signature));
+        let mut entry = or_miss(self.entry(signature));
+        if let Some((bytes, trailer)) = &entry
+            && !trailer.runs_on(bytes, &HostFeatures::detected())
+        {
+            warn_once(&CacheError::new(Reason::CpuFeatures, format!("entry {signature}")));
+            entry = None;
+        }
         let mut index = self.index.lock();
         match &entry {
             Some(_) => index.hit(signature),
@@ -170,19 +186,21 @@ impl ObjectCache for SledCache {
             None if self.locks.is_held(signature) => {}
             None => index.miss(),
         }
-        Ok(entry.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
+        Ok(entry.and_then(|(bytes, trailer)| trailer.into_object(bytes).ok()))
     }
 
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
         let now = now_unix_us();
-        let tail = match entry::tail(compiled, now) {
-            Ok(tail) => tail,
+        // Stored as it is: sled is asked for objects, not for room on the disk.
+        let as_it_is = Compression::Always(Codec::Plain);
+        let encoded = match Encoded::new(compiled, now, as_it_is, &Trust::everybody()) {
+            Ok(encoded) => encoded,
             Err(error) => {
                 warn_once(&error);
                 return Ok(());
             }
         };
-        let value = [compiled.object, &tail].concat();
+        let value = [&encoded.object, encoded.tail.as_slice()].concat();
         let info = EntryInfo::new(compiled, value.len() as u64, now);
         let victims = {
             let mut index = self.index.lock();
@@ -219,7 +237,7 @@ impl CacheAdmin for SledCache {
 
     fn peek(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
         let entry = self.entry(signature).map_err(|error| failure(&error, format!("entry {signature}")))?;
-        Ok(entry.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
+        Ok(entry.and_then(|(bytes, trailer)| trailer.into_object(bytes).ok()))
     }
 
     fn record(&self, signature: &Signature) -> Result<Option<EntryRecord>, CacheError> {
@@ -256,7 +274,7 @@ impl CacheAdmin for SledCache {
         let scanned = self.database.scan(OBJECTS, |key, value| {
             let Ok(key) = <[u8; 32]>::try_from(key) else { return };
             let signature = Signature::from_bytes(key);
-            let reason = Trailer::check(value, &signature).err();
+            let reason = Trailer::check(value, &signature, &self.gate).err();
             report.damaged.extend(reason.map(|reason| DamagedEntry { signature, reason }));
             report.checked += 1;
             report.bytes += value.len() as u64;

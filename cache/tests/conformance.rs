@@ -209,6 +209,7 @@ fn prefixes_are_resolved(cache: &dyn CacheAdmin) {
             provenance: &provenance,
             namespace: "",
             compile_time: Duration::ZERO,
+            cpu_features: &[],
         };
         cache.notify_object_compiled(&compiled).expect("taken");
     }

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use support::{entry_path, has, offer, place, signature, skip, store_at};
 
 const LENGTH: usize = 40;
+const TRAILER: usize = 224;
 
 /// A store with one entry, number 1.
 struct Patient {
@@ -87,7 +88,7 @@ fn every_truncation_and_extension_is_a_miss() {
     for length in 0..patient.sound.len() {
         patient.check_bytes(&format!("cut to {length}"), &patient.sound[..length]);
     }
-    for extra in [1, 2, 31, 32, 127, 128, 129, 4096] {
+    for extra in [1, 2, 31, 32, 127, 128, 129, 224, 4096] {
         let longer = [patient.sound.as_slice(), &vec![0; extra]].concat();
         patient.check_bytes(&format!("{extra} bytes longer"), &longer);
     }
@@ -113,19 +114,20 @@ fn a_valid_entry_under_another_name_is_refused() {
 /// Changes the entry and makes its digest right again, as a later release might.
 fn resealed(entry: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut entry = entry.to_vec();
-    let covered = entry.len() - 32;
+    let covered = entry.len() - 64;
     change(&mut entry[..covered]);
-    let digest = blake3::hash(&entry[..covered]);
-    entry[covered..].copy_from_slice(digest.as_bytes());
+    let content = blake3::hash(&entry[..covered]);
+    let digest = blake3::hash(&[content.as_bytes(), &entry[covered..covered + 32]].concat());
+    entry[covered + 32..].copy_from_slice(digest.as_bytes());
     entry
 }
 
 #[test]
-fn a_future_version_is_a_miss() {
+fn another_version_is_a_miss() {
     let patient = Patient::new();
-    let version = patient.sound.len() - 120;
-    assert_eq!(patient.sound[version..version + 4], [1, 0, 0, 0], "the format moved");
-    for (at, byte) in [(0, 2), (3, 1), (4, 1)] {
+    let version = patient.sound.len() - TRAILER + 8;
+    assert_eq!(patient.sound[version..version + 4], [2, 0, 0, 0], "the format moved");
+    for (at, byte) in [(0, 1), (0, 3), (3, 1), (4, 4), (72, 1)] {
         let entry = resealed(&patient.sound, |entry| entry[version + at] = byte);
         fs::write(&patient.path, entry).expect("written");
         patient.check_reason(Reason::EntryVersion);
@@ -135,9 +137,10 @@ fn a_future_version_is_a_miss() {
 #[test]
 fn hostile_lengths_are_misses() {
     let patient = Patient::new();
-    let lengths = patient.sound.len() - 112;
-    for field in 0..3 {
-        for length in [u64::MAX, 1 << 63, u64::MAX - 127, 1 << 40, 0] {
+    let lengths = patient.sound.len() - TRAILER + 16;
+    for field in 0..6 {
+        let there = u64::from_le_bytes(patient.sound[lengths + field * 8..][..8].try_into().expect("eight"));
+        for length in [u64::MAX, 1 << 63, u64::MAX - 223, 1 << 40, there ^ 1] {
             let at = lengths + field * 8;
             let entry = resealed(&patient.sound, |entry| {
                 entry[at..at + 8].copy_from_slice(&length.to_le_bytes());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use objcache::cache::{ObjectCache, from_fn};
+use objcache::cache::{HostFeatures, ObjectCache, from_fn};
 use objcache::loader::Loader;
 use objcache::signature::{Digest, IrKind, OptLevel, UnknownIrKind};
 use objcache::{CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, Source};
@@ -121,16 +121,17 @@ impl CompileOptions {
         Source::read_as(file, kind).map_err(|error| Failure::unreadable(&error))
     }
 
-    /// The compiler for this source, and the engine around it.
+    /// The compiler for this source, and the engine around it. `host` is where the code is going to run.
     pub(crate) fn engine(
         &self,
         request: &CompileRequest,
         context: &Context,
         loader: Loader,
+        host: HostFeatures,
     ) -> Result<Engine, Failure> {
         let cache: Arc<dyn ObjectCache> = match self.no_cache {
             true => Arc::new(from_fn(|_| Ok(None), |_| Ok(()))),
-            false => Arc::new(context.cache()),
+            false => Arc::new(context.cache(host)),
         };
         let engine = Engine::builder(cache, self.compiler(&request.source.kind)?).guard_crashes(true);
         let engine = engine.verify_ir(!self.no_verify_ir).resolver(symbols::resolver()).loader(loader);

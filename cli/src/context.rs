@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use objcache::cache::{CacheAdmin, Store, StoreOptions};
+use objcache::cache::{CacheAdmin, HostFeatures, Store, StoreOptions};
 use objcache::signature::Signature;
 
 use crate::args::GlobalOptions;
@@ -32,9 +32,12 @@ impl Context {
         options
     }
 
-    /// The cache for work that goes on without it when it cannot be used.
-    pub(crate) fn cache(&self) -> Store {
-        Store::open_or_degrade(self.store_options())
+    /// The cache for work that goes on without it when it cannot be used. What comes out of it is for a host
+    /// with these features.
+    pub(crate) fn cache(&self, host: HostFeatures) -> Store {
+        let mut options = self.store_options();
+        options.host_features = host;
+        Store::open_or_degrade(options)
     }
 
     /// The cache for commands that are about the cache. They fail when it cannot be used; that others do

@@ -155,6 +155,10 @@ impl From<CacheError> for Failure {
             | Reason::EntrySignature
             | Reason::EntryVersion
             | Reason::EntryForeignOwner
+            | Reason::EntryCodec
+            | Reason::EntryLinked
+            | Reason::EntryInsecureMode
+            | Reason::EntrySeal
             | Reason::PackDamaged => Self::finding("damaged", error.to_string()),
             Reason::TooLarge => Self::finding("too_large", error.to_string()),
             _ => Self { kind: FailureKind::Io, ..Self::finding("cache", error.to_string()) },

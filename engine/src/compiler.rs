@@ -5,6 +5,7 @@ use std::sync::Arc;
 use objcache_signature::CompileInputs;
 
 use crate::call::Prototype;
+use crate::cpu::needed_cpu_features;
 use crate::dump::DumpDirectory;
 use crate::error::CompileError;
 use crate::request::CompileRequest;
@@ -55,6 +56,13 @@ pub trait Compiler: Send + Sync {
     /// When it does not compile.
     fn compile(&self, inputs: &CompileInputs, dump: Option<&DumpDirectory>) -> Result<Vec<u8>, CompileError>;
 
+    /// The CPU features that the object of these inputs may use, for the cache to hold against a host's; see
+    /// [`needed_cpu_features`]. Runs on misses only. What the compiler cannot tell is left out.
+    fn cpu_features(&self, inputs: &CompileInputs) -> Vec<String> {
+        let target = &inputs.target;
+        needed_cpu_features(&target.triple, target.features.iter().map(String::as_str))
+    }
+
     /// Functions that the source defines, with their prototypes, where its language tells them.
     ///
     /// # Errors
@@ -87,6 +95,10 @@ macro_rules! forward {
                 dump: Option<&DumpDirectory>,
             ) -> Result<Vec<u8>, CompileError> {
                 (**self).compile(inputs, dump)
+            }
+
+            fn cpu_features(&self, inputs: &CompileInputs) -> Vec<String> {
+                (**self).cpu_features(inputs)
             }
 
             fn prototypes(&self, inputs: &CompileInputs) -> Result<Vec<(String, Prototype)>, CompileError> {

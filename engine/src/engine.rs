@@ -225,6 +225,7 @@ impl Engine {
             provenance: &offer.provenance,
             namespace: &offer.namespace,
             compile_time,
+            cpu_features: &offer.cpu_features,
         })?;
         obtained.outcome = Outcome::Miss;
         obtained.timings.compile = Some(compile_time);
@@ -290,6 +291,7 @@ impl Job<'_> {
             key_document: record.key_document.as_bytes().to_vec(),
             provenance: record.provenance,
             namespace: self.inputs.namespace.clone(),
+            cpu_features: compiler.cpu_features(self.inputs),
         })
     }
 

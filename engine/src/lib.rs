@@ -22,6 +22,7 @@
 pub mod call;
 mod command;
 mod compiler;
+mod cpu;
 #[cfg(feature = "cranelift")]
 mod cranelift;
 mod dump;
@@ -33,6 +34,7 @@ mod why;
 
 pub use command::CommandCompiler;
 pub use compiler::{Compiler, Prepared};
+pub use cpu::needed_cpu_features;
 #[cfg(feature = "cranelift")]
 pub use cranelift::CraneliftCompiler;
 pub use dump::DumpDirectory;

@@ -154,6 +154,7 @@ mod tests {
                 provenance: &provenance,
                 namespace: &inputs.namespace,
                 compile_time: Duration::ZERO,
+                cpu_features: &[],
             })
             .unwrap();
     }

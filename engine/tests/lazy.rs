@@ -129,6 +129,7 @@ fn an_entry_that_does_not_load_is_compiled_afresh() {
             provenance: &Default::default(),
             namespace: "",
             compile_time: Default::default(),
+            cpu_features: &[],
         })
         .unwrap();
     let library = Library::new("app");

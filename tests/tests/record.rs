@@ -77,6 +77,7 @@ fn poison(cache: &MemoryCache, good: &objcache::Obtained) {
         provenance: &provenance,
         namespace: "",
         compile_time: std::time::Duration::from_millis(1),
+        cpu_features: &[],
     };
     cache.notify_object_compiled(&offered).unwrap();
     assert_eq!(cache.get_object(&good.signature).unwrap().unwrap()[18], 0x28);

@@ -21,6 +21,7 @@ use crate::admin::{DamagedEntry, EntryRecord, Progress, VerifyReport};
 use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
+use crate::trust::Gate;
 
 /// Nodes of the index that are kept in memory once read: 16 MB at most.
 const KEPT_NODES: usize = 4096;
@@ -151,7 +152,8 @@ impl Pack {
     /// When the entry, or the part of the index that leads to it, is damaged or cannot be read.
     pub fn get(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
         let sound = self.sound(signature)?;
-        Ok(sound.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
+        let object = sound.map(|(bytes, trailer)| trailer.into_object(bytes));
+        object.transpose().map_err(|reason| self.damaged(signature, reason))
     }
 
     /// What is kept beside the object of an entry; `None` when there is none.
@@ -163,7 +165,7 @@ impl Pack {
     }
 
     fn sound(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, CacheError> {
-        match self.find(signature) {
+        match self.find(signature, &Gate::default()) {
             Ok(Found::Whole(bytes, trailer)) => Ok(Some((bytes, trailer))),
             Ok(Found::Absent) => Ok(None),
             Ok(Found::Damaged(reason)) => Err(self.damaged(signature, reason)),
@@ -179,10 +181,12 @@ impl Pack {
         CacheError::new(reason, self.named(signature))
     }
 
-    /// Looks an entry up and checks it.
-    pub(crate) fn find(&self, signature: &Signature) -> io::Result<Found> {
+    /// Looks an entry up and checks it, and who vouches for it.
+    pub(crate) fn find(&self, signature: &Signature, gate: &Gate) -> io::Result<Found> {
         let found = self.record_of(signature).and_then(|record| match record {
-            Some(record) => self.read_entry(&record).map(|(bytes, trailer)| Found::Whole(bytes, trailer)),
+            Some(record) => {
+                self.read_entry(&record, gate).map(|(bytes, trailer)| Found::Whole(bytes, trailer))
+            }
             None => Ok(Found::Absent),
         });
         match found {
@@ -233,7 +237,7 @@ impl Pack {
         Ok(node)
     }
 
-    fn read_entry(&self, at: &Record) -> Result<(Vec<u8>, Trailer), Trouble> {
+    fn read_entry(&self, at: &Record, gate: &Gate) -> Result<(Vec<u8>, Trailer), Trouble> {
         if at.length > ENTRY_LIMIT || !at.lies_in(format::HEAD_LENGTH as u64, self.trailer.entries_end) {
             return Err(Trouble::Damaged(Reason::PackDamaged));
         }
@@ -242,7 +246,7 @@ impl Pack {
         if !bytes.ends_with(&at.digest) {
             return Err(Trouble::Damaged(Reason::EntryDigest));
         }
-        let trailer = Trailer::check(&bytes, &at.signature).map_err(Trouble::Damaged)?;
+        let trailer = Trailer::check(&bytes, &at.signature, gate).map_err(Trouble::Damaged)?;
         Ok((bytes, trailer))
     }
 
@@ -318,12 +322,13 @@ impl Pack {
     /// # Errors
     /// When the index is damaged or the file cannot be read. Damaged entries are findings.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, CacheError> {
-        let mut report = VerifyReport::default();
+        let (mut report, gate) = (VerifyReport::default(), Gate::default());
         let mut end = format::HEAD_LENGTH as u64;
         for record in self.records() {
             let record = record.map_err(|trouble| self.failed(trouble))?;
             // Between entries there is nothing.
-            let sound = if record.offset == end { self.checked(&record)? } else { Err(Reason::PackDamaged) };
+            let sound =
+                if record.offset == end { self.checked(&record, &gate)? } else { Err(Reason::PackDamaged) };
             end = record.offset.saturating_add(record.length);
             match sound {
                 Ok(bytes) => report.bytes += bytes.len() as u64,
@@ -345,17 +350,18 @@ impl Pack {
     }
 
     /// Every entry in order: its bytes, or why they are none.
-    pub(crate) fn each_entry(
-        &self,
-    ) -> impl Iterator<Item = Result<(Signature, Result<Vec<u8>, Reason>), CacheError>> {
+    pub(crate) fn each_entry<'a>(
+        &'a self,
+        gate: &'a Gate,
+    ) -> impl Iterator<Item = Result<(Signature, Result<Vec<u8>, Reason>), CacheError>> + 'a {
         self.records().map(|record| {
             let record = record.map_err(|trouble| self.failed(trouble))?;
-            Ok((record.signature, self.checked(&record)?))
+            Ok((record.signature, self.checked(&record, gate)?))
         })
     }
 
-    fn checked(&self, at: &Record) -> Result<Result<Vec<u8>, Reason>, CacheError> {
-        match self.read_entry(at) {
+    fn checked(&self, at: &Record, gate: &Gate) -> Result<Result<Vec<u8>, Reason>, CacheError> {
+        match self.read_entry(at, gate) {
             Ok((bytes, _)) => Ok(Ok(bytes)),
             Err(Trouble::Damaged(reason)) => Ok(Err(reason)),
             Err(Trouble::Io(error)) => Err(CacheError::io(self.named(&at.signature), error)),

@@ -63,9 +63,9 @@ impl Store {
     /// Reads and checks an entry, and leaves everything as it is, damage included.
     fn sound_entry(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, CacheError> {
         let directory = self.directory_or_why()?;
-        match entries::read(directory, signature) {
-            Ok(Found::Whole(bytes, trailer)) => Ok(Some((bytes, trailer))),
-            Ok(Found::Absent | Found::Damaged(_)) => Ok(None),
+        match entries::read(directory, signature, &self.shared.gate) {
+            Ok(Found::Whole(entry)) => Ok(Some(entry)),
+            Ok(Found::Absent | Found::Damaged(_) | Found::Refused(_)) => Ok(None),
             Err(error) => Err(CacheError::io(format!("entry {signature}"), error)),
         }
     }
@@ -90,7 +90,7 @@ impl CacheAdmin for Store {
 
     fn peek(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
         let sound = self.sound_entry(signature)?.or_else(|| self.peek_layers(signature));
-        Ok(sound.map(|(bytes, trailer)| ObjectBuffer::prefix(bytes, trailer.object)))
+        Ok(sound.and_then(|(bytes, trailer)| trailer.into_object(bytes).ok()))
     }
 
     fn record(&self, signature: &Signature) -> Result<Option<EntryRecord>, CacheError> {
@@ -159,11 +159,13 @@ impl CacheAdmin for Store {
         let signatures = entries::signatures(directory).map_err(|error| failed(directory, error))?;
         let mut report = VerifyReport::default();
         for signature in &signatures {
-            let reason = match entries::read(directory, signature) {
-                Ok(Found::Whole(bytes, _)) => {
-                    report.bytes += bytes.len() as u64;
+            let reason = match entries::verify(directory, signature, &self.shared.gate) {
+                Ok(Found::Whole(bytes)) => {
+                    report.bytes += bytes;
                     None
                 }
+                // It stays, whatever is asked for: whom others believe is theirs to say.
+                Ok(Found::Refused(reason)) => Some(reason),
                 Ok(Found::Damaged(damage)) => {
                     if options.repair {
                         let moved = entries::quarantine(

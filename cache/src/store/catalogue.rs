@@ -35,6 +35,8 @@ impl EntryKnowledge {
         let Description { facts, trailer, namespace } = description;
         let entry = Known {
             object_bytes: trailer.object as u64,
+            stored_bytes: trailer.stored as u64,
+            codec: trailer.codec.number(),
             disk_bytes: facts.disk_bytes,
             created_unix_us: trailer.created_unix_us,
             last_used_unix_us: trailer.created_unix_us,

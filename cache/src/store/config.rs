@@ -82,6 +82,11 @@ settings! {
     "layers", "OBJCACHE_LAYERS", "absolute paths", "", false, "packs and directories asked after the cache";
     "promote", "OBJCACHE_PROMOTE", "true or false", "false", false, "what a layer has is taken into the cache";
     "trace", "OBJCACHE_TRACE", "an absolute path", "", false, "a file for the signatures of all entries used";
+    "compression", "OBJCACHE_COMPRESSION", "auto, none, lz4 or zstd", "auto", true, "how objects are stored";
+    "mac_key", "OBJCACHE_MAC_KEY", "an absolute path", "", false, "a file with the key of MACs that entries need";
+    "trusted_keys", "OBJCACHE_TRUSTED_KEYS", "an absolute path", "", false,
+        "a file with the public keys of those who sign entries";
+    "signing_key", "OBJCACHE_SIGNING_KEY", "an absolute path", "", false, "a file with the key that signs entries";
     "durable", "OBJCACHE_DURABLE", "true or false", "false", true, "entries survive a power cut";
     "read_only", "OBJCACHE_READONLY", "true or false", "false", true, "the cache answers and takes nothing";
     "disable", "OBJCACHE_DISABLE", "true or false", "false", true, "the cache is off";
@@ -105,6 +110,11 @@ impl Setting {
         }
     }
 
+    /// Whether it names a file with keys.
+    fn is_key(&self) -> bool {
+        ["mac_key", "trusted_keys", "signing_key"].contains(&self.key)
+    }
+
     /// The name of a setting that is like `key`, for who has mistyped one.
     pub fn like_key(key: &str) -> Option<&'static str> {
         closest(key, SETTINGS.iter().map(|setting| setting.key))
@@ -118,7 +128,9 @@ impl Setting {
         let value = Given { text: text.into(), label: self.key.to_owned() };
         let alone = |variable: &str| (variable == self.variable).then(|| value.clone());
         let complaints = StoreOptions::from_settings(alone).complaints;
-        match complaints.is_empty() && self.is_absolute(text) && !text.is_empty() {
+        // Whether there is a key in a file is not for its name to say.
+        let understood = complaints.iter().all(|(reason, _)| *reason == Reason::KeyUnusable);
+        match understood && self.is_absolute(text) && !text.is_empty() {
             true => Ok(()),
             false => Err(format!("`{text}` is no value for `{}`, which is {}", self.key, self.like)),
         }
@@ -160,6 +172,8 @@ pub struct Configuration {
     user_file: Option<PathBuf>,
     project_file: Option<PathBuf>,
     problems: Vec<(Reason, String)>,
+    // One was asked for, and left aside: without it everybody would be believed.
+    key_is_missing: bool,
 }
 
 impl Configuration {
@@ -212,8 +226,12 @@ impl Configuration {
         let mut options = StoreOptions::from_settings(given);
         if self.problems.iter().any(|(reason, _)| *reason == Reason::SecureExecution) {
             options.directory = None;
+            options.refused = Some(Reason::SecureExecution);
             options.layers.clear();
             options.trace = None;
+        }
+        if self.key_is_missing {
+            options.refused = Some(Reason::KeyUnusable);
         }
         options.complaints.extend(self.problems.iter().cloned());
         options
@@ -265,7 +283,10 @@ impl Configuration {
             Some(text) if setting.is_absolute(&text) => {
                 self.values.insert(setting.key, (text.into(), origin));
             }
-            _ => self.complain(path, &format!("`{key}` is to be {}", setting.like)),
+            _ => {
+                self.complain(path, &format!("`{key}` is to be {}", setting.like));
+                self.key_is_missing |= setting.is_key();
+            }
         }
     }
 
@@ -393,6 +414,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_used_leaves_no_store_rather_than_one_that_believes_everybody() {
+        for line in ["mac_key = \"key\"", "trusted_keys = 7", "signing_key = \"/no/such/file\""] {
+            let options = configured(Some(line), None, &[]).options();
+            assert_eq!(options.refused, Some(Reason::KeyUnusable), "{line}");
+        }
+        assert_eq!(configured(Some("strict = true"), None, &[]).options().refused, None);
+    }
+
+    #[test]
     fn a_project_says_neither_where_the_cache_is_nor_what_it_holds() {
         for setting in SETTINGS {
             let value = match setting.like {
@@ -402,6 +432,7 @@ mod tests {
                 "500M or 10G" | "50M" => "\"7M\"",
                 "30d or 12h" | "1h or 1d" | "60s" => "\"7d\"",
                 "debug=500M,test=1G" => "{ debug = \"7M\" }",
+                "auto, none, lz4 or zstd" => "\"zstd\"",
                 _ => "7",
             };
             let line = format!("{} = {value}\n", setting.key);
@@ -409,11 +440,9 @@ mod tests {
             assert_eq!(project.value(setting).is_some(), setting.in_projects, "{line}");
             assert_eq!(project.problems().len(), usize::from(!setting.in_projects), "{line}");
             let user = configured(Some(&line), None, &[]);
-            assert!(
-                user.value(setting).is_some() && user.problems().is_empty(),
-                "{line}: {:?}",
-                user.problems()
-            );
+            assert!(user.value(setting).is_some(), "{line}");
+            // There is no key at that path.
+            assert_eq!(user.problems().len(), usize::from(setting.is_key()), "{line}: {:?}", user.problems());
             setting.check(&user.value(setting).expect("set")).expect("a value of it");
         }
         for key in [

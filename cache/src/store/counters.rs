@@ -7,7 +7,7 @@ use crate::admin::CacheStats;
 use crate::error::Reason;
 
 const FIRST_REASON: u8 = 16;
-const COUNT: usize = 64;
+const COUNT: usize = 96;
 
 /// Something that is counted over the life of a store. The numbers are written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

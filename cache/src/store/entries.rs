@@ -16,12 +16,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::entry::{self, TRAILER_LENGTH, Trailer};
+use crate::cpu::HostFeatures;
+use crate::entry::{self, ENTRY_LIMIT, Encoded, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
+use crate::object::ObjectBuffer;
 use crate::store::directory::{Directory, EntryName, QUARANTINE, Temporary, file_type, unique};
-
-/// The longest entry file that is read or written, in bytes. A damaged length must not use up the memory.
-pub(crate) const ENTRY_LIMIT: u64 = 1 << 30;
+use crate::trust::Gate;
 
 /// What an entry takes beyond its blocks: inode, name, its record in the catalogue. In bytes.
 const ENTRY_OVERHEAD: u64 = 512;
@@ -30,9 +30,11 @@ const ENTRY_OVERHEAD: u64 = 512;
 const QUARANTINE_FILES: usize = 32;
 
 /// What a look-up found.
-pub(crate) enum Found {
+pub(crate) enum Found<T> {
     Absent,
-    Whole(Vec<u8>, Trailer),
+    Whole(T),
+    /// It is sound, and not for us.
+    Refused(Reason),
     Damaged(Damage),
 }
 
@@ -69,8 +71,44 @@ impl Identity {
     }
 }
 
-/// Reads the entry of `signature` and checks it.
-pub(crate) fn read(directory: &Directory, signature: &Signature) -> io::Result<Found> {
+/// The object of `signature`, for a host with these features, and what compiling it took, in µs.
+pub(crate) fn look_up(
+    directory: &Directory,
+    signature: &Signature,
+    gate: &Gate,
+    host: &HostFeatures,
+) -> io::Result<Found<(ObjectBuffer, u64)>> {
+    let open = |entry: Vec<u8>, trailer: Trailer| match trailer.runs_on(&entry, host) {
+        true => Ok((trailer.into_object(entry)?, trailer.compile_time_us)),
+        false => Err(Reason::CpuFeatures),
+    };
+    read_and(directory, signature, gate, open)
+}
+
+/// The entry of `signature`, checked, wherever it may run.
+pub(crate) fn read(
+    directory: &Directory,
+    signature: &Signature,
+    gate: &Gate,
+) -> io::Result<Found<(Vec<u8>, Trailer)>> {
+    read_and(directory, signature, gate, |entry, trailer| Ok((entry, trailer)))
+}
+
+/// Reads an entry and checks all there is to check about it; returns its length in bytes.
+pub(crate) fn verify(directory: &Directory, signature: &Signature, gate: &Gate) -> io::Result<Found<u64>> {
+    read_and(directory, signature, gate, |entry, trailer| match trailer.states_its_object(&entry)? {
+        true => Ok(entry.len() as u64),
+        false => Err(Reason::EntryDigest),
+    })
+}
+
+/// Reads an entry, checks it, and goes on with it.
+fn read_and<T>(
+    directory: &Directory,
+    signature: &Signature,
+    gate: &Gate,
+    open: impl FnOnce(Vec<u8>, Trailer) -> Result<T, Reason>,
+) -> io::Result<Found<T>> {
     let (file, stat) = match open_entry(directory, signature)? {
         Opened::Absent => return Ok(Found::Absent),
         Opened::Damaged(damage) => return Ok(Found::Damaged(damage)),
@@ -86,10 +124,12 @@ pub(crate) fn read(directory: &Directory, signature: &Signature) -> io::Result<F
             Err(error) => return Err(error.into()),
         }
     }
-    match Trailer::check(&bytes, signature) {
-        Ok(trailer) => Ok(Found::Whole(bytes, trailer)),
-        Err(reason) => Ok(Found::Damaged(Damage::of(file, &stat, reason))),
-    }
+    let checked = Trailer::check(&bytes, signature, gate).and_then(|trailer| open(bytes, trailer));
+    Ok(match checked {
+        Ok(whole) => Found::Whole(whole),
+        Err(reason) if reason.is_ours_alone() => Found::Refused(reason),
+        Err(reason) => Found::Damaged(Damage::of(file, &stat, reason)),
+    })
 }
 
 enum Opened {
@@ -133,8 +173,7 @@ fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened
 pub(crate) fn publish(
     directory: &Directory,
     signature: &Signature,
-    object: &[u8],
-    tail: &[u8],
+    entry: &Encoded<'_>,
     durable: bool,
 ) -> io::Result<u64> {
     let name = EntryName::of(signature);
@@ -142,7 +181,7 @@ pub(crate) fn publish(
     // Another try when somebody swept our temporary file away before we could lock it.
     for _ in 0..3 {
         let mut temporary = Temporary::create(directory)?;
-        write_all(&mut temporary, object, tail)?;
+        write_all(&mut temporary, &entry.object, &entry.tail)?;
         if durable {
             temporary.file.sync_all()?;
         }
@@ -155,8 +194,7 @@ pub(crate) fn publish(
     if durable {
         directory.sync_names_in(name.fan())?;
     }
-    let length = (object.len() + tail.len()) as u64;
-    Ok(length.next_multiple_of(4096) + ENTRY_OVERHEAD)
+    Ok(entry.length().next_multiple_of(4096) + ENTRY_OVERHEAD)
 }
 
 fn write_all(temporary: &mut Temporary<'_>, object: &[u8], tail: &[u8]) -> io::Result<()> {
@@ -400,7 +438,13 @@ mod tests {
     use objcache_signature::Provenance;
 
     use super::*;
+    use crate::compression::{Codec, Compression};
     use crate::object::CompiledObject;
+    use crate::trust::Trust;
+
+    fn read(directory: &Directory, signature: &Signature) -> io::Result<Found<(Vec<u8>, Trailer)>> {
+        super::read(directory, signature, &Gate::default())
+    }
 
     const SIGNATURE: Signature = Signature::from_bytes([0x3c; 32]);
 
@@ -412,9 +456,11 @@ mod tests {
             provenance: &Provenance::default(),
             namespace: "",
             compile_time: Duration::ZERO,
+            cpu_features: &[],
         };
-        let tail = entry::tail(&compiled, 0).expect("small");
-        publish(directory, &SIGNATURE, object, &tail, false).expect("published");
+        let trust = Trust::default();
+        let entry = Encoded::new(&compiled, 0, Compression::Always(Codec::Plain), &trust).expect("small");
+        publish(directory, &SIGNATURE, &entry, false).expect("published");
     }
 
     fn damage(directory: &Directory) -> Damage {

@@ -294,11 +294,13 @@ fn check_entries(
     let signatures = entries::signatures(directory)?;
     let mut damaged = Vec::new();
     for signature in &signatures {
-        let fault = match entries::read(directory, signature) {
-            Ok(Found::Whole(bytes, _)) => {
-                report.bytes += bytes.len() as u64;
+        let fault = match entries::verify(directory, signature, &shared.gate) {
+            Ok(Found::Whole(bytes)) => {
+                report.bytes += bytes;
                 None
             }
+            // Whom others believe is theirs to say.
+            Ok(Found::Refused(reason)) => Some((reason, false)),
             Ok(Found::Damaged(damage)) => {
                 let mended = mend
                     && entries::quarantine(directory, signature, &damage, shared.quarantine_bytes())

@@ -24,6 +24,7 @@ use crate::pack::{self, Pack};
 use crate::store::directory::{Directory, LAYERS, LOCKS};
 use crate::store::entries;
 use crate::store::lock_file::LockFile;
+use crate::trust::Gate;
 
 /// After so many I/O errors in a row a layer is not asked any more.
 const ERRORS_IN_A_ROW: u32 = 3;
@@ -79,10 +80,11 @@ impl Layers {
         &self,
         paths: impl FnOnce() -> Vec<PathBuf>,
         signature: &Signature,
+        gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
     ) -> Option<(Vec<u8>, Trailer)> {
         let layers = self.0.get_or_init(|| open_all(paths(), complain));
-        layers.iter().find_map(|layer| layer.find(signature, complain))
+        layers.iter().find_map(|layer| layer.find(signature, gate, complain))
     }
 }
 
@@ -115,13 +117,14 @@ impl Layer {
     fn find(
         &self,
         signature: &Signature,
+        gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
     ) -> Option<(Vec<u8>, Trailer)> {
         if self.errors_in_a_row.load(Ordering::Relaxed) >= ERRORS_IN_A_ROW {
             return None;
         }
         let what = || format!("entry {signature} in layer {}", self.path.display());
-        match self.read(signature) {
+        match self.read(signature, gate) {
             Ok(found) => {
                 if self.errors_in_a_row.load(Ordering::Relaxed) != 0 {
                     self.errors_in_a_row.store(0, Ordering::Relaxed);
@@ -129,6 +132,10 @@ impl Layer {
                 match found {
                     Found::Whole(bytes, trailer) => return Some((bytes, trailer)),
                     Found::Absent => {}
+                    // Sound, but nobody we believe vouches for it.
+                    Found::Damaged(reason) if reason.is_ours_alone() => {
+                        complain(CacheError::new(reason, what()));
+                    }
                     Found::Damaged(reason) => {
                         let why = CacheError::new(reason, "entry");
                         complain(CacheError::new(Reason::LayerDamaged, what()).with_source(why));
@@ -143,14 +150,15 @@ impl Layer {
         None
     }
 
-    fn read(&self, signature: &Signature) -> io::Result<Found> {
+    fn read(&self, signature: &Signature, gate: &Gate) -> io::Result<Found> {
         Ok(match &self.source {
-            Source::Directory(directory) => match entries::read(directory, signature)? {
+            Source::Directory(directory) => match entries::read(directory, signature, gate)? {
                 entries::Found::Absent => Found::Absent,
-                entries::Found::Whole(bytes, trailer) => Found::Whole(bytes, trailer),
+                entries::Found::Whole((bytes, trailer)) => Found::Whole(bytes, trailer),
+                entries::Found::Refused(reason) => Found::Damaged(reason),
                 entries::Found::Damaged(damage) => Found::Damaged(damage.reason),
             },
-            Source::Pack(pack) => match pack.find(signature)? {
+            Source::Pack(pack) => match pack.find(signature, gate)? {
                 pack::Found::Absent => Found::Absent,
                 pack::Found::Whole(bytes, trailer) => Found::Whole(bytes, trailer),
                 pack::Found::Damaged(reason) => Found::Damaged(reason),

@@ -38,11 +38,12 @@ use std::time::{Duration, Instant};
 use objcache_signature::Signature;
 
 use crate::clock::{self, now_unix_us};
-use crate::entry::{self, Trailer};
+use crate::entry::{ENTRY_LIMIT, Encoded, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
+use crate::trust::Gate;
 pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
 use counters::Counter;
 use directory::{Access, Directory, EntryName, LOCKS};
@@ -101,6 +102,7 @@ struct Shared {
     swept: AtomicBool,
     // The network file system that the directory is on.
     network: Option<&'static str>,
+    gate: Gate,
 }
 
 impl fmt::Debug for Store {
@@ -141,6 +143,7 @@ impl Store {
             tracer: Tracer::default(),
             swept: AtomicBool::new(false),
             network: None,
+            gate: Gate::new(options.trust.clone()),
             directory: None,
             options,
         };
@@ -195,13 +198,12 @@ fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheEr
     if options.disabled {
         return Err(CacheError::new(Reason::Disabled, "store"));
     }
+    if let Some(reason) = options.refused {
+        return Err(CacheError::new(reason, "store"));
+    }
     match &options.directory {
         Some(path) => Directory::open(path, options.read_only),
-        None => {
-            let mut reasons = options.complaints.iter().map(|(reason, _)| *reason);
-            let reason = reasons.find(|reason| *reason == Reason::SecureExecution);
-            Err(CacheError::new(reason.unwrap_or(Reason::NoHome), "store"))
-        }
+        None => Err(CacheError::new(Reason::NoHome, "store")),
     }
 }
 
@@ -292,6 +294,12 @@ impl Shared {
         self.health.degrade(&self.recorder.counters, error)
     }
 
+    /// A sound entry that is not for this process.
+    fn refused(&self, signature: &Signature, reason: Reason) -> Result<(), CacheError> {
+        let error = CacheError::new(reason, format!("entry {signature}"));
+        self.health.degrade(&self.recorder.counters, error)
+    }
+
     /// What the quarantine may take, in bytes.
     fn quarantine_bytes(&self) -> u64 {
         self.options.max_size / QUARANTINE_SHARE
@@ -311,7 +319,7 @@ impl Shared {
             }
             paths
         };
-        self.layers.find(paths, signature, complain)
+        self.layers.find(paths, signature, &self.gate, complain)
     }
 
     fn begin_to_trace(&self) {
@@ -373,13 +381,17 @@ impl Store {
             shared.health.declined("look-up")?;
             return Ok(None);
         };
-        match entries::read(directory, signature) {
-            Ok(Found::Whole(bytes, trailer)) => {
+        match entries::look_up(directory, signature, &shared.gate, &shared.options.host_features) {
+            Ok(Found::Whole((object, compile_time_us))) => {
                 shared.health.io_worked();
-                if shared.recorder.hit(signature, trailer.compile_time_us) {
+                if shared.recorder.hit(signature, compile_time_us) {
                     self.write_down(Extent::Due);
                 }
-                return Ok(Some(ObjectBuffer::prefix(bytes, trailer.object)));
+                return Ok(Some(object));
+            }
+            Ok(Found::Refused(reason)) => {
+                shared.health.io_worked();
+                shared.refused(signature, reason)?;
             }
             Ok(Found::Absent) => shared.health.io_worked(),
             Ok(Found::Damaged(damage)) => shared.damaged(directory, signature, &damage)?,
@@ -405,12 +417,25 @@ impl Store {
         });
         trouble?;
         let Some((bytes, trailer)) = found else { return Ok(None) };
-        shared.recorder.hit_elsewhere(trailer.compile_time_us);
-        shared.trace(signature);
+        if !trailer.runs_on(&bytes, &shared.options.host_features) {
+            shared.refused(signature, Reason::CpuFeatures)?;
+            return Ok(None);
+        }
         if shared.options.promote {
             self.promote(signature, &bytes);
         }
-        Ok(Some(ObjectBuffer::prefix(bytes, trailer.object)))
+        match trailer.into_object(bytes) {
+            Ok(object) => {
+                shared.recorder.hit_elsewhere(trailer.compile_time_us);
+                shared.trace(signature);
+                Ok(Some(object))
+            }
+            Err(reason) => {
+                let why = CacheError::new(reason, "entry");
+                let error = CacheError::new(Reason::LayerDamaged, format!("entry {signature} in a layer"));
+                shared.health.degrade(&shared.recorder.counters, error.with_source(why)).map(|()| None)
+            }
+        }
     }
 
     /// Copies an entry of a layer into the store, where that works.
@@ -426,7 +451,8 @@ impl Store {
 
     /// Publishes an entry made elsewhere, as it is.
     fn publish_whole(&self, directory: &Directory, signature: &Signature, entry: &[u8]) -> io::Result<()> {
-        let disk_bytes = entries::publish(directory, signature, entry, &[], self.options().durable)?;
+        let admitted = Encoded::admitted(entry, &self.options().trust);
+        let disk_bytes = entries::publish(directory, signature, &admitted, self.options().durable)?;
         let object_bytes = Trailer::parse(entry, entry.len() as u64, signature).map_or(0, |it| it.object);
         self.shared.recorder.put(signature, object_bytes as u64, disk_bytes);
         Ok(())
@@ -434,7 +460,7 @@ impl Store {
 
     /// Whether an entry of this length is taken.
     fn fits(&self, length: u64) -> bool {
-        length <= entries::ENTRY_LIMIT.min(self.options().max_size / 2)
+        length <= ENTRY_LIMIT.min(self.options().max_size / 2)
     }
 }
 
@@ -464,18 +490,24 @@ impl ObjectCache for Store {
             return Ok(());
         }
         let signature = &compiled.signature;
-        let tail = match entry::tail(compiled, now_unix_us()) {
-            Ok(tail) => tail,
+        let options = &shared.options;
+        if !options.trust.vouches() {
+            // Nobody here would believe it, and it would take the place of one that is believed.
+            return Ok(());
+        }
+        let encoded = Encoded::new(compiled, now_unix_us(), options.compression, &options.trust);
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
             Err(error) => return shared.health.degrade(&shared.recorder.counters, error),
         };
-        let length = (compiled.object.len() + tail.len()) as u64;
+        let length = encoded.length();
         if !self.fits(length) {
             let error = CacheError::new(Reason::TooLarge, format!("entry {signature} of {length} bytes"));
             shared.recorder.missed(Noted::refused(compiled, Reason::TooLarge));
             return shared.health.degrade(&shared.recorder.counters, error);
         }
         shared.sweep_once(directory);
-        match entries::publish(directory, signature, compiled.object, &tail, shared.options.durable) {
+        match entries::publish(directory, signature, &encoded, shared.options.durable) {
             Ok(disk_bytes) => {
                 shared.health.io_worked();
                 shared.recorder.put(signature, compiled.object.len() as u64, disk_bytes);

@@ -7,9 +7,12 @@ use std::time::Duration;
 use etcetera::BaseStrategy;
 
 use crate::admin::GcLimits;
+use crate::compression::Compression;
+use crate::cpu::HostFeatures;
 use crate::error::Reason;
 use crate::object::CompiledObject;
 use crate::store::config::{Configuration, Given};
+use crate::trust::{KeyError, MacKey, SigningKey, Trust, read_trusted_keys};
 
 /// The default of [`StoreOptions::max_size`], in bytes.
 pub const DEFAULT_MAX_SIZE: u64 = 10 << 30;
@@ -61,6 +64,15 @@ pub struct StoreOptions {
     pub promote: bool,
     /// Write the signature of every entry used into this file: a [trace](crate::Trace). Default: none.
     pub trace: Option<PathBuf>,
+    /// How objects are stored when they are put. Default: [`Compression::Auto`].
+    pub compression: Compression,
+    /// Who must have vouched for an entry. Default: nobody, it lies in a directory that is ours.
+    pub trust: Trust,
+    /// The CPU features of whatever is going to run the objects; an entry that needs others is a miss. Where
+    /// they are unknown all entries are handed over. Default: those of this host.
+    pub host_features: HostFeatures,
+    /// Why there must be no store, whatever else these options say.
+    pub(crate) refused: Option<Reason>,
     /// What was wrong with the settings these options were made of.
     pub(crate) complaints: Vec<(Reason, String)>,
 }
@@ -86,6 +98,10 @@ impl StoreOptions {
             layers: Vec::new(),
             promote: false,
             trace: None,
+            compression: Compression::default(),
+            trust: Trust::default(),
+            host_features: HostFeatures::default(),
+            refused: None,
             complaints: Vec::new(),
         }
     }
@@ -109,12 +125,17 @@ impl StoreOptions {
     /// | `OBJCACHE_NAMESPACE_MAX_SIZE` | `namespace_max_size` | sizes by namespace, such as `debug=500M,test=1G` |
     /// | `OBJCACHE_MIN_COMPILE_MS` | `min_compile_ms` | a number of milliseconds |
     /// | `OBJCACHE_MAX_OBJECT_SIZE` | `max_object_size` | a size |
+    /// | `OBJCACHE_COMPRESSION` | `compression` | `auto`, `none`, `lz4` or `zstd` |
+    /// | `OBJCACHE_MAC_KEY` | `mac_key` | file with a key: entries need a MAC by it, and get one |
+    /// | `OBJCACHE_TRUSTED_KEYS` | `trusted_keys` | file with public keys: entries need a signature by one of them |
+    /// | `OBJCACHE_SIGNING_KEY` | `signing_key` | file with a key: entries are signed with it |
     /// | `OBJCACHE_LAYERS` | `layers` | packs and directories asked when the store has nothing, with `:` between; in files an array |
     /// | `OBJCACHE_TRACE` | `trace` | a file to write the signature of every entry used into |
     /// | `OBJCACHE_NETWORK` | `network` | `1` or `0`: the directory is on a network file system or not, whatever the system says |
     /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_DURABLE`, `OBJCACHE_PROMOTE` | `read_only`, `strict`, `disable`, `durable`, `promote` | `1`, `true`, `yes` or `on` switch them on |
     ///
-    /// A value that is not understood is left aside with a warning. In a process with another user's rights
+    /// A value that is not understood is left aside with a warning; but with a key that cannot be used the store
+    /// is off, rather than to believe everybody. In a process with another user's rights
     /// (set-user-ID) environment and files belong to somebody else: the store is off.
     pub fn from_environment() -> Self {
         Configuration::load().options()
@@ -158,6 +179,15 @@ impl StoreOptions {
         if let Some(wait) = settings.read("OBJCACHE_LOCK_WAIT", "like 60s", parse_span) {
             options.lock_wait = wait;
         }
+        let like = "auto, none, lz4 or zstd";
+        options.compression =
+            settings.read("OBJCACHE_COMPRESSION", like, |text| text.parse().ok()).unwrap_or_default();
+        options.trust.mac = settings.key("OBJCACHE_MAC_KEY", |path| MacKey::read(path));
+        options.trust.trusted =
+            settings.key("OBJCACHE_TRUSTED_KEYS", |path| read_trusted_keys(path)).unwrap_or_default();
+        options.trust.sign_with = settings.key("OBJCACHE_SIGNING_KEY", |path| SigningKey::read(path));
+        let unusable = |(reason, _): &(Reason, String)| *reason == Reason::KeyUnusable;
+        options.refused = complaints.iter().any(unusable).then_some(Reason::KeyUnusable);
         options.complaints = complaints;
         options
     }
@@ -194,6 +224,19 @@ impl Settings<'_> {
             self.complaints.push((Reason::BadSetting, complaint));
         }
         value
+    }
+
+    /// A key in a file.
+    fn key<T>(&mut self, name: &str, read: impl Fn(&std::ffi::OsStr) -> Result<T, KeyError>) -> Option<T> {
+        let Given { text, label } = (self.given)(name)?;
+        match read(&text) {
+            Ok(key) => Some(key),
+            Err(error) => {
+                let complaint = format!("{label}={} ({error})", text.to_string_lossy());
+                self.complaints.push((Reason::KeyUnusable, complaint));
+                None
+            }
+        }
     }
 }
 

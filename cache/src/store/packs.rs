@@ -106,7 +106,7 @@ impl Store {
                 Some(PackWriter::create(out, self.options().durable).map_err(|error| packing.failed(error))?);
         }
         match &before {
-            Some(pack) => packing.merge(chosen, pack.each_entry().peekable())?,
+            Some(pack) => packing.merge(chosen, pack.each_entry(&self.shared.gate).peekable())?,
             None => chosen.iter().try_for_each(|signature| packing.take(signature).map(drop))?,
         }
         packing.finish()
@@ -140,8 +140,9 @@ impl Store {
 
     /// A whole entry of the store or of a layer, checked.
     fn whole_entry(&self, signature: &Signature) -> Result<layers::Found, CacheError> {
-        let mut damaged = match entries::read(self.directory_or_why()?, signature) {
-            Ok(Found::Whole(bytes, trailer)) => return Ok(layers::Found::Whole(bytes, trailer)),
+        let mut damaged = match entries::read(self.directory_or_why()?, signature, &self.shared.gate) {
+            Ok(Found::Whole((bytes, trailer))) => return Ok(layers::Found::Whole(bytes, trailer)),
+            Ok(Found::Refused(reason)) => Some(reason),
             Ok(Found::Damaged(damage)) => Some(damage.reason),
             Ok(Found::Absent) => None,
             Err(error) => return Err(CacheError::io(format!("entry {signature}"), error)),
@@ -171,7 +172,7 @@ impl Store {
         let total = pack.summary().entries;
         let mut report = ImportReport::default();
         let mut bytes = 0;
-        for (done, entry) in (1..).zip(pack.each_entry()) {
+        for (done, entry) in (1..).zip(pack.each_entry(&self.shared.gate)) {
             let (signature, entry) = entry?;
             bytes += entry.as_ref().map_or(0, |entry| entry.len() as u64);
             self.import(directory, &signature, entry, dry_run, &mut report)?;

@@ -49,6 +49,7 @@ pub fn offer_costing(
         provenance: &provenance,
         namespace: "tests",
         compile_time,
+        cpu_features: &[],
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use objcache::cache::Outcome;
+use objcache::cache::{HostFeatures, Outcome};
 use objcache::loader::Loader;
 use objcache::{Obtained, Timings};
 use serde::Serialize;
@@ -37,7 +37,8 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     };
     files::check_output(&output, context)?;
     let request = options.compile.request(&options.file)?;
-    let engine = options.compile.engine(&request, context, Loader::new())?;
+    // Nothing runs here, and the object may be for another host than this one.
+    let engine = options.compile.engine(&request, context, Loader::new(), HostFeatures::unknown())?;
     let obtained = engine.obtain(&request).map_err(|error| Failure::from(error).about(&options.file))?;
     files::write(&output, &obtained.object, context)?;
     context.output.remark(|| remark(&obtained, &output));

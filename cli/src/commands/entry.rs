@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use objcache::cache::{DamagedEntry, EntryInfo};
+use objcache::cache::{Codec, DamagedEntry, EntryInfo};
 use serde::Serialize;
 
 use crate::context::short;
@@ -16,6 +16,8 @@ use crate::units;
 pub(crate) struct EntryFields {
     signature: String,
     object_bytes: u64,
+    stored_bytes: u64,
+    codec: &'static str,
     disk_bytes: u64,
     created_unix_us: u64,
     last_used_unix_us: u64,
@@ -30,6 +32,8 @@ impl From<&EntryInfo> for EntryFields {
         let EntryInfo {
             signature,
             object_bytes,
+            stored_bytes,
+            codec,
             disk_bytes,
             created_unix_us,
             last_used_unix_us,
@@ -41,6 +45,8 @@ impl From<&EntryInfo> for EntryFields {
         Self {
             signature: signature.to_string(),
             object_bytes: *object_bytes,
+            stored_bytes: *stored_bytes,
+            codec: codec.as_str(),
             disk_bytes: *disk_bytes,
             created_unix_us: *created_unix_us,
             last_used_unix_us: *last_used_unix_us,
@@ -53,9 +59,10 @@ impl From<&EntryInfo> for EntryFields {
 }
 
 /// The columns that tell of an entry.
-pub(crate) const COLUMNS: [Column; 7] = [
+pub(crate) const COLUMNS: [Column; 8] = [
     Column::Left("SIGNATURE"),
     Column::Right("SIZE"),
+    Column::Right("STORED"),
     Column::Right("USED"),
     Column::Right("HITS"),
     Column::Right("COMPILED IN"),
@@ -68,6 +75,7 @@ pub(crate) fn cells(entry: &EntryInfo) -> Vec<String> {
     vec![
         short(&entry.signature),
         units::size(entry.object_bytes),
+        stored(entry),
         units::ago(entry.last_used_unix_us),
         entry.hits.to_string(),
         units::duration(Duration::from_micros(entry.compile_time_us)),
@@ -94,6 +102,14 @@ pub(crate) fn damaged(entries: &[DamagedEntry]) -> Vec<Damaged> {
 
 pub(crate) fn write_damaged(entries: &[Damaged], text: &mut Text<'_>) -> io::Result<()> {
     entries.iter().try_for_each(|entry| text.line(format!("{}  {}", entry.signature, entry.reason)))
+}
+
+/// What is stored of an object: `31 KB lz4`.
+pub(crate) fn stored(entry: &EntryInfo) -> String {
+    match entry.codec {
+        Codec::Plain => units::size(entry.stored_bytes),
+        codec => format!("{} {codec}", units::size(entry.stored_bytes)),
+    }
 }
 
 /// `1 entry`, `2 entries`.

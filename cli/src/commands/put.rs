@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
         provenance: record.as_ref().map_or(&Provenance::default(), |record| &record.provenance),
         namespace: &record.as_ref().map(namespace).unwrap_or_default(),
         compile_time: compile_time(record.as_ref()),
+        cpu_features: &record.as_ref().map(cpu_features).unwrap_or_default(),
     })?;
     context
         .output
@@ -89,6 +90,19 @@ fn namespace(record: &Record) -> String {
     match value.map(|ingredient| ingredient.value) {
         Some(Value::Text(namespace)) => namespace.to_owned(),
         _ => String::new(),
+    }
+}
+
+/// As far as the record names them: a CPU's name is known to its compiler alone.
+fn cpu_features(record: &Record) -> Vec<String> {
+    let ingredient = |name: &str| record.key_document.ingredients().find(|it| it.name == name);
+    let triple = ingredient("target_triple").map(|it| it.value);
+    let features = ingredient("cpu_features").map(|it| it.value);
+    match (triple, features) {
+        (Some(Value::Text(triple)), Some(Value::Set(features))) => {
+            objcache::needed_cpu_features(triple, features)
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueHint};
-use objcache::cache::RunMark;
+use objcache::cache::{HostFeatures, RunMark};
 use objcache::call::Prototype;
 use objcache::loader::{LoadedImage, SymbolKind};
 use objcache::signature::{IrKind, Signature, read_record};
@@ -116,7 +116,8 @@ impl Program {
                 options.call.as_ref().map_or("the function to call".to_owned(), |name| format!("`{name}`"));
             return Err(function::unknown_prototype(&name));
         }
-        let engine = options.compile.engine(&request, context, observers.loader())?;
+        let engine =
+            options.compile.engine(&request, context, observers.loader(), HostFeatures::detected())?;
         let loaded = engine.load(&request).map_err(|error| Failure::from(error).about(&options.file))?;
         let Loaded { image, object, signature, inputs, outcome, uncacheable, timings, running } = loaded;
         let candidates = match tells_prototypes {

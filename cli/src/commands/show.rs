@@ -4,11 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use objcache::cache::{CacheAdmin, EntryInfo, Store};
+use objcache::cache::{CacheAdmin, EntryInfo, EntryRecord, Store};
 use objcache::signature::{KeyDocument, Provenance, Signature};
 use serde::{Serialize, Serializer};
 
-use super::entry::EntryFields;
+use super::entry::{EntryFields, stored};
 use crate::context::{Context, find};
 use crate::failure::{Failure, Status};
 use crate::ingredients::{self, Ingredients};
@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
 struct EntryReport {
     entry: EntryInfo,
-    provenance: Provenance,
+    record: EntryRecord,
     /// `None` for an object that was put without one.
     document: Option<KeyDocument>,
     summary: Summary,
@@ -54,7 +54,7 @@ impl EntryReport {
             Summary::default()
         });
         let document = KeyDocument::parse(&record.key_document).ok();
-        Ok(Self { entry, provenance: record.provenance, document, summary })
+        Ok(Self { entry, record, document, summary })
     }
 }
 
@@ -62,6 +62,9 @@ impl EntryReport {
 struct Fields<'a> {
     #[serde(flatten)]
     entry: EntryFields,
+    cpu_features: &'a [String],
+    signed_by: Vec<String>,
+    has_mac: bool,
     provenance: ProvenanceFields<'a>,
     ingredients: Option<Ingredients<'a>>,
     #[serde(flatten)]
@@ -102,8 +105,17 @@ impl<'a> From<&'a Provenance> for ProvenanceFields<'a> {
 impl Serialize for EntryReport {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let ingredients = self.document.as_ref().map(Ingredients);
-        let provenance = (&self.provenance).into();
-        Fields { entry: (&self.entry).into(), provenance, ingredients, summary: &self.summary }.serialize(to)
+        let EntryRecord { provenance, cpu_features, signed_by, has_mac, .. } = &self.record;
+        Fields {
+            entry: (&self.entry).into(),
+            cpu_features,
+            signed_by: signed_by.iter().map(ToString::to_string).collect(),
+            has_mac: *has_mac,
+            provenance: provenance.into(),
+            ingredients,
+            summary: &self.summary,
+        }
+        .serialize(to)
     }
 }
 
@@ -128,7 +140,7 @@ impl EntryReport {
             &self.entry;
         let mut facts = vec![("signature", signature.to_string())];
         let Provenance { source_path, source_modified_unix_us, working_directory, host, .. } =
-            &self.provenance;
+            &self.record.provenance;
         if let Some(path) = source_path {
             let modified = source_modified_unix_us.map(|at| format!(" (modified {})", units::ago(at)));
             facts.push(("source", format!("{path}{}", modified.unwrap_or_default())));
@@ -147,7 +159,19 @@ impl EntryReport {
             hits => format!("{}, last {}", units::count(hits, "time"), units::ago(*last_used_unix_us)),
         };
         facts.push(("used", used));
-        facts.push(("size", format!("{}, {} on disk", units::size(*object_bytes), units::size(*disk_bytes))));
+        let size = units::size(*object_bytes);
+        facts.push((
+            "size",
+            format!("{size}, stored {}, {} on disk", stored(&self.entry), units::size(*disk_bytes)),
+        ));
+        let EntryRecord { cpu_features, signed_by, has_mac, .. } = &self.record;
+        if !cpu_features.is_empty() {
+            facts.push(("needs", cpu_features.join(" ")));
+        }
+        facts.extend(signed_by.iter().map(|key| ("signed by", key.to_string())));
+        if *has_mac {
+            facts.push(("MAC", "yes".to_owned()));
+        }
         if *pinned {
             facts.push(("pinned", "yes".to_owned()));
         }

@@ -27,6 +27,7 @@ fn spoil(sandbox: &Sandbox) {
         provenance: &Provenance::default(),
         namespace: "",
         compile_time: Duration::from_millis(1),
+        cpu_features: &[],
     };
     store.notify_object_compiled(&compiled).unwrap();
 }

@@ -81,7 +81,8 @@ fn an_object_that_is_too_large_was_a_miss_as_well() {
     let sandbox = Sandbox::new();
     sandbox.write("large.c", "char data[3 << 20] = {1};\n");
     let words = ["compile", "large.c", "--compiler", gcc.to_str().unwrap()];
-    let run = finish(sandbox.command(&words).env("OBJCACHE_MAX_SIZE", "4M"));
+    let mut command = sandbox.command(&words);
+    let run = finish(command.env("OBJCACHE_MAX_SIZE", "4M").env("OBJCACHE_COMPRESSION", "none"));
     assert_eq!(run.code, 0, "{}", run.stderr);
     let why = sandbox.json(&["why"]);
     assert_eq!((&why["end"], &why["reason"]), (&json!("refused"), &json!("too_large")));

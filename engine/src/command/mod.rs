@@ -11,6 +11,7 @@
 mod arguments;
 mod bitcode;
 mod dry_run;
+mod features;
 mod files;
 mod flags;
 mod hidden_input;
@@ -24,7 +25,7 @@ mod run;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use objcache_signature::{CompileInputs, CompilerIdentity, IrKind, ObjectFormat};
 
@@ -63,8 +64,12 @@ pub struct CommandCompiler {
 #[derive(Debug, Default)]
 struct Known {
     identities: Identities,
-    hosts: Mutex<HashMap<Vec<String>, (CompilerIdentity, Host)>>,
+    hosts: Mutex<Answers<Host>>,
+    features: Mutex<Answers<Vec<String>>>,
 }
+
+/// What a compiler said, by how it was called.
+type Answers<T> = HashMap<Vec<String>, (CompilerIdentity, T)>;
 
 impl CommandCompiler {
     /// The compiler at a path, or of this name on `PATH`. Where `clang` only exists with a version, as in
@@ -183,6 +188,21 @@ impl CommandCompiler {
         Ok(())
     }
 
+    /// Asks the compiler once in a process for each way it is called.
+    fn ask_for_features(&self, inputs: &CompileInputs) -> Result<Vec<String>, CompileError> {
+        let way = arguments::of(self.family(), inputs);
+        let known = self.known.features.lock().unwrap_or_else(PoisonError::into_inner).get(&way).cloned();
+        if let Some((_, features)) = known.filter(|(identity, _)| *identity == inputs.compiler) {
+            return Ok(features);
+        }
+        let workplace = Workplace::default();
+        let run = self.run(&workplace, inputs, Stage::Compile, "the CPU's features")?;
+        let features = features::ask(self.family(), &run, inputs)?;
+        let entry = (inputs.compiler.clone(), features.clone());
+        self.known.features.lock().unwrap_or_else(PoisonError::into_inner).insert(way, entry);
+        Ok(features)
+    }
+
     /// Bitcode keeps its strings packed, so it is searched for files that its assembly reads only here, as
     /// text, before it is compiled for the first time. What is refused here never gets into a cache.
     fn refuse_hidden_input(&self, run: &Run<'_>, inputs: &CompileInputs) -> Result<(), CompileError> {
@@ -269,5 +289,15 @@ impl Compiler for CommandCompiler {
             dump.write("object.o", &bytes);
         }
         Ok(bytes)
+    }
+
+    fn cpu_features(&self, inputs: &CompileInputs) -> Vec<String> {
+        if features::is_baseline(inputs) {
+            return Vec::new();
+        }
+        self.ask_for_features(inputs).unwrap_or_else(|error| {
+            tracing::warn!("which CPU features an object needs is not checked: {error}");
+            Vec::new()
+        })
     }
 }

@@ -14,6 +14,7 @@ use objcache_signature::{CompileInputs, OptLevel, Target};
 use target_lexicon::{BinaryFormat, Triple};
 
 use super::preamble::{Preamble, TargetLine};
+use crate::cpu::cranelift_spelling;
 use crate::error::{CompileError, Stage};
 use crate::request::CompileRequest;
 
@@ -220,18 +221,6 @@ fn apply_feature(isa: &mut isa::Builder, feature: &str) -> Result<(), String> {
                 .collect();
             Err(format!("Cranelift knows no CPU feature `{name}`; it knows {}", names.join(", ")))
         }
-    }
-}
-
-/// Where LLVM's name, less its punctuation, is not Cranelift's.
-fn cranelift_spelling(name: &str) -> String {
-    match name {
-        "cx16" => "cmpxchg16b".to_owned(),
-        "bmi" => "bmi1".to_owned(),
-        "avxvnni" => "avx_vnni".to_owned(),
-        "fullfp16" => "fp16".to_owned(),
-        "pauth" | "paca" => "pauth".to_owned(),
-        other => other.replace('.', "").to_lowercase(),
     }
 }
 

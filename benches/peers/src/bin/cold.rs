@@ -47,6 +47,7 @@ fn fill(object: &[u8]) {
         provenance: &Provenance::default(),
         namespace: "",
         compile_time: Duration::from_millis(20),
+        cpu_features: &[],
     };
     store().notify_object_compiled(&compiled).expect("the store takes it");
 }
