@@ -84,6 +84,7 @@ pub(crate) enum Command {
     Gc(commands::gc::Options),
     Stats(commands::stats::Options),
     Verify(commands::verify::Options),
+    Fsck(commands::fsck::Options),
     Clear(commands::clear::Options),
     Config(commands::config::Options),
     Pack(commands::pack::Options),

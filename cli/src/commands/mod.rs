@@ -5,6 +5,7 @@ pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod du;
+pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod link;
@@ -71,6 +72,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Gc(options) => gc::run(&options, context),
         Command::Stats(options) => stats::run(&options, context),
         Command::Verify(options) => verify::run(&options, context),
+        Command::Fsck(options) => fsck::run(&options, context),
         Command::Clear(options) => clear::run(&options, context),
         Command::Config(options) => config::run(&options, context),
         Command::Pack(options) => pack::run(&options, context),

@@ -127,6 +127,7 @@ fn every_field_is_documented() {
     let damaged = finish(sandbox.command(&["verify"]).arg("--json"));
     assert_eq!(damaged.code, 1);
     check("verify", &[damaged.json()]);
+    check("fsck", &[finish(sandbox.command(&["fsck"]).arg("--json")).json()]);
     // Served as a miss, which leaves a reason in the statistics.
     let healed = finish(&mut sandbox.command(&["compile", "saxpy.clif"]));
     assert_eq!(healed.code, 0);

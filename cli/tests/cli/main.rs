@@ -7,6 +7,7 @@ mod config;
 mod crash_loop;
 mod documentation;
 mod exit_codes;
+mod fsck;
 mod key;
 mod link;
 mod observers;

@@ -1,0 +1,106 @@
+//! `fsck`: the whole directory of the cache, looked over and mended.
+
+use std::io;
+
+use clap::Args;
+use objcache::cache::{Finding, FsckReport};
+use serde::{Serialize, Serializer};
+
+use super::entry::entries;
+use crate::context::Context;
+use crate::failure::{Failure, Status};
+use crate::output::progress::Bar;
+use crate::output::table::{Column, table};
+use crate::output::{Report, Text};
+use crate::units;
+
+/// Look over everything in the cache's directory; exit code 1 when something is not as it should be
+///
+/// Entries, catalogue, journal, leftovers of processes that died, owners and modes. Nothing that it finds can make the cache
+/// serve wrong code: damage is a miss, and leftovers are swept by whoever writes next.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Mend what can be mended, and make the catalogue anew from the entries
+    #[arg(long)]
+    rebuild: bool,
+}
+
+pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
+    let store = context.store()?;
+    let bar = Bar::new("fsck", context.output.quiet || context.output.json);
+    let report = store.fsck(options.rebuild, &mut |progress| bar.show(progress))?;
+    drop(bar);
+    let status = if report.findings.is_empty() { Status::Fine } else { Status::Findings };
+    context.output.report(&LookedOver(report))?;
+    Ok(status)
+}
+
+struct LookedOver(FsckReport);
+
+impl Serialize for LookedOver {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields {
+            checked: u64,
+            bytes: u64,
+            findings: Vec<FindingFields>,
+            sound: bool,
+            catalogue_checked: bool,
+            rebuilt: Option<u64>,
+        }
+        #[derive(Serialize)]
+        struct FindingFields {
+            path: String,
+            fault: &'static str,
+            reason: Option<&'static str>,
+            mended: bool,
+        }
+        let report = &self.0;
+        let fields = |Finding { path, fault, mended }: &Finding| FindingFields {
+            path: path.display().to_string(),
+            fault: fault.as_str(),
+            reason: fault.reason().map(|reason| reason.as_str()),
+            mended: *mended,
+        };
+        Fields {
+            checked: report.checked,
+            bytes: report.bytes,
+            findings: report.findings.iter().map(fields).collect(),
+            sound: report.is_sound(),
+            catalogue_checked: report.catalogue_checked,
+            rebuilt: report.rebuilt,
+        }
+        .serialize(to)
+    }
+}
+
+impl Report for LookedOver {
+    fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
+        let report = &self.0;
+        if !report.findings.is_empty() {
+            let columns = [Column::Left("FILE"), Column::Left("STATE"), Column::Left("WHAT")];
+            let rows = report.findings.iter().map(|Finding { path, fault, mended }| {
+                let state = if *mended { "mended" } else { "as it was" };
+                vec![path.display().to_string(), state.to_owned(), fault.to_string()]
+            });
+            text.laid_out(&table(&columns, rows, text.styled))?;
+        }
+        if let Some(rebuilt) = report.rebuilt {
+            text.line(format!("the catalogue was made anew: {}", entries(rebuilt)))?;
+        }
+        if !report.catalogue_checked {
+            text.line("the catalogue was not looked at: it is in use, or the cache cannot be written")?;
+        }
+        let mended = report.findings.iter().filter(|finding| finding.mended).count();
+        let left = report.findings.len() - mended;
+        let outcome = match (mended, left) {
+            (0, 0) => "all is as it should be".to_owned(),
+            (mended, 0) => format!("{mended} mended"),
+            (0, left) => {
+                format!("{} not as it should be; mend with --rebuild", units::count(left as u64, "thing"))
+            }
+            (mended, left) => format!("{mended} mended, {left} left as it was"),
+        };
+        text.line(format!("{} ({}) checked: {outcome}", entries(report.checked), units::size(report.bytes)))
+    }
+}
