@@ -74,8 +74,9 @@ pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, RunMar
 pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
-    Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport, LayerInfo,
-    LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection, SETTINGS,
-    SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, parse_size, parse_span,
+    Check, CheckState, Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport,
+    LayerInfo, LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection, SETTINGS,
+    SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, examine, parse_size,
+    parse_span,
 };
 pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

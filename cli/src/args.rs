@@ -86,6 +86,7 @@ pub(crate) enum Command {
     Verify(commands::verify::Options),
     Fsck(commands::fsck::Options),
     Clear(commands::clear::Options),
+    Doctor(commands::doctor::Options),
     Config(commands::config::Options),
     Pack(commands::pack::Options),
     Trace(commands::trace::Options),

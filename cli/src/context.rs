@@ -24,7 +24,7 @@ impl Context {
         self.directory.as_deref()
     }
 
-    fn store_options(&self) -> StoreOptions {
+    pub(crate) fn store_options(&self) -> StoreOptions {
         let mut options = StoreOptions::from_environment();
         if let Some(directory) = &self.directory {
             options.directory = Some(directory.clone());

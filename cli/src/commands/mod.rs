@@ -4,6 +4,7 @@ pub(crate) mod clear;
 pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod gc;
@@ -74,6 +75,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Verify(options) => verify::run(&options, context),
         Command::Fsck(options) => fsck::run(&options, context),
         Command::Clear(options) => clear::run(&options, context),
+        Command::Doctor(options) => doctor::run(&options, context),
         Command::Config(options) => config::run(&options, context),
         Command::Pack(options) => pack::run(&options, context),
         Command::Trace(options) => trace::run(&options, context),

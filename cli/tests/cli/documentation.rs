@@ -134,6 +134,7 @@ fn every_field_is_documented() {
     check("stats", &[sandbox.json(&["stats"])]);
     check("rm", &[sandbox.json(&["rm", &signature])]);
     check("clear", &[sandbox.json(&["clear"])]);
+    check("doctor", &[finish(sandbox.command(&["doctor"]).arg("--json")).json()]);
     check("config get", &[sandbox.json(&["config", "get", "max_size"])]);
     check("config list", &[sandbox.json(&["config", "list"])]);
     check("config set", &[sandbox.json(&["config", "set", "max_size", "1G"])]);

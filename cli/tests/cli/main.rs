@@ -5,6 +5,7 @@ mod broken_caches;
 mod cache_commands;
 mod config;
 mod crash_loop;
+mod doctor;
 mod documentation;
 mod exit_codes;
 mod fsck;
