@@ -240,13 +240,23 @@ pub struct GcReport {
 impl GcReport {
     /// What the policy would remove out of `entries`.
     pub(crate) fn of(entries: Vec<EntryInfo>, limits: &GcLimits, now_unix_us: u64) -> Self {
+        Self::and_rest(entries, limits, now_unix_us).0
+    }
+
+    /// The same, and the entries that stay.
+    pub(crate) fn and_rest(
+        entries: Vec<EntryInfo>,
+        limits: &GcLimits,
+        now_unix_us: u64,
+    ) -> (Self, Vec<EntryInfo>) {
         let victims = evict::choose_victims(&entries, limits, now_unix_us);
         let bytes = total(entries.iter().map(|entry| entry.disk_bytes));
-        let kept = (entries.len() - victims.len()) as u64;
         let mut entries: Vec<Option<EntryInfo>> = entries.into_iter().map(Some).collect();
         let removed: Vec<EntryInfo> = victims.into_iter().filter_map(|at| entries[at].take()).collect();
+        let rest: Vec<EntryInfo> = entries.into_iter().flatten().collect();
         let removed_bytes = total(removed.iter().map(|entry| entry.disk_bytes));
-        Self { removed, removed_bytes, kept, kept_bytes: bytes.saturating_sub(removed_bytes) }
+        let kept_bytes = bytes.saturating_sub(removed_bytes);
+        (Self { removed, removed_bytes, kept: rest.len() as u64, kept_bytes }, rest)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::keyed_lock::KeyedLocks;
 use crate::known::Known;
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, ObjectCache};
-use crate::sled_guard::{Database, DatabaseError, Keyspace, Write};
+use crate::sled_guard::{Database, DatabaseError, Keyspace, Segment, Write};
 use crate::trust::{Gate, Trust};
 use crate::warning::warn_once;
 
@@ -67,7 +67,7 @@ impl SledCache {
         let named = || directory.display().to_string();
         let lock = lock(directory).map_err(|error| CacheError::io(named(), error))?;
         let lock = lock.ok_or_else(|| CacheError::new(Reason::InUse, named()))?;
-        let opened = Database::open(&directory.join("sled"), &["objects", "entries"]);
+        let opened = Database::open(&directory.join("sled"), &["objects", "entries"], Segment::LARGE);
         let (database, rebuilt) = opened.map_err(|error| failure(&error, named()))?;
         if rebuilt {
             warn_once(&CacheError::new(Reason::CatalogueRebuilt, named()));

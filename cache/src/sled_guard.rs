@@ -74,14 +74,29 @@ struct Opened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keyspace(pub(crate) usize);
 
+/// Bytes that the file grows by, and that are reused at once; fixed when a database is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment(pub(crate) usize);
+
+impl Segment {
+    /// For whole objects.
+    pub(crate) const LARGE: Self = Self(512 * 1024);
+    /// For small records: what is overwritten soon gives its room back.
+    pub(crate) const SMALL: Self = Self(64 * 1024);
+}
+
 impl Database {
     /// Opens or makes the database in the directory `path`. The flag tells that a damaged one was moved aside.
-    pub(crate) fn open(path: &Path, keyspaces: &[&str]) -> Result<(Self, bool), DatabaseError> {
-        match open_guarded(path, keyspaces) {
+    pub(crate) fn open(
+        path: &Path,
+        keyspaces: &[&str],
+        segment: Segment,
+    ) -> Result<(Self, bool), DatabaseError> {
+        match open_guarded(path, keyspaces, segment) {
             Ok(opened) => Ok((Self::of(path, opened), false)),
             Err(error) if matches!(error, DatabaseError::Failed(_)) || is_in_the_way(path) => {
                 move_aside(path)?;
-                let opened = open_guarded(path, keyspaces)?;
+                let opened = open_guarded(path, keyspaces, segment)?;
                 Ok((Self::of(path, opened), true))
             }
             Err(error) => Err(error),
@@ -221,12 +236,12 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 
 }
 
 /// Opens, and turns panics into errors. Waits a while for a lock that is about to be released.
-fn open_guarded(path: &Path, keyspaces: &[&str]) -> Result<Opened, DatabaseError> {
+fn open_guarded(path: &Path, keyspaces: &[&str], segment: Segment) -> Result<Opened, DatabaseError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     remove_half_written(path)?;
     let deadline = Instant::now() + BUSY_WAIT;
     loop {
-        let opened = catch_unwind(|| open_unguarded(path, keyspaces));
+        let opened = catch_unwind(|| open_unguarded(path, keyspaces, segment));
         let why = match opened {
             Ok(Ok(opened)) => return Ok(opened),
             // A full disk, no descriptors left: no damage. What sled calls I/O by itself may be damage.
@@ -245,9 +260,13 @@ fn open_guarded(path: &Path, keyspaces: &[&str]) -> Result<Opened, DatabaseError
     }
 }
 
-fn open_unguarded(path: &Path, keyspaces: &[&str]) -> sled::Result<Opened> {
+fn open_unguarded(path: &Path, keyspaces: &[&str], segment: Segment) -> sled::Result<Opened> {
     // No flusher thread: whoever writes also flushes.
-    let config = sled::Config::new().path(path).cache_capacity(PAGE_CACHE).flush_every_ms(None);
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(PAGE_CACHE)
+        .segment_size(segment.0)
+        .flush_every_ms(None);
     let database = config.open()?;
     let keyspaces = keyspaces.iter().map(|name| database.open_tree(name)).collect::<Result<_, _>>()?;
     Ok(Opened { keyspaces, _database: database })
@@ -321,7 +340,8 @@ mod tests {
     fn a_database_can_be_opened_again_right_after_it_was_flushed_and_closed() {
         let place = tempfile::tempdir().expect("a temporary directory");
         for round in 0..20_u8 {
-            let (database, rebuilt) = Database::open(&place.path().join("db"), &["one"]).expect("opens");
+            let (database, rebuilt) =
+                Database::open(&place.path().join("db"), &["one"], Segment::SMALL).expect("opens");
             assert!(!rebuilt);
             let before = database.get(Keyspace(0), b"round").expect("reads");
             assert_eq!(before, round.checked_sub(1).map(|before| vec![before]));

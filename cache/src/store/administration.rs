@@ -7,7 +7,7 @@ use objcache_signature::Signature;
 
 use crate::admin::{
     CacheAdmin, CacheStats, ClearReport, DamagedEntry, EntryInfo, EntryRecord, GcLimits, GcReport, Progress,
-    VerifyOptions, VerifyReport, total,
+    VerifyOptions, VerifyReport,
 };
 use crate::clock::now_unix_us;
 use crate::entry::Trailer;
@@ -18,7 +18,8 @@ use crate::store::directory::{Directory, MISSES, PINS, QUARANTINE};
 use crate::store::entries::{self, Found};
 use crate::store::keeper::{self, Keeper, View};
 use crate::store::recorder::Extent;
-use crate::store::{Store, journal, tidy};
+use crate::store::room::Measurement;
+use crate::store::{Shared, Store, journal, tidy};
 
 impl Store {
     pub(super) fn directory_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
@@ -124,7 +125,10 @@ impl CacheAdmin for Store {
     fn remove(&self, signature: &Signature) -> Result<bool, CacheError> {
         let directory = self.writable_or_why()?;
         let unpin = || directory.remove_file(keeper::pin_name(signature).as_bytes());
-        let removed = entries::remove(directory, signature).and_then(|removed| unpin().map(|_| removed));
+        let removed =
+            self.shared.remove_entry(directory, signature).and_then(|removed| unpin().map(|_| removed));
+        // Its room is there for others at once.
+        self.write_down(Extent::Due);
         removed.map_err(|error| CacheError::io(format!("entry {signature}"), error))
     }
 
@@ -196,7 +200,7 @@ impl CacheAdmin for Store {
         // Held while the catalogue's files are removed; it is not opened for that.
         let busy = || CacheError::new(Reason::CatalogueBusy, directory.path().display().to_string());
         let keeper = Keeper::take(&self.shared, directory, keeper::LONG_WAIT).ok_or_else(busy)?;
-        let report = clear(directory).map_err(|error| failed(directory, error));
+        let report = clear(&self.shared, directory).map_err(|error| failed(directory, error));
         drop(keeper);
         self.tidy_if_due();
         report
@@ -211,18 +215,20 @@ impl CacheAdmin for Store {
         self.write_down(Extent::All);
         self.settle();
         self.with_keeper(|directory, mut keeper| {
-            let found = journal::header(directory)?;
+            let measurement = Measurement::begin(directory)?;
             let view = keeper::view(directory, keeper.as_deref_mut())?;
-            let report = GcReport::of(view.entries, limits, now_unix_us());
             if dry_run {
-                return Ok(report);
+                return Ok(GcReport::of(view.entries, limits, now_unix_us()));
             }
+            tidy::note_size(directory, self.options(), measurement, &view.entries)?;
+            let report = GcReport::of(view.entries, limits, now_unix_us());
             match keeper {
-                Some(keeper) => {
-                    keeper.evict(&report.removed)?;
-                    tidy::note_size(directory, found, report.kept_bytes)?;
+                Some(keeper) => keeper.evict(&report.removed)?,
+                None => {
+                    for entry in &report.removed {
+                        self.shared.remove_entry(directory, &entry.signature)?;
+                    }
                 }
-                None => remove_all(directory, report.removed.iter().map(|entry| entry.signature))?,
             }
             Ok(report)
         })
@@ -239,32 +245,26 @@ impl CacheAdmin for Store {
     }
 }
 
-fn remove_all(directory: &Directory, mut signatures: impl Iterator<Item = Signature>) -> io::Result<()> {
-    signatures.try_for_each(|signature| entries::remove(directory, &signature).map(drop))
-}
-
 /// Puts go on meanwhile. What a process noted before the journal is begun anew was published before, and
 /// goes; what is published later is noted in the new one, and may stay.
-fn clear(directory: &Directory) -> io::Result<ClearReport> {
+fn clear(shared: &Shared, directory: &Directory) -> io::Result<ClearReport> {
     journal::restart(directory)?;
     directory.remove_file(MISSES.as_bytes())?;
     let signatures = entries::signatures(directory)?;
-    let report =
-        ClearReport { entries: signatures.len() as u64, disk_bytes: disk_bytes(directory, &signatures) };
-    remove_all(directory, signatures.into_iter())?;
+    let size = entries::size_of(directory, &signatures);
+    let report = ClearReport { entries: size.entries, disk_bytes: size.bytes };
+    for signature in &signatures {
+        // Nothing is credited: the account that knew of it is gone.
+        entries::remove(directory, signature)?;
+    }
     for subdirectory in [PINS, QUARANTINE] {
         for name in directory.names_in(subdirectory)? {
             let _ = directory.remove_file(format!("{subdirectory}/{}", name.to_string_lossy()).as_bytes());
         }
     }
     Catalogue::remove(directory)?;
-    let found = journal::header(directory)?;
-    let late = entries::signatures(directory)?;
-    tidy::note_size(directory, found, disk_bytes(directory, &late))?;
+    shared.write_down(directory, Extent::All);
+    let measurement = Measurement::begin(directory)?;
+    measurement.end(directory, &shared.options, entries::size(directory)?)?;
     Ok(report)
-}
-
-fn disk_bytes(directory: &Directory, signatures: &[Signature]) -> u64 {
-    let facts = signatures.iter().map(|signature| entries::facts(directory, signature));
-    total(facts.filter_map(|facts| Some(facts.ok()??.disk_bytes)))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::EntryInfo;
 use crate::codec;
 use crate::known::Known;
-use crate::sled_guard::{Database, DatabaseError, Keyspace, Write};
+use crate::sled_guard::{Database, DatabaseError, Keyspace, Segment, Write};
 use crate::store::counters::Counter;
 use crate::store::directory::{CATALOGUE, Directory};
 use crate::store::entries::{self, Description, FileFacts};
@@ -98,7 +98,7 @@ impl Catalogue {
     /// Opens it, and begins a fresh one when it is damaged: then the flag is set.
     pub(crate) fn open(directory: &Directory) -> Result<(Self, bool), DatabaseError> {
         let path = directory.path().join(CATALOGUE);
-        let (database, rebuilt) = Database::open(&path, &["entries", "statistics"])?;
+        let (database, rebuilt) = Database::open(&path, &["entries", "statistics"], Segment::SMALL)?;
         Ok((Self(database), rebuilt))
     }
 

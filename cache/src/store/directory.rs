@@ -10,8 +10,9 @@
 //! pins/            signatures that eviction passes over
 //! quarantine/      damaged entries, the last few
 //! running/         entries whose code runs; each is locked while its process lives
-//! journal          puts and hits that the catalogue has not yet taken in
+//! journal          what the store takes; puts and hits that the catalogue has not yet taken in
 //! misses           the last compilations whose objects are not here
+//! victims          what goes next when a put finds no room
 //! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
 //! layers           packs and directories that are asked after this one, a path a line
 //! trace            what is used, while somebody wants to know; trace.ended: the last such
@@ -31,8 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use objcache_signature::Signature;
 use parking_lot::Mutex;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, accessat, flock, fstat, fsync, mkdirat, open,
-    openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, accessat, flock, fstat, fsync,
+    mkdirat, open, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -50,6 +51,7 @@ pub(crate) const MISSES: &str = "misses";
 pub(crate) const LAYERS: &str = "layers";
 pub(crate) const TRACE: &str = "trace";
 pub(crate) const TRACE_ENDED: &str = "trace.ended";
+pub(crate) const VICTIMS: &str = "victims";
 
 /// Everything that lies in a store beside the fan-out directories of its entries. What is not named here is
 /// foreign to `fsck`.
@@ -63,6 +65,7 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     "catalogue.damaged",
     KEEPER,
     JOURNAL,
+    VICTIMS,
     "journal.folding",
     MISSES,
     VERSION_FILE,
@@ -89,6 +92,9 @@ const MOST_PARENTS: u32 = 16;
 
 /// So many times in a row a temporary file may be swept away before it is locked.
 const MOST_SWEEPS: u32 = 100;
+
+/// What stands before the size of a file that is being written, in its name.
+pub(crate) const PLANNED: char = '+';
 
 /// What can be done with a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +227,8 @@ impl Directory {
         Err(Errno::NOTDIR.into())
     }
 
-    fn move_away(&self, name: &str) -> io::Result<()> {
+    /// Moves what lies under this name to quarantine.
+    pub(crate) fn move_away(&self, name: &str) -> io::Result<()> {
         if name == QUARANTINE {
             return Ok(unlinkat(&self.root, name, AtFlags::empty())?);
         }
@@ -390,9 +397,18 @@ pub(crate) struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     pub(crate) fn create(directory: &'a Directory) -> io::Result<Self> {
+        Self::create_as(directory, unique)
+    }
+
+    /// One that will take `bytes`, which its name tells to whoever measures the store before they are written.
+    pub(crate) fn create_for(directory: &'a Directory, bytes: u64) -> io::Result<Self> {
+        Self::create_as(directory, || format!("{}{PLANNED}{bytes}", unique()))
+    }
+
+    fn create_as(directory: &'a Directory, name: impl Fn() -> String) -> io::Result<Self> {
         // Between making the file and locking it, another process may have taken it for a dead one's.
         for _ in 0..MOST_SWEEPS {
-            if let Some(temporary) = Self::create_and_lock(directory)? {
+            if let Some(temporary) = Self::create_and_lock(directory, &name())? {
                 return Ok(temporary);
             }
         }
@@ -401,8 +417,8 @@ impl<'a> Temporary<'a> {
     }
 
     /// `None`: the file was swept away before it was locked.
-    fn create_and_lock(directory: &'a Directory) -> io::Result<Option<Self>> {
-        let name = format!("{TEMPORARY}/{}", unique());
+    fn create_and_lock(directory: &'a Directory, name: &str) -> io::Result<Option<Self>> {
+        let name = format!("{TEMPORARY}/{name}");
         let flags = CLOSED | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = match openat(directory.root(), &name, flags, FILE_MODE) {
             // A process of another container, which has the same number.
@@ -429,6 +445,75 @@ impl<'a> Temporary<'a> {
         self.name = None;
         Ok(())
     }
+}
+
+/// How a file got its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// Nothing had it.
+    Anew,
+    /// In place of something that lay there: a directory was moved to quarantine, a file took so many bytes
+    /// and is removed.
+    InPlaceOf(u64),
+}
+
+impl Temporary<'_> {
+    /// Gives the file its name, and tells what it replaced. All or nothing for every reader.
+    pub(crate) fn rename_and_replace(&mut self, name: &[u8]) -> rustix::io::Result<Named> {
+        let Some(temporary) = self.name.clone() else { return Ok(Named::Anew) };
+        let root = self.directory.root();
+        // Another may put or take away the same meanwhile.
+        for _ in 0..MOST_SWEEPS {
+            match renameat_with(root, &temporary, root, name, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    self.name = None;
+                    return Ok(Named::Anew);
+                }
+                Err(Errno::EXIST) => {}
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => return self.rename_over(name),
+                Err(error) => return Err(error),
+            }
+            // Both have a name all the time, and what was replaced is known for certain.
+            match renameat_with(root, &temporary, root, name, RenameFlags::EXCHANGE) {
+                Ok(()) => return self.remove_replaced(),
+                Err(Errno::NOENT) => {}
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => return self.rename_over(name),
+                Err(error) => return Err(error),
+            }
+        }
+        self.rename_over(name)
+    }
+
+    /// For file systems that cannot exchange names.
+    fn rename_over(&mut self, name: &[u8]) -> rustix::io::Result<Named> {
+        let before = statat(self.directory.root(), name, AtFlags::SYMLINK_NOFOLLOW);
+        self.rename_to(name)?;
+        Ok(before.map_or(Named::Anew, |stat| Named::InPlaceOf(allocated(&stat))))
+    }
+
+    /// The temporary name leads to what was replaced.
+    fn remove_replaced(&mut self) -> rustix::io::Result<Named> {
+        let Some(replaced) = self.name.take() else { return Ok(Named::Anew) };
+        let root = self.directory.root();
+        // What cannot be seen or removed is swept later, and stays counted until then.
+        let Ok(stat) = statat(root, &replaced, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(Named::Anew) };
+        if file_type(&stat) == FileType::Directory {
+            // Not ours to empty.
+            let _ = renameat(root, &replaced, root, format!("{QUARANTINE}/{}", unique()));
+            return Ok(Named::Anew);
+        }
+        match unlinkat(root, &replaced, AtFlags::empty()) {
+            Ok(()) => Ok(Named::InPlaceOf(allocated(&stat))),
+            Err(_) => Ok(Named::Anew),
+        }
+    }
+}
+
+/// What a file takes on the disk, in bytes.
+pub(crate) fn allocated(stat: &Stat) -> u64 {
+    // Some file systems count blocks only when they are written back.
+    let blocks = (stat.st_blocks as u64).saturating_mul(512);
+    if blocks == 0 { (stat.st_size as u64).next_multiple_of(4096) } else { blocks }
 }
 
 impl Drop for Temporary<'_> {

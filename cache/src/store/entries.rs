@@ -20,11 +20,17 @@ use crate::cpu::HostFeatures;
 use crate::entry::{self, ENTRY_LIMIT, Encoded, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
 use crate::object::ObjectBuffer;
-use crate::store::directory::{Directory, EntryName, QUARANTINE, Temporary, file_type, unique};
+use crate::store::directory::{
+    Directory, EntryName, Named, PLANNED, QUARANTINE, TEMPORARY, Temporary, allocated, file_type, unique,
+};
+use crate::store::journal::Size;
 use crate::trust::Gate;
 
 /// What an entry takes beyond its blocks: inode, name, its record in the catalogue. In bytes.
 const ENTRY_OVERHEAD: u64 = 512;
+
+/// What a directory takes that was just made, in bytes.
+const DIRECTORY_BYTES: u64 = 4096;
 
 /// Damaged entries that are kept at most.
 const QUARANTINE_FILES: usize = 32;
@@ -169,32 +175,51 @@ fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened
     })
 }
 
-/// Publishes an entry, and returns about how many bytes of the disk it takes.
+/// What an entry of `length` bytes takes, in bytes.
+pub(crate) fn disk_bytes(length: u64) -> u64 {
+    length.next_multiple_of(4096) + ENTRY_OVERHEAD
+}
+
+/// What came of a publication.
+pub(crate) struct Published {
+    /// What the entry that had the name before took, in bytes.
+    pub(crate) replaced: Option<u64>,
+    /// Bytes of a directory that was made for it.
+    pub(crate) made: u64,
+}
+
+/// Publishes an entry: `object` and what comes after it. The file to write has its name before `reserve` is
+/// asked for room, so whoever measures the store sees one or the other; `None`: it said no.
 pub(crate) fn publish(
     directory: &Directory,
     signature: &Signature,
     entry: &Encoded<'_>,
     durable: bool,
-) -> io::Result<u64> {
+    reserve: impl FnOnce() -> bool,
+) -> io::Result<Option<Published>> {
     let name = EntryName::of(signature);
-    let mut outcome = Ok(());
-    // Another try when somebody swept our temporary file away before we could lock it.
-    for _ in 0..3 {
-        let mut temporary = Temporary::create(directory)?;
+    let bytes = disk_bytes(entry.length());
+    let mut temporary = Temporary::create_for(directory, bytes)?;
+    if !reserve() {
+        return Ok(None);
+    }
+    let mut tries = 0;
+    let published = loop {
         write_all(&mut temporary, &entry.object, &entry.tail)?;
         if durable {
             temporary.file.sync_all()?;
         }
-        outcome = name_entry(directory, &mut temporary, &name);
-        if outcome != Err(Errno::NOENT) {
-            break;
+        tries += 1;
+        match name_entry(directory, &mut temporary, &name) {
+            // Somebody removed our temporary file.
+            Err(Errno::NOENT) if tries < 3 => temporary = Temporary::create_for(directory, bytes)?,
+            published => break published?,
         }
-    }
-    outcome?;
+    };
     if durable {
         directory.sync_names_in(name.fan())?;
     }
-    Ok(entry.length().next_multiple_of(4096) + ENTRY_OVERHEAD)
+    Ok(Some(published))
 }
 
 fn write_all(temporary: &mut Temporary<'_>, object: &[u8], tail: &[u8]) -> io::Result<()> {
@@ -208,16 +233,27 @@ fn name_entry(
     directory: &Directory,
     temporary: &mut Temporary<'_>,
     name: &EntryName,
-) -> rustix::io::Result<()> {
+) -> rustix::io::Result<Published> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-    match temporary.rename_to(name.as_bytes()) {
+    let mut made = 0;
+    let named = match temporary.rename_and_replace(name.as_bytes()) {
         Err(Errno::NOENT | Errno::NOTDIR) => {
             directory.make_directory(name.fan()).map_err(errno)?;
+            made = DIRECTORY_BYTES;
+            temporary.rename_and_replace(name.as_bytes())?
         }
-        Err(Errno::ISDIR) => drop(move_to_quarantine(directory, name).map_err(errno)?),
-        done => return done,
-    }
-    temporary.rename_to(name.as_bytes())
+        // A directory in its place, on a file system that cannot exchange names.
+        Err(Errno::ISDIR) => {
+            move_to_quarantine(directory, name).map_err(errno)?;
+            temporary.rename_and_replace(name.as_bytes())?
+        }
+        named => named?,
+    };
+    let replaced = match named {
+        Named::Anew => None,
+        Named::InPlaceOf(bytes) => Some(bytes + ENTRY_OVERHEAD),
+    };
+    Ok(Published { replaced, made })
 }
 
 /// Takes a damaged entry out of the way, unless another is there by now. Returns whether it did. The oldest of
@@ -299,27 +335,42 @@ fn bound_quarantine(directory: &Directory, max_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes an entry; `false` when there was none.
-pub(crate) fn remove(directory: &Directory, signature: &Signature) -> io::Result<bool> {
+/// Removes an entry, and tells what it took, in bytes; `None` when there was none.
+///
+/// It loses its name first: what has the name by then is exactly what is removed and counted, whoever puts the
+/// same again meanwhile.
+pub(crate) fn remove(directory: &Directory, signature: &Signature) -> io::Result<Option<u64>> {
     let name = EntryName::of(signature);
-    match directory.remove_file(name.as_bytes()) {
-        // A directory in place of an entry (Linux says EISDIR, others EPERM): it is not ours to empty.
-        Err(_) if is_directory(directory, &name) => {
-            move_to_quarantine(directory, &name).map(|moved| moved.is_some())
+    let taken = format!("{TEMPORARY}/{}", unique());
+    let rename = || renameat(directory.root(), name.as_bytes(), directory.root(), &taken);
+    match rename() {
+        Err(Errno::NOENT | Errno::NOTDIR) if exists(directory, &name) => {
+            directory.make_directory(TEMPORARY)?;
+            match rename() {
+                Err(Errno::NOENT) => return Ok(None),
+                renamed => renamed?,
+            }
         }
-        done => done,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        renamed => renamed?,
     }
+    let stat = match statat(directory.root(), &taken, AtFlags::SYMLINK_NOFOLLOW) {
+        // Swept by another.
+        Err(Errno::NOENT) => return Ok(Some(0)),
+        stat => stat?,
+    };
+    if file_type(&stat) == FileType::Directory {
+        // It is not ours to empty.
+        directory.make_directory(QUARANTINE)?;
+        renameat(directory.root(), &taken, directory.root(), format!("{QUARANTINE}/{}", unique()))?;
+        return Ok(Some(0));
+    }
+    directory.remove_file(taken.as_bytes())?;
+    Ok(Some(allocated(&stat) + ENTRY_OVERHEAD))
 }
 
-fn is_directory(directory: &Directory, name: &EntryName) -> bool {
-    statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| file_type(&stat) == FileType::Directory)
-}
-
-fn allocated(stat: &Stat) -> u64 {
-    // Some file systems count blocks only when they are written back.
-    let blocks = (stat.st_blocks as u64).saturating_mul(512);
-    if blocks == 0 { (stat.st_size as u64).next_multiple_of(4096) } else { blocks }
+fn exists(directory: &Directory, name: &EntryName) -> bool {
+    statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// What the file system tells of an entry file. It changes when the file is replaced.
@@ -382,6 +433,18 @@ pub(crate) fn facts(directory: &Directory, signature: &Signature) -> io::Result<
     }
 }
 
+/// What these entries take.
+pub(crate) fn size_of(directory: &Directory, signatures: &[Signature]) -> Size {
+    let facts = signatures.iter().map(|signature| facts(directory, signature));
+    let sizes = facts.filter_map(|facts| Some(Size::one(facts.ok()??.disk_bytes)));
+    sizes.fold(Size::default(), Size::plus)
+}
+
+/// What all entries take.
+pub(crate) fn size(directory: &Directory) -> io::Result<Size> {
+    Ok(size_of(directory, &signatures(directory)?))
+}
+
 /// What an entry says of itself at its end. The digest is not checked: that would mean reading it all.
 pub(crate) struct Description {
     pub(crate) facts: FileFacts,
@@ -410,6 +473,19 @@ fn read_end(file: &OwnedFd, length: u64, count: usize) -> io::Result<Vec<u8>> {
     let got = rustix::io::pread(file, &mut bytes, length - count as u64)?;
     bytes.truncate(got);
     Ok(bytes)
+}
+
+/// What the files that are being written take, or will take.
+pub(crate) fn in_flight(directory: &Directory) -> io::Result<Size> {
+    let size = |name: &OsStr| {
+        let path = format!("{TEMPORARY}/{}", name.to_string_lossy());
+        let stat = statat(directory.root(), path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let planned = name.to_str()?.rsplit_once(PLANNED).and_then(|(_, bytes)| bytes.parse().ok());
+        // Others are on their way out, and taken back if nobody does it.
+        Some(Size::one(planned.unwrap_or_else(|| allocated(&stat) + ENTRY_OVERHEAD)))
+    };
+    let names = directory.names_in(TEMPORARY)?;
+    Ok(names.iter().filter_map(|name| size(name)).fold(Size::default(), Size::plus))
 }
 
 /// What the quarantine takes, in bytes.
@@ -460,7 +536,8 @@ mod tests {
         };
         let trust = Trust::default();
         let entry = Encoded::new(&compiled, 0, Compression::Always(Codec::Plain), &trust).expect("small");
-        publish(directory, &SIGNATURE, &entry, false).expect("published");
+        let published = publish(directory, &SIGNATURE, &entry, false, || true).expect("published");
+        assert!(published.is_some());
     }
 
     fn damage(directory: &Directory) -> Damage {

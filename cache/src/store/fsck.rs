@@ -25,7 +25,8 @@ use crate::store::entries::{self, Found};
 use crate::store::journal::{self, FOLDING, Summary};
 use crate::store::keeper::{self, Keeper};
 use crate::store::recorder::Extent;
-use crate::store::{Shared, Store, running, tidy};
+use crate::store::room::Measurement;
+use crate::store::{Shared, Store, StoreOptions, running, tidy};
 
 /// What is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,7 +176,7 @@ impl Store {
         if writable {
             let wait = if rebuild { keeper::LONG_WAIT } else { keeper::WAIT };
             match Keeper::take(&self.shared, directory, wait) {
-                Some(keeper) => check_catalogue(keeper, rebuild, damaged, &mut report)
+                Some(keeper) => check_catalogue(keeper, self.options(), rebuild, damaged, &mut report)
                     .map_err(|error| failed(directory, error))?,
                 None if rebuild => {
                     let path = directory.path().display().to_string();
@@ -327,6 +328,7 @@ fn path_of(signature: &Signature) -> PathBuf {
 
 fn check_catalogue(
     mut keeper: Keeper<'_>,
+    options: &StoreOptions,
     rebuild: bool,
     damaged: Vec<Signature>,
     report: &mut FsckReport,
@@ -359,11 +361,10 @@ fn check_catalogue(
     }
     keeper.fold_journal();
     if rebuild {
-        let found = journal::header(&directory)?;
+        let measurement = Measurement::begin(&directory)?;
         let entries = keeper.rebuild_catalogue()?;
         report.rebuilt = keeper.has_catalogue().then_some(entries.len() as u64);
-        let disk_bytes = entries.iter().map(|entry| entry.disk_bytes);
-        tidy::note_size(&directory, found, crate::admin::total(disk_bytes))?;
+        tidy::note_size(&directory, options, measurement, &entries)?;
     }
     Ok(())
 }

@@ -1,10 +1,14 @@
-//! The journal: puts and hits that the catalogue has not yet taken in, and about how much the store takes.
+//! The journal: puts and hits that the catalogue has not yet taken in, and the account of what the store takes.
 //!
-//! One small file that every process appends to, under a lock held for a few microseconds. Nobody waits for
-//! it: when it is locked, the events stay in the memory of their process until the next time. Whoever is
-//! keeper moves the events on into the catalogue. What is lost with a journal is statistics, never an object.
+//! One small file that every process appends to, under a lock held for a few microseconds. Whoever is keeper
+//! moves the events on into the catalogue. What is lost with a journal is statistics, never an object.
 //!
-//! A header of 32 bytes, then events of 64. Each carries a checksum, so that a torn or damaged one is passed
+//! The head is the account: what entries take, those being written included, and what all else may take until
+//! it is looked at again. A put has its bytes charged here *before* it writes them, a removal is credited
+//! *after* it, so the account is never below what is on the disk. It may be above: who is killed in between
+//! leaves a charge behind, which the next tidying takes back.
+//!
+//! A header of 112 bytes, then events of 64. Each carries a checksum, so that a torn or damaged one is passed
 //! over. Integers are little-endian.
 
 use std::collections::HashMap;
@@ -12,12 +16,13 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::clock::now_unix_us;
 use crate::store::counters::Counter;
 use crate::store::directory::{Directory, JOURNAL, Temporary};
 use crate::store::lock_file::leads_to;
@@ -25,18 +30,33 @@ use crate::store::lock_file::leads_to;
 /// The journal a keeper is working off. Left over when it dies; the next one begins with it.
 pub(crate) const FOLDING: &str = "journal.folding";
 
-const MAGIC: [u8; 8] = *b"objcjrn1";
-const HEADER: usize = 32;
+const MAGIC: [u8; 8] = *b"objcjrn2";
+const HEADER: usize = 112;
+const HEADER_CHECKED: usize = HEADER - 8;
 const EVENT: usize = 64;
 const CHECKED: usize = 56;
 
-/// A journal that long is due to be worked off, in bytes.
-pub(crate) const DUE: u64 = 256 * 1024;
-/// Beyond this nothing is appended: nobody seems to be able to work it off.
-const LONGEST: u64 = 1024 * 1024;
-/// How often a keeper tries to lock the journal, and how long it pauses in between.
-const PATIENCE: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(2);
+/// The longest journal, in bytes: this part of what the store may take, within bounds. Beyond it nothing is
+/// appended: nobody seems to be able to work it off.
+const LONGEST_SHARE: u64 = 64;
+const LONGEST: std::ops::RangeInclusive<u64> = 16 * 1024..=1024 * 1024;
+/// A journal is due to be worked off at this part of its longest.
+const DUE_SHARE: u64 = 4;
+
+/// The longest that the journal of a store of `max_size` gets, in bytes.
+pub(crate) fn longest(max_size: u64) -> u64 {
+    (max_size / LONGEST_SHARE).clamp(*LONGEST.start(), *LONGEST.end())
+}
+
+/// How long a journal is due to be worked off, in bytes of events.
+pub(crate) fn due(max_size: u64) -> u64 {
+    longest(max_size) / DUE_SHARE
+}
+
+/// How long a keeper waits for the lock of the journal, and the first and longest pause of whoever waits.
+const KEEPERS_PATIENCE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 /// So many times in a row the journal may be removed between opening and locking it.
 const MOST_REMOVALS: u32 = 100;
 
@@ -92,42 +112,160 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
+/// Entries, and the bytes they take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+}
+
+impl Size {
+    /// One entry.
+    pub(crate) fn one(bytes: u64) -> Self {
+        Self { bytes, entries: 1 }
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self == Self::default()
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            entries: self.entries.saturating_add(other.entries),
+        }
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            entries: self.entries.saturating_sub(other.entries),
+        }
+    }
+
+    fn clamp(self, lower: Self, upper: Self) -> Self {
+        let within = |value: u64, lower: u64, upper: u64| value.max(lower).min(upper.max(lower));
+        Self {
+            bytes: within(self.bytes, lower.bytes, upper.bytes),
+            entries: within(self.entries, lower.entries, upper.entries),
+        }
+    }
+}
+
 /// What the head of the journal tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// About what the store takes, in bytes: exact after each tidying, puts added since.
-    pub(crate) total_bytes: u64,
-    /// When the store was last tidied; 0: never.
+    /// Which account this is: one that is lost is begun anew, and knows nothing of what was charged before.
+    pub(crate) account: u64,
+    /// What entries take, those being written included.
+    pub(crate) entries: Size,
+    /// What all else may take, in bytes.
+    pub(crate) overhead: u64,
+    /// All that was ever charged, and credited: what happens during a measurement is the difference.
+    pub(crate) charged: Size,
+    pub(crate) credited: Size,
+    /// When the store was last measured; 0: never.
     pub(crate) tidied_unix_us: u64,
+    /// Which list of victims is in use, how long it is, and which of them is the next.
+    pub(crate) victims: Position,
+}
+
+/// A place in a list of victims.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) list: u64,
+    pub(crate) length: u64,
+    pub(crate) next: u64,
 }
 
 impl Header {
-    /// Nobody knows what the store takes: above any limit, so that it is measured. Puts are added even to
-    /// this, so that those during the measurement can be told.
-    const UNKNOWN: Self = Self { total_bytes: 1 << 62, tidied_unix_us: 0 };
-    const EMPTY: Self = Self { total_bytes: 0, tidied_unix_us: 0 };
+    /// Nobody knows what the store takes: above any limit, so that it is measured.
+    const UNKNOWN_BYTES: u64 = 1 << 62;
+
+    fn unknown() -> Self {
+        let entries = Size { bytes: Self::UNKNOWN_BYTES, entries: 0 };
+        Self { account: now_unix_us(), entries, ..Self::default() }
+    }
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.entries.bytes >= Self::UNKNOWN_BYTES / 2
+    }
+
+    /// What the whole store takes at most, in bytes.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.entries.bytes.saturating_add(self.overhead)
+    }
+
+    pub(crate) fn charge(&mut self, size: Size) {
+        self.entries = self.entries.plus(size);
+        self.charged = self.charged.plus(size);
+    }
+
+    fn credit(&mut self, size: Size) {
+        self.entries = self.entries.minus(size);
+        self.credited = self.credited.plus(size);
+    }
 
     fn read(file: &File) -> Self {
         let mut bytes = [0; HEADER];
         if file.read_exact_at(&mut bytes, 0).is_err() || !is_header(&bytes) {
-            return Self::UNKNOWN;
+            return Self::unknown();
         }
-        Self { total_bytes: number(&bytes, 8), tidied_unix_us: number(&bytes, 16) }
+        let fields = std::array::from_fn(|field| number(&bytes, 8 + 8 * field));
+        let [
+            taken,
+            entries,
+            overhead,
+            charged,
+            charges,
+            credited,
+            credits,
+            tidied,
+            list,
+            length,
+            next,
+            account,
+        ] = fields;
+        Self {
+            account,
+            entries: Size { bytes: taken, entries },
+            overhead,
+            charged: Size { bytes: charged, entries: charges },
+            credited: Size { bytes: credited, entries: credits },
+            tidied_unix_us: tidied,
+            victims: Position { list, length, next },
+        }
     }
 
     fn write(&self, file: &File) -> io::Result<()> {
+        let Self { account, entries, overhead, charged, credited, tidied_unix_us, victims } = *self;
+        let fields = [
+            entries.bytes,
+            entries.entries,
+            overhead,
+            charged.bytes,
+            charged.entries,
+            credited.bytes,
+            credited.entries,
+            tidied_unix_us,
+            victims.list,
+            victims.length,
+            victims.next,
+            account,
+        ];
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..16].copy_from_slice(&self.total_bytes.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.tidied_unix_us.to_le_bytes());
-        let check = checksum(&bytes[..24]);
-        bytes[24..].copy_from_slice(&check);
+        for (place, field) in bytes[8..HEADER_CHECKED].as_chunks_mut::<8>().0.iter_mut().zip(fields) {
+            *place = field.to_le_bytes();
+        }
+        let check = checksum(&bytes[..HEADER_CHECKED]);
+        bytes[HEADER_CHECKED..].copy_from_slice(&check);
         file.write_all_at(&bytes, 0)
     }
 }
 
 fn is_header(bytes: &[u8; HEADER]) -> bool {
-    bytes[..8] == MAGIC && bytes[24..] == checksum(&bytes[..24])
+    bytes[..8] == MAGIC && bytes[HEADER_CHECKED..] == checksum(&bytes[..HEADER_CHECKED])
 }
 
 /// The journal after an append.
@@ -138,21 +276,51 @@ pub(crate) struct State {
     pub(crate) length: u64,
 }
 
-/// Appends `events`, and adds `put_bytes` to what the store takes. `None`: another process has it locked.
-pub(crate) fn append(directory: &Directory, events: &[Event], put_bytes: u64) -> io::Result<Option<State>> {
-    let Some(file) = lock(directory)? else { return Ok(None) };
-    let mut header = Header::read(&file);
+/// What a process has to say.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) events: Vec<Event>,
+    /// Which account the rest is about; 0: the one there is.
+    pub(crate) account: u64,
+    /// What was removed.
+    pub(crate) credit: Size,
+    /// Bytes that were made beside entries: directories.
+    pub(crate) overhead: u64,
+}
+
+impl News {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.credit.is_zero() && self.overhead == 0
+    }
+}
+
+/// Writes down `news`, then lets `change` see the head and change it. The journal gets no longer than
+/// `longest`. `None`: another has it locked, for longer than `patience`.
+pub(crate) fn append<T>(
+    directory: &Directory,
+    news: &News,
+    longest: u64,
+    patience: Duration,
+    change: impl FnOnce(&mut Header) -> T,
+) -> io::Result<Option<(State, T)>> {
+    let Some(file) = lock_within(directory, patience)? else { return Ok(None) };
+    let found = Header::read(&file);
     let mut length = events_length(&file)?;
-    if length < LONGEST && !events.is_empty() {
-        let bytes: Vec<u8> = events.iter().flat_map(Event::encode).collect();
+    if length < longest && !news.events.is_empty() {
+        let bytes: Vec<u8> = news.events.iter().flat_map(Event::encode).collect();
         file.write_all_at(&bytes, HEADER as u64 + length)?;
         length += bytes.len() as u64;
     }
-    if put_bytes != 0 || header == Header::UNKNOWN {
-        header.total_bytes = header.total_bytes.saturating_add(put_bytes);
+    let mut header = found;
+    if [0, header.account].contains(&news.account) {
+        header.credit(news.credit);
+        header.overhead = header.overhead.saturating_add(news.overhead);
+    }
+    let changed = change(&mut header);
+    if header != found || header.is_unknown() {
         header.write(&file)?;
     }
-    Ok(Some(State { header, length }))
+    Ok(Some((State { header, length }, changed)))
 }
 
 /// The journal, locked.
@@ -175,11 +343,31 @@ impl Drop for Locked {
 
 /// Opened for each use, so that it may be removed at any time. `None`: another has it locked.
 fn lock(directory: &Directory) -> io::Result<Option<Locked>> {
+    lock_within(directory, Duration::ZERO)
+}
+
+/// Waits for it, but not for long: whoever holds it may be stopped.
+fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<Locked>> {
+    let mut deadline = None;
     for _ in 0..MOST_REMOVALS {
-        let file = directory.open_or_create(JOURNAL)?;
+        let file = match directory.open_or_create(JOURNAL) {
+            Err(error) if is_in_the_way(&error) => {
+                directory.move_away(JOURNAL)?;
+                continue;
+            }
+            opened => opened?,
+        };
+        // Polled, because a wait in the kernel has no bound.
+        let mut pause = FIRST_PAUSE;
         // Other errors come from file systems without locks: there two processes may lose each other's events.
-        if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            return Ok(None);
+        while let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         // It may have been removed before it was locked.
         let file = Locked(file);
@@ -190,15 +378,15 @@ fn lock(directory: &Directory) -> io::Result<Option<Locked>> {
     Ok(None)
 }
 
+/// Whether something that is no file lies there: a directory, a link, a socket.
+fn is_in_the_way(error: &io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(error, Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::MLINK))
+}
+
 /// For the keeper, who can wait a little.
 fn lock_patiently(directory: &Directory) -> io::Result<Option<Locked>> {
-    for _ in 0..PATIENCE {
-        if let Some(file) = lock(directory)? {
-            return Ok(Some(file));
-        }
-        std::thread::sleep(PAUSE);
-    }
-    lock(directory)
+    lock_within(directory, KEEPERS_PATIENCE)
 }
 
 /// Bytes of whole events. What a torn append left at the end is written over.
@@ -219,7 +407,7 @@ pub(crate) fn read(directory: &Directory) -> io::Result<Vec<Event>> {
 }
 
 fn read_events(file: &File) -> io::Result<Vec<Event>> {
-    let length = events_length(file)?.min(2 * LONGEST) as usize;
+    let length = events_length(file)?.min(2 * LONGEST.end()) as usize;
     let mut bytes = vec![0; length];
     match file.read_exact_at(&mut bytes, HEADER as u64) {
         Ok(()) => {}
@@ -250,7 +438,7 @@ fn is_whole(file: &File) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
         read => read?,
     }
-    let mut bytes = vec![0; events_length(file)?.min(2 * LONGEST) as usize];
+    let mut bytes = vec![0; events_length(file)?.min(2 * LONGEST.end()) as usize];
     file.read_exact_at(&mut bytes, HEADER as u64)?;
     let sealed = |event: &[u8; EVENT]| event[CHECKED..] == checksum(&event[..CHECKED]);
     Ok(is_header(&head) && bytes.as_chunks::<EVENT>().0.iter().all(sealed))
@@ -280,7 +468,7 @@ pub(crate) fn work_off<E: From<io::Error>>(
 /// Moves the events into the file that is worked off. `false`: there are none, or the journal is locked.
 fn set_aside(directory: &Directory) -> io::Result<bool> {
     let Some(journal) = lock_patiently(directory)? else { return Ok(false) };
-    let length = events_length(&journal)?.min(2 * LONGEST);
+    let length = events_length(&journal)?.min(2 * LONGEST.end());
     if length == 0 {
         return Ok(false);
     }
@@ -295,13 +483,14 @@ fn set_aside(directory: &Directory) -> io::Result<bool> {
 
 /// For the keeper of a store without a catalogue: adds up what there is of each entry. When that is too much,
 /// the uses longest ago are forgotten.
-pub(crate) fn compact(directory: &Directory) -> io::Result<()> {
+pub(crate) fn compact(directory: &Directory, max_size: u64) -> io::Result<()> {
+    let due = due(max_size);
     let Some(journal) = lock_patiently(directory)? else { return Ok(()) };
-    if events_length(&journal)? < DUE {
+    if events_length(&journal)? < due {
         return Ok(());
     }
     let header = Header::read(&journal);
-    let events = Summary::of(read_events(&journal)?).into_events(DUE as usize / EVENT / 2);
+    let events = Summary::of(read_events(&journal)?).into_events(due as usize / EVENT / 2);
     let mut copy = Temporary::create(directory)?;
     header.write(&copy.file)?;
     let bytes: Vec<u8> = events.iter().flat_map(Event::encode).collect();
@@ -311,9 +500,11 @@ pub(crate) fn compact(directory: &Directory) -> io::Result<()> {
 }
 
 /// For a fresh store: begins a journal, unless there is one.
-pub(crate) fn begin(directory: &Directory) -> io::Result<()> {
+pub(crate) fn begin(directory: &Directory, overhead: u64) -> io::Result<()> {
     match lock(directory)? {
-        Some(file) if file.metadata()?.len() == 0 => Header::EMPTY.write(&file),
+        Some(file) if file.metadata()?.len() == 0 => {
+            Header { account: now_unix_us(), overhead, ..Header::default() }.write(&file)
+        }
         _ => Ok(()),
     }
 }
@@ -328,25 +519,70 @@ pub(crate) fn restart(directory: &Directory) -> io::Result<()> {
 /// The journal as it is now; one that is not there tells nothing.
 pub(crate) fn state(directory: &Directory) -> io::Result<State> {
     let Some(file) = directory.open_file(JOURNAL)? else {
-        return Ok(State { header: Header::UNKNOWN, length: 0 });
+        return Ok(State { header: Header::unknown(), length: 0 });
     };
     // Read without the lock, so it may be half written just now.
-    let header = (0..3).map(|_| Header::read(&file)).find(|header| *header != Header::UNKNOWN);
-    Ok(State { header: header.unwrap_or(Header::UNKNOWN), length: events_length(&file)? })
+    let header = (0..3).map(|_| Header::read(&file)).find(|header| !header.is_unknown());
+    Ok(State { header: header.unwrap_or_else(Header::unknown), length: events_length(&file)? })
 }
 
-/// What the store was last known to take.
+/// The account as it is now.
 pub(crate) fn header(directory: &Directory) -> io::Result<Header> {
     Ok(state(directory)?.header)
 }
 
-/// For the keeper: corrects the header after a tidying that found `found` in it at its beginning.
+/// What was found when the store was looked at.
+pub(crate) struct Measured {
+    /// The account before that began.
+    pub(crate) found: Header,
+    /// Files being written, seen before the entries were.
+    pub(crate) in_flight: Size,
+    pub(crate) entries: Size,
+    pub(crate) overhead: u64,
+    /// An account that is too high by less than this is left alone.
+    pub(crate) tolerance: u64,
+    pub(crate) now_unix_us: u64,
+}
+
+/// For the keeper: corrects the account by what was measured. Returns it.
 ///
-/// Puts of others meanwhile stay added.
-pub(crate) fn tidied(directory: &Directory, found: Header, now: Header) -> io::Result<()> {
+/// Others go on meanwhile. What they charged may have been seen or not, and so with what they credited: that
+/// gives bounds, and the account is put within them.
+pub(crate) fn correct(directory: &Directory, measured: &Measured) -> io::Result<Header> {
+    let Some(file) = lock_patiently(directory)? else { return header(directory) };
+    let mut header = Header::read(&file);
+    let since = |now: Size, then: Size| match header.account == measured.found.account {
+        true => now.minus(then),
+        // Begun anew meanwhile.
+        false => now,
+    };
+    let (charged, credited) =
+        (since(header.charged, measured.found.charged), since(header.credited, measured.found.credited));
+    let upper = measured.entries.plus(measured.in_flight).plus(charged);
+    let lower = measured.entries.minus(credited);
+    let tolerated = Size { bytes: measured.tolerance, entries: 0 };
+    header.entries = match header.is_unknown() {
+        true => upper,
+        false => header.entries.clamp(lower, upper.plus(tolerated)),
+    };
+    header.overhead = measured.overhead;
+    header.tidied_unix_us = measured.now_unix_us;
+    header.write(&file)?;
+    Ok(header)
+}
+
+/// For the keeper: puts `list` to use.
+pub(crate) fn use_victims(
+    directory: &Directory,
+    length: u64,
+    install: impl FnOnce(u64) -> io::Result<()>,
+) -> io::Result<()> {
     let Some(file) = lock_patiently(directory)? else { return Ok(()) };
-    let meanwhile = Header::read(&file).total_bytes.saturating_sub(found.total_bytes);
-    Header { total_bytes: now.total_bytes.saturating_add(meanwhile), ..now }.write(&file)
+    let mut header = Header::read(&file);
+    let list = header.victims.list.wrapping_add(1);
+    install(list)?;
+    header.victims = Position { list, length, next: 0 };
+    header.write(&file)
 }
 
 /// What the events say of one entry.
@@ -414,22 +650,65 @@ impl Summary {
 mod tests {
     use super::*;
 
-    #[test]
-    fn puts_during_a_measurement_stay_added_to_what_was_measured() {
+    fn place() -> (tempfile::TempDir, Directory) {
         let place = tempfile::tempdir().expect("a temporary directory");
         let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
-        let put = |bytes| append(&directory, &[], bytes).expect("written").expect("free").header.total_bytes;
-        for known in [true, false] {
-            match known {
-                true => begin(&directory).expect("begun"),
-                false => restart(&directory).expect("forgotten"),
-            }
-            put(1000);
-            let found = header(&directory).expect("read");
-            assert_eq!(put(200), found.total_bytes + 200);
-            tidied(&directory, found, Header { total_bytes: 5000, tidied_unix_us: 7 }).expect("noted");
-            let now = Header { total_bytes: 5200, tidied_unix_us: 7 };
-            assert_eq!(header(&directory).expect("read"), now, "known before: {known}");
-        }
+        (place, directory)
+    }
+
+    fn size(bytes: u64) -> Size {
+        Size { bytes, entries: bytes / 100 }
+    }
+
+    fn change(directory: &Directory, charge: u64, credit: u64) {
+        let news = News { credit: size(credit), ..News::default() };
+        let charge = |header: &mut Header| header.charge(size(charge));
+        append(directory, &news, 1024, Duration::ZERO, charge).expect("written").expect("free");
+    }
+
+    fn measure(directory: &Directory, found: Header, seen: u64) -> u64 {
+        let measured = Measured {
+            found,
+            in_flight: Size::default(),
+            entries: size(seen),
+            overhead: 7,
+            tolerance: 0,
+            now_unix_us: 9,
+        };
+        let header = correct(directory, &measured).expect("noted");
+        assert_eq!((header.overhead, header.tidied_unix_us), (7, 9));
+        assert_eq!(header.entries.entries, header.entries.bytes / 100);
+        header.entries.bytes
+    }
+
+    #[test]
+    fn what_happens_during_a_measurement_gives_bounds() {
+        let (_place, directory) = place();
+        begin(&directory, 0).expect("begun");
+        change(&directory, 5000, 0);
+        let found = || header(&directory).expect("read");
+        // Somebody was killed: 3000 are there. 1000 more were charged meanwhile, seen or not.
+        let before = found();
+        change(&directory, 1000, 0);
+        assert_eq!(measure(&directory, before, 3000), 4000);
+        // Of the 4000 in the account 500 are removed meanwhile, seen or not.
+        let before = found();
+        change(&directory, 0, 500);
+        assert_eq!(measure(&directory, before, 4000), 3500);
+        assert_eq!(measure(&directory, found(), 3500), 3500);
+        // Somebody else put things there.
+        assert_eq!(measure(&directory, found(), 9000), 9000);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_what_was_seen_and_charged_since() {
+        let (_place, directory) = place();
+        begin(&directory, 0).expect("begun");
+        restart(&directory).expect("forgotten");
+        let before = header(&directory).expect("read");
+        assert!(before.is_unknown());
+        change(&directory, 1000, 0);
+        assert!(header(&directory).expect("read").is_unknown());
+        assert_eq!(measure(&directory, before, 5000), 6000);
     }
 }

@@ -22,11 +22,15 @@ use crate::store::directory::{Directory, KEEPER, PINS};
 use crate::store::entries::{self, Found};
 use crate::store::journal::{self, Summary};
 use crate::store::lock_file::LockFile;
+use crate::store::recorder::Extent;
 
 /// How long to wait for the role when somebody wants to know something.
 pub(crate) const WAIT: Duration = Duration::from_secs(2);
 /// How long to wait when nothing can be done without the role.
 pub(crate) const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// So many entries are removed before their room is given back.
+const EVICTED_AT_ONCE: usize = 64;
 
 pub(crate) struct Keeper<'a> {
     shared: &'a Shared,
@@ -94,7 +98,7 @@ impl<'a> Keeper<'a> {
     /// Folds the journal into the catalogue; where there is none, into itself.
     pub(crate) fn fold_journal(&mut self) {
         if !self.has_catalogue() {
-            if let Err(error) = journal::compact(self.directory) {
+            if let Err(error) = journal::compact(self.directory, self.shared.options.max_size) {
                 self.shared.degrade_quietly(CacheError::io("journal", error));
             }
             return;
@@ -118,9 +122,13 @@ impl<'a> Keeper<'a> {
 
     /// Removes entries, and what is known of them.
     pub(crate) fn evict(&mut self, victims: &[EntryInfo]) -> io::Result<()> {
-        for victim in victims {
-            let gone = entries::remove(self.directory, &victim.signature)?;
-            self.shared.recorder.counters.add(Counter::Evicted, u64::from(gone));
+        for batch in victims.chunks(EVICTED_AT_ONCE) {
+            for victim in batch {
+                let gone = self.shared.remove_entry(self.directory, &victim.signature)?;
+                self.shared.recorder.counters.add(Counter::Evicted, u64::from(gone));
+            }
+            // Puts may be waiting for the room.
+            self.shared.write_down(self.directory, Extent::Due);
         }
         self.use_catalogue(|catalogue| catalogue.forget(victims.iter().map(|victim| &victim.signature)));
         Ok(())

@@ -3,9 +3,10 @@
 //! This file holds the store's answers to an engine; it reads as what happens on a hit, a miss and a put.
 //! What the parts do is in the modules below: [`directory`] (where everything lies), [`entries`] (the hit
 //! path), [`lock_file`] (compile once), [`recorder`] and [`journal`] (what is written down of uses),
-//! [`keeper`] and [`catalogue`] (what is known of entries), [`tidy`] (eviction in the background),
-//! [`fsck`] (what is not as it should be), [`health`] (doing less instead of failing), [`layers`] (what is asked beside the store's own entries),
-//! [`packs`] (entries in and out by the file), [`trace`] (what was used).
+//! [`keeper`] and [`catalogue`] (what is known of entries), [`room`] and [`victims`] (how the bound is held),
+//! [`tidy`] (eviction in the background), [`fsck`] (what is not as it should be), [`health`] (doing less instead
+//! of failing), [`layers`] (what is asked beside the store's own entries), [`packs`] (entries in and out by the
+//! file), [`trace`] (what was used).
 
 mod administration;
 mod catalogue;
@@ -25,10 +26,12 @@ mod misses;
 mod options;
 mod packs;
 mod recorder;
+mod room;
 mod running;
 mod tidy;
 mod trace;
 mod usage;
+mod victims;
 
 use std::fmt;
 use std::io;
@@ -218,7 +221,8 @@ impl Shared {
         };
         if access == Access::WriteFresh {
             // Without it the store would only be measured, and soon.
-            let _ = journal::begin(&directory);
+            let overhead = tidy::overhead(&directory, &self.options).unwrap_or_default();
+            let _ = journal::begin(&directory, overhead);
         }
         if self.options.read_only {
             // As was asked for: nothing to warn of.
@@ -346,7 +350,7 @@ impl Shared {
         if self.tracer.look(directory, self.options.max_size / TRACE_SHARE) {
             self.recorder.pending().iter().for_each(|signature| self.trace(signature));
         }
-        match self.recorder.write(directory, extent) {
+        match self.recorder.write(directory, &self.options, extent) {
             Ok(Written::All(state)) => {
                 if tidy::clock_was_set_back(&state.header, now_unix_us()) {
                     let path = directory.path().display().to_string();
@@ -367,7 +371,7 @@ impl Shared {
     fn write_down_at_last(&self) {
         for _ in 0..LAST_TRIES {
             let Some(directory) = self.writable() else { return };
-            match self.recorder.write(directory, Extent::All) {
+            match self.recorder.write(directory, &self.options, Extent::All) {
                 Ok(Written::Busy) => std::thread::sleep(LAST_PAUSE),
                 Ok(Written::Nothing | Written::All(_)) | Err(_) => return,
             }
@@ -444,20 +448,17 @@ impl Store {
     fn promote(&self, signature: &Signature, entry: &[u8]) {
         if let Some(directory) = self.shared.writable().filter(|_| self.fits(entry.len() as u64)) {
             self.shared.sweep_once(directory);
-            match self.publish_whole(directory, signature, entry) {
-                Ok(()) => self.write_down(Extent::Due),
-                Err(error) => drop(self.shared.io_failed(format!("entry {signature}"), error)),
+            if let Err(error) = self.publish_whole(directory, signature, entry) {
+                drop(self.shared.io_failed(format!("entry {signature}"), error));
             }
         }
     }
 
-    /// Publishes an entry made elsewhere, as it is.
-    fn publish_whole(&self, directory: &Directory, signature: &Signature, entry: &[u8]) -> io::Result<()> {
+    /// Publishes an entry made elsewhere, as it is, if there is room for it. Returns whether it did.
+    fn publish_whole(&self, directory: &Directory, signature: &Signature, entry: &[u8]) -> io::Result<bool> {
         let admitted = Encoded::admitted(entry, &self.options().trust);
-        let disk_bytes = entries::publish(directory, signature, &admitted, self.options().durable)?;
         let object_bytes = Trailer::parse(entry, entry.len() as u64, signature).map_or(0, |it| it.object);
-        self.shared.recorder.put(signature, object_bytes as u64, disk_bytes);
-        Ok(())
+        self.publish(directory, signature, &admitted, object_bytes as u64)
     }
 
     /// Whether an entry of this length is taken.
@@ -509,11 +510,9 @@ impl ObjectCache for Store {
             return shared.health.degrade(&shared.recorder.counters, error);
         }
         shared.sweep_once(directory);
-        match entries::publish(directory, signature, &encoded, shared.options.durable) {
-            Ok(disk_bytes) => {
+        match self.publish(directory, signature, &encoded, compiled.object.len() as u64) {
+            Ok(_) => {
                 shared.health.io_worked();
-                shared.recorder.put(signature, compiled.object.len() as u64, disk_bytes);
-                self.write_down(Extent::Due);
                 shared.trace(signature);
                 Ok(())
             }

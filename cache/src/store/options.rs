@@ -28,11 +28,13 @@ pub struct StoreOptions {
     pub directory: Option<PathBuf>,
     /// What the whole directory may take in allocated blocks, in bytes; at least [`SMALLEST_MAX_SIZE`].
     ///
-    /// It is checked when objects are put, and undershot by a tenth then, so that not every put evicts.
+    /// It is passed by no more than one entry at any instant, however many processes put at once: a put that
+    /// finds no room makes some first, or is not taken. When the store is nearly full a tenth goes in the
+    /// background, so that few puts have to.
     pub max_size: u64,
     /// Entries not used for longer than this go when the store is next tidied. Default: no such limit.
     pub max_age: Option<Duration>,
-    /// How many entries there may be. Default: no such limit.
+    /// How many entries there may be, at any instant as well. Default: no such limit.
     pub max_entries: Option<u64>,
     /// What the entries of a namespace may take on disk, in bytes, by its name; kept to when the store is
     /// tidied. Default: no such limits.

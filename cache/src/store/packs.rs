@@ -206,12 +206,11 @@ impl Store {
             report.present += 1;
             return Ok(());
         }
-        report.imported += 1;
-        report.imported_bytes += entry.len() as u64;
-        if dry_run {
-            return Ok(());
+        if dry_run || self.publish_whole(directory, signature, &entry).map_err(failed)? {
+            report.imported += 1;
+            report.imported_bytes += entry.len() as u64;
         }
-        self.publish_whole(directory, signature, &entry).map_err(failed)
+        Ok(())
     }
 
     /// Uses a pack, or the directory of another store, in place from now on: every store opened in this

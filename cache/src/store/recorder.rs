@@ -6,15 +6,17 @@
 use std::array;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
 use parking_lot::Mutex;
 
 use crate::clock::now_unix_us;
 use crate::signature_hash::SignatureMap;
+use crate::store::StoreOptions;
 use crate::store::counters::{Counter, Counters};
 use crate::store::directory::Directory;
-use crate::store::journal::{self, Event, State};
+use crate::store::journal::{self, Event, Header, News, Size, State};
 use crate::store::misses::{Noted, Ring};
 
 /// How often the use of one entry is written: µs.
@@ -26,6 +28,10 @@ const SHARD_LIMIT: usize = 4096;
 /// Events kept while nobody can write them.
 const BACKLOG_LIMIT: usize = 16 * 1024;
 
+/// After waiting for the lock of the journal in vain, nobody here waits for it for so long at least, and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// In shards by signature, so that threads rarely meet.
 type Shard = Mutex<SignatureMap<Seen>>;
 
@@ -35,8 +41,28 @@ pub(crate) struct Recorder {
     shards: Shards,
     // Entries whose use became worth writing since the last time.
     news: AtomicU32,
-    backlog: Mutex<Backlog>,
+    backlog: Mutex<News>,
     misses: Mutex<Ring>,
+    hopeless: Mutex<Hopeless>,
+}
+
+/// Waiting for the lock of the journal was in vain, because its holder is stopped: for a while nobody here waits
+/// again, and longer each time.
+#[derive(Default)]
+struct Hopeless {
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Hopeless {
+    fn is_so(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn waited_in_vain(&mut self) {
+        self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.until = Some(Instant::now() + self.pause);
+    }
 }
 
 struct Shards([Shard; 16]);
@@ -58,12 +84,6 @@ impl Seen {
     fn is_due(&self) -> bool {
         self.hits > 0 && self.last_used_unix_us >= self.written_unix_us.saturating_add(RECENCY_INTERVAL_US)
     }
-}
-
-#[derive(Default)]
-struct Backlog {
-    events: Vec<Event>,
-    put_bytes: u64,
 }
 
 /// What a write to the journal did.
@@ -129,12 +149,23 @@ impl Recorder {
     }
 
     /// Notes a put.
-    pub(crate) fn put(&self, signature: &Signature, object_bytes: u64, disk_bytes: u64) {
+    pub(crate) fn put(&self, signature: &Signature, object_bytes: u64) {
         self.counters.add(Counter::Puts, 1);
         self.counters.add(Counter::PutBytes, object_bytes);
+        self.backlog.lock().events.push(Event::Put { signature: *signature, at: now_unix_us() });
+    }
+
+    /// Notes what a put replaced, and bytes of directories it made.
+    pub(crate) fn replaced(&self, replaced: Option<u64>, made: u64) {
         let mut backlog = self.backlog.lock();
-        backlog.events.push(Event::Put { signature: *signature, at: now_unix_us() });
-        backlog.put_bytes += disk_bytes;
+        backlog.overhead += made;
+        backlog.credit = backlog.credit.plus(replaced.map_or(Size::default(), Size::one));
+    }
+
+    /// Notes what is not taken any more.
+    pub(crate) fn credit(&self, size: Size) {
+        let mut backlog = self.backlog.lock();
+        backlog.credit = backlog.credit.plus(size);
     }
 
     /// Notes a compilation whose object is not kept.
@@ -143,25 +174,63 @@ impl Recorder {
     }
 
     /// Writes to the journal what there is, and beside it the misses.
-    pub(crate) fn write(&self, directory: &Directory, extent: Extent) -> io::Result<Written> {
+    pub(crate) fn write(
+        &self,
+        directory: &Directory,
+        options: &StoreOptions,
+        extent: Extent,
+    ) -> io::Result<Written> {
         let mut misses = self.misses.lock();
         if !misses.is_empty() {
             misses.write(directory)?;
         }
         drop(misses);
-        let mut backlog = self.backlog.lock();
+        let backlog = match extent {
+            // Hits come here too, and wait for nobody.
+            Extent::Due => self.backlog.try_lock(),
+            Extent::All => Some(self.backlog.lock()),
+        };
+        let Some(mut backlog) = backlog else { return Ok(Written::Busy) };
         self.collect(&mut backlog.events, extent);
-        if backlog.events.is_empty() {
+        if backlog.is_empty() {
             return Ok(Written::Nothing);
         }
         backlog.events.truncate(BACKLOG_LIMIT);
-        match journal::append(directory, &backlog.events, backlog.put_bytes)? {
-            Some(state) => {
-                *backlog = Backlog::default();
+        let longest = journal::longest(options.max_size);
+        match journal::append(directory, &backlog, longest, Duration::ZERO, |_| ())? {
+            Some((state, ())) => {
+                *backlog = News { account: state.header.account, ..News::default() };
                 Ok(Written::All(state))
             }
             None => Ok(Written::Busy),
         }
+    }
+
+    /// Writes to the journal what there is, and lets `change` see its head and change it. `None`: another has
+    /// it locked for longer than `patience`.
+    pub(crate) fn append<T>(
+        &self,
+        directory: &Directory,
+        options: &StoreOptions,
+        patience: Duration,
+        change: impl FnOnce(&mut Header) -> T,
+    ) -> io::Result<Option<(State, T)>> {
+        let mut backlog = self.backlog.lock();
+        self.collect(&mut backlog.events, Extent::Due);
+        backlog.events.truncate(BACKLOG_LIMIT);
+        let mut hopeless = self.hopeless.lock();
+        let patience = if hopeless.is_so() { Duration::ZERO } else { patience };
+        let longest = journal::longest(options.max_size);
+        let appended = journal::append(directory, &backlog, longest, patience, change)?;
+        match &appended {
+            Some((state, _)) => {
+                *backlog = News { account: state.header.account, ..News::default() };
+                *hopeless = Hopeless::default();
+            }
+            None if !hopeless.is_so() => hopeless.waited_in_vain(),
+            None => {}
+        }
+        Ok(appended)
     }
 
     fn collect(&self, events: &mut Vec<Event>, extent: Extent) {
@@ -190,6 +259,10 @@ mod tests {
 
     const ONE: Signature = Signature::from_bytes([1; 32]);
 
+    fn options() -> StoreOptions {
+        StoreOptions::at("")
+    }
+
     fn directory() -> (tempfile::TempDir, Directory) {
         let place = tempfile::tempdir().expect("a temporary directory");
         let (directory, _) = Directory::open(&place.path().join("store"), false).expect("fresh");
@@ -211,7 +284,7 @@ mod tests {
         let (_place, directory) = directory();
         let recorder = Recorder::default();
         let hit = |times| assert_eq!((0..times).filter(|_| recorder.hit(&ONE, 5)).count(), 0);
-        let write = |extent| assert!(recorder.write(&directory, extent).is_ok());
+        let write = |extent| assert!(recorder.write(&directory, &options(), extent).is_ok());
         hit(3);
         write(Extent::Due);
         assert_eq!(written(&directory), (1, 3));
@@ -241,17 +314,17 @@ mod tests {
         use rustix::fs::{FlockOperation, flock};
         let (_place, directory) = directory();
         let recorder = Recorder::default();
-        recorder.put(&ONE, 10, 4096);
+        recorder.put(&ONE, 10);
         let other = directory.open_or_create("journal").expect("opens");
         flock(&other, FlockOperation::NonBlockingLockExclusive).expect("free");
-        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::Busy)));
+        assert!(matches!(recorder.write(&directory, &options(), Extent::All), Ok(Written::Busy)));
         drop(other);
-        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::All(_))));
+        assert!(matches!(recorder.write(&directory, &options(), Extent::All), Ok(Written::All(_))));
         assert!(
             journal::read(&directory)
                 .expect("read")
                 .contains(&Event::Count { counter: Counter::Puts, by: 1 })
         );
-        assert!(matches!(recorder.write(&directory, Extent::All), Ok(Written::Nothing)));
+        assert!(matches!(recorder.write(&directory, &options(), Extent::All), Ok(Written::Nothing)));
     }
 }

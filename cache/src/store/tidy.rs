@@ -1,4 +1,5 @@
-//! Tidying in the background: fold the journal in, and evict when the store is above its size.
+//! Tidying in the background: fold the journal in, evict when the store is nearly full, and leave a list of what
+//! goes next.
 //!
 //! It is started by a put (or a batch of hits) that finds it due, and runs on a thread of its own; an unlink
 //! can take milliseconds, and opening the catalogue does. A process that puts one object and ends leaves its
@@ -8,18 +9,22 @@
 //! is due: a thread of ours that finds a tidying going on leaves word, a process that does not get the
 //! keeper's role relies on the one that has it, and whoever gives the role back looks once more.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::admin::{GcLimits, GcReport, total};
+use crate::admin::{EntryInfo, GcLimits, GcReport, total};
 use crate::clock::{microseconds, now_unix_us};
 use crate::error::CacheError;
-use crate::store::directory::{CATALOGUE, Directory};
-use crate::store::journal::{self, Header};
+use crate::evict;
+use crate::store::directory::{CATALOGUE, Directory, JOURNAL, TEMPORARY};
+use crate::store::journal::{self, FOLDING, Header, Size};
 use crate::store::keeper::{self, Keeper};
 use crate::store::recorder::Extent;
+use crate::store::room::Measurement;
+use crate::store::victims::{self, Victim};
 use crate::store::{Shared, StoreOptions, entries};
 
 /// With an age limit the store is tidied at least this often while it is used.
@@ -36,13 +41,28 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 /// How long closing the store waits for a tidying. Longer means that something hangs; the thread is left.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// What may be taken before somebody makes room in the background, and what is left then: the room between
+/// lets puts go on meanwhile, and without making room by themselves.
+struct Marks {
+    high: u64,
+    low: u64,
+}
+
+impl Marks {
+    fn of(max: u64) -> Self {
+        Self { high: max - max / 20, low: max - max / 10 }
+    }
+}
+
 /// Whether the store should be tidied.
 pub(crate) fn is_due(state: &journal::State, options: &StoreOptions, now_unix_us: u64) -> bool {
-    state.header.total_bytes > options.max_size
-        || state.length >= journal::DUE
-        || clock_was_set_back(&state.header, now_unix_us)
+    let header = &state.header;
+    header.total_bytes() > Marks::of(options.max_size).high
+        || options.max_entries.is_some_and(|max| header.entries.entries > Marks::of(max).high)
+        || state.length >= journal::due(options.max_size)
+        || clock_was_set_back(header, now_unix_us)
         || options.max_age.is_some_and(|max_age| {
-            let since = Duration::from_micros(now_unix_us.saturating_sub(state.header.tidied_unix_us));
+            let since = Duration::from_micros(now_unix_us.saturating_sub(header.tidied_unix_us));
             since > AGE_INTERVAL.min(max_age / 2)
         })
 }
@@ -160,8 +180,7 @@ fn tidy_as(mut keeper: Keeper<'_>, shared: &Shared) -> Round {
     let before = events(keeper.directory);
     keeper.open_catalogue();
     let folded = events(keeper.directory) < before;
-    let limits = shared.options.limits();
-    let changed = make_room(&mut keeper, &limits).unwrap_or_else(|error| {
+    let changed = make_room(&mut keeper, &shared.options).unwrap_or_else(|error| {
         shared.degrade_quietly(CacheError::io("eviction", error));
         false
     });
@@ -173,15 +192,13 @@ pub(crate) fn is_due_in(directory: &Directory, options: &StoreOptions) -> bool {
     journal::state(directory).is_ok_and(|state| is_due(&state, options, now_unix_us()))
 }
 
-/// Evicts when the store, everything counted, is above its size. Returns whether it did, or found that the
-/// store takes less than was thought.
-fn make_room(keeper: &mut Keeper<'_>, limits: &GcLimits) -> std::io::Result<bool> {
+/// Evicts when a limit is passed or nearly so, and measures what the store takes. Returns whether that changed
+/// anything.
+fn make_room(keeper: &mut Keeper<'_>, options: &StoreOptions) -> io::Result<bool> {
     let directory = Arc::clone(keeper.directory);
-    let found = journal::header(&directory)?;
-    let max_size = limits.max_size.unwrap_or(u64::MAX);
-    let measured = Duration::from_micros(now_unix_us().saturating_sub(found.tidied_unix_us));
-    let set_back = clock_was_set_back(&found, now_unix_us());
-    if !set_back && found.total_bytes <= max_size && limits.max_age.is_none() && measured < MEASURE_AFTER {
+    let measurement = Measurement::begin(&directory)?;
+    let found = *measurement.found();
+    if !is_needed(&found, options) {
         return Ok(false);
     }
     let view = keeper::view(&directory, Some(keeper))?;
@@ -189,35 +206,92 @@ fn make_room(keeper: &mut Keeper<'_>, limits: &GcLimits) -> std::io::Result<bool
         // It takes room and is not counted, unless somebody asks for it.
         keeper.take_out_if_damaged(signature)?;
     }
-    let overhead = overhead(&directory)?;
-    let all = overhead.saturating_add(total(view.entries.iter().map(|entry| entry.disk_bytes)));
-    // A tenth below, so that not every put has to make room.
-    let goal = (max_size - max_size / 10).saturating_sub(overhead);
-    let limits = GcLimits { max_size: (all > max_size).then_some(goal), ..limits.clone() };
-    let report = GcReport::of(view.entries, &limits, now_unix_us());
+    let header = measurement.end(&directory, options, size_of(&view.entries))?;
+
+    let limits = goals(&header, options);
+    let (report, rest) = GcReport::and_rest(view.entries, &limits, now_unix_us());
     keeper.evict(&report.removed)?;
-    let total_bytes = note_size(&directory, found, report.kept_bytes)?;
-    Ok(!report.removed.is_empty() || total_bytes < found.total_bytes)
+    leave_a_list(&directory, &rest)?;
+    Ok(!report.removed.is_empty() || header.total_bytes() < found.total_bytes())
 }
 
-/// Writes down what the store takes, entries and all. `found` is the header as it was before the entries
-/// were looked at; puts of others since then stay counted. Returns the figure.
-pub(crate) fn note_size(directory: &Directory, found: Header, entry_bytes: u64) -> std::io::Result<u64> {
-    let total_bytes = overhead(directory)?.saturating_add(entry_bytes);
-    journal::tidied(directory, found, Header { total_bytes, tidied_unix_us: now_unix_us() })?;
-    Ok(total_bytes)
+fn is_needed(found: &Header, options: &StoreOptions) -> bool {
+    let measured = Duration::from_micros(now_unix_us().saturating_sub(found.tidied_unix_us));
+    found.total_bytes() > Marks::of(options.max_size).high
+        || options.max_entries.is_some_and(|max| found.entries.entries > Marks::of(max).high)
+        || options.max_age.is_some()
+        || !options.namespace_max_size.is_empty()
+        || measured >= MEASURE_AFTER
+        || clock_was_set_back(found, now_unix_us())
 }
 
-/// What the store takes beside its entries, in bytes.
-pub(crate) fn overhead(directory: &Directory) -> std::io::Result<u64> {
-    let parts = [
-        entries::directory_bytes(directory, CATALOGUE)?,
-        entries::directory_bytes(directory, &format!("{CATALOGUE}/blobs"))?,
-        entries::directory_bytes(directory, &format!("{CATALOGUE}.damaged"))?,
-        entries::directory_bytes(directory, ".")?,
-        entries::quarantine_bytes(directory)?,
-    ];
+/// What is to be left of entries. Only what is above its high mark is brought down to the low one.
+fn goals(header: &Header, options: &StoreOptions) -> GcLimits {
+    let goal = |max: u64, taken: u64| {
+        let marks = Marks::of(max);
+        (taken > marks.high).then_some(marks.low)
+    };
+    let max_size = goal(options.max_size, header.total_bytes());
+    // What was charged by those who were killed, or is being written, is no entry to be evicted.
+    let max_size = max_size.map(|goal| goal.saturating_sub(header.overhead));
+    let max_entries = options.max_entries.and_then(|max| goal(max, header.entries.entries));
+    GcLimits { max_size, max_entries, ..options.limits() }
+}
+
+fn size_of(entries: &[EntryInfo]) -> Size {
+    let bytes = total(entries.iter().map(|entry| entry.disk_bytes));
+    Size { bytes, entries: entries.len() as u64 }
+}
+
+/// Leaves a list of what goes next, for puts that find no room: up to half of what there is.
+fn leave_a_list(directory: &Directory, entries: &[EntryInfo]) -> io::Result<()> {
+    let ranking = evict::ranking(entries, 0..entries.len(), now_unix_us());
+    let longest = victims::LONGEST.min(entries.len().div_ceil(2));
+    let list: Vec<Victim> = ranking
+        .take(longest)
+        .map(|at| Victim { signature: entries[at].signature, disk_bytes: entries[at].disk_bytes })
+        .collect();
+    journal::use_victims(directory, list.len() as u64, |number| victims::write(directory, number, &list))
+}
+
+/// Corrects the account by entries that were just listed.
+pub(crate) fn note_size(
+    directory: &Directory,
+    options: &StoreOptions,
+    measurement: Measurement,
+    entries: &[EntryInfo],
+) -> io::Result<()> {
+    measurement.end(directory, options, size_of(entries)).map(drop)
+}
+
+/// What the catalogue may grow by while the journal is folded in, at least, in bytes.
+const CATALOGUE_GROWTH: u64 = 256 * 1024;
+
+/// What the store may take beside its entries until this is looked at again, in bytes: what there is, and room
+/// for journal and catalogue to grow.
+pub(crate) fn overhead(directory: &Directory, options: &StoreOptions) -> io::Result<u64> {
+    // The journal itself, the one that is folded in, and the copy that becomes it.
+    let journals = 3 * journal::longest(options.max_size);
+    let catalogue = entries::directory_bytes(directory, CATALOGUE)?;
+    let parts = [disk_bytes_beside_entries(directory)?, journals, catalogue.max(CATALOGUE_GROWTH)];
     Ok(total(parts.into_iter()))
+}
+
+/// What lies in the directory beside entries, files being written, and the journal, in bytes.
+pub(crate) fn disk_bytes_beside_entries(directory: &Directory) -> io::Result<u64> {
+    let mut bytes = entries::file_bytes(directory, ".");
+    for name in directory.names_in(".")? {
+        let name = name.to_string_lossy();
+        if [JOURNAL, FOLDING].contains(&&*name) {
+            continue;
+        }
+        bytes += entries::file_bytes(directory, &name);
+        if !entries::is_fan(&name) && name != TEMPORARY {
+            bytes += entries::directory_bytes(directory, &name)?;
+            bytes += entries::directory_bytes(directory, &format!("{name}/blobs"))?;
+        }
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -226,9 +300,9 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn state(total_bytes: u64, length: u64, tidied: Duration) -> journal::State {
-        let tidied_unix_us = microseconds(tidied);
-        journal::State { header: Header { total_bytes, tidied_unix_us }, length }
+    fn state(bytes: u64, length: u64, tidied: Duration) -> journal::State {
+        let (entries, tidied_unix_us) = (Size { bytes, entries: 3 }, microseconds(tidied));
+        journal::State { header: Header { entries, tidied_unix_us, ..Header::default() }, length }
     }
 
     #[test]
@@ -249,10 +323,16 @@ mod tests {
         let mut options = StoreOptions::at("/nowhere");
         options.max_size = 1000;
         let now = microseconds(DAY * 100);
-        assert!(!is_due(&state(1000, 0, Duration::ZERO), &options, now));
-        assert!(is_due(&state(1001, 0, Duration::ZERO), &options, now));
-        assert!(!is_due(&state(0, journal::DUE - 1, Duration::ZERO), &options, now));
-        assert!(is_due(&state(0, journal::DUE, Duration::ZERO), &options, now));
+        assert!(!is_due(&state(950, 0, Duration::ZERO), &options, now));
+        assert!(is_due(&state(951, 0, Duration::ZERO), &options, now));
+        let long = journal::due(options.max_size);
+        assert!(!is_due(&state(0, long - 1, Duration::ZERO), &options, now));
+        assert!(is_due(&state(0, long, Duration::ZERO), &options, now));
+        options.max_entries = Some(3);
+        assert!(!is_due(&state(0, 0, Duration::ZERO), &options, now));
+        options.max_entries = Some(2);
+        assert!(is_due(&state(0, 0, Duration::ZERO), &options, now));
+        options.max_entries = None;
         assert!(!is_due(&state(0, 0, DAY * 100 + CLOCK_TOLERANCE), &options, now));
         assert!(is_due(&state(0, 0, DAY * 101), &options, now), "tidied tomorrow");
         options.max_age = Some(DAY * 30);

@@ -54,6 +54,7 @@ fn usage(directory: &Directory) -> io::Result<DiskUsage> {
     ];
     let quarantine = entries::quarantine_bytes(directory)?;
     let catalogue = total(sled.into_iter()).saturating_add(journal);
-    let other = tidy::overhead(directory)?.saturating_sub(catalogue).saturating_sub(quarantine);
+    let beside = tidy::disk_bytes_beside_entries(directory)?;
+    let other = beside.saturating_add(journal).saturating_sub(catalogue).saturating_sub(quarantine);
     Ok(DiskUsage { entries: entry_bytes, catalogue, quarantine, other })
 }

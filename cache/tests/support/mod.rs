@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use objcache_cache::{
-    CacheAdmin, CacheError, CompiledObject, ObjectCache, Store, StoreOptions, VerifyOptions,
+    CacheAdmin, CacheError, CompiledObject, ObjectCache, Reason, Store, StoreOptions, VerifyOptions,
 };
 use objcache_signature::{Provenance, Signature};
 
@@ -105,6 +105,20 @@ pub fn check_sound(what: &str, root: &Path) {
     let report = store_at(root).fsck(false, &mut |_| ()).expect("looks");
     assert_eq!(report.findings, [], "{what}");
 }
+
+/// How long a long test lasts: so many seconds by default, and with `OBJCACHE_SOAK=1`. A larger number there is
+/// taken as seconds.
+pub fn soak(seconds: u64, long_seconds: u64) -> Duration {
+    let set = std::env::var("OBJCACHE_SOAK").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(match set {
+        None | Some(0) => seconds,
+        Some(1) => long_seconds,
+        Some(seconds) => seconds,
+    })
+}
+
+/// What may come up when processes are killed or stopped at bad moments, and costs no more than time.
+pub const HARMLESS: [Reason; 3] = [Reason::CatalogueRebuilt, Reason::CatalogueBusy, Reason::LockTimeout];
 
 /// xorshift: the same numbers for the same seed.
 pub struct Random(u64);

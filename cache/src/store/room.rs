@@ -1,0 +1,202 @@
+//! Room for what is put. The bound on what a store takes is true at every instant because a put has its bytes
+//! charged to the account, under the journal's lock of microseconds, before it writes them.
+//!
+//! A put that finds no room makes some: it removes what the last tidying said goes next, just enough of it. If
+//! there is none to be had (all is pinned, or others take the room at once), the offer is not taken and counted.
+//! It never waits for the keeper.
+
+use std::io;
+use std::time::Duration;
+
+use objcache_signature::Signature;
+
+use crate::entry::Encoded;
+use crate::store::counters::Counter;
+use crate::store::directory::Directory;
+use crate::store::journal::{self, Header, Measured, Size, State};
+use crate::store::victims::{self, Victim};
+use crate::store::{Shared, Store, StoreOptions, entries, keeper, tidy};
+
+/// How often a put that finds no room makes some: another may be faster to use it.
+const TRIES: u32 = 16;
+/// How long a put waits for the lock of the journal. Longer means that its holder is stopped.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What a put is told that asks for room.
+enum Answer {
+    Granted,
+    /// When these are gone, ask again.
+    Remove(Vec<Victim>),
+    /// When there is room for so much more, ask again.
+    NoList(Size),
+}
+
+impl Store {
+    /// Publishes an entry, if there is room for it. Returns whether it did.
+    pub(super) fn publish(
+        &self,
+        directory: &Directory,
+        signature: &Signature,
+        entry: &Encoded<'_>,
+        object_bytes: u64,
+    ) -> io::Result<bool> {
+        let shared = &self.shared;
+        let want = Size::one(entries::disk_bytes(entry.length()));
+        let mut reserved = false;
+        let reserve = || {
+            reserved = self.reserve(directory, want);
+            reserved
+        };
+        let durable = shared.options.durable;
+        match entries::publish(directory, signature, entry, durable, reserve) {
+            Ok(Some(published)) => {
+                shared.recorder.put(signature, object_bytes);
+                shared.recorder.replaced(published.replaced, published.made);
+                Ok(true)
+            }
+            Ok(None) => {
+                shared.recorder.counters.add(Counter::Full, 1);
+                // Perhaps there is some to be made all the same.
+                self.tidier.start(shared);
+                Ok(false)
+            }
+            Err(error) => {
+                if reserved {
+                    shared.recorder.credit(want);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Charges `want` to the account, or says no.
+    fn reserve(&self, directory: &Directory, want: Size) -> bool {
+        let shared = &self.shared;
+        for _ in 0..TRIES {
+            let answer = shared.recorder.append(directory, &shared.options, PATIENCE, |header| {
+                answer(directory, &shared.options, header, want)
+            });
+            match answer {
+                Ok(Some((state, answer))) => {
+                    self.tidy_if(&state);
+                    match answer {
+                        Answer::Granted => return true,
+                        Answer::Remove(victims) => shared.remove_victims(directory, &victims),
+                        Answer::NoList(lacking) => {
+                            let victims = victims::sample(directory, lacking);
+                            if victims.is_empty() && !self.measure(directory) {
+                                return false;
+                            }
+                            shared.remove_victims(directory, &victims);
+                        }
+                    }
+                }
+                // Nobody can tell whether there is room: its holder is stopped, or the disk is dying.
+                Ok(None) => return false,
+                Err(error) => {
+                    shared.degrade_quietly(crate::CacheError::io("journal", error));
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// For an account that says full when there is nothing to remove: few entries, or all of them pinned.
+    /// Returns whether it was wrong.
+    fn measure(&self, directory: &Directory) -> bool {
+        let measure = || {
+            let measurement = Measurement::begin(directory)?;
+            let before = measurement.found().total_bytes();
+            let entries = entries::size(directory)?;
+            Ok::<_, io::Error>(
+                measurement.end(directory, &self.shared.options, entries)?.total_bytes() < before,
+            )
+        };
+        measure().unwrap_or(false)
+    }
+
+    pub(super) fn tidy_if(&self, state: &State) {
+        if tidy::is_due(state, &self.shared.options, crate::clock::now_unix_us()) {
+            self.tidier.start(&self.shared);
+        }
+    }
+}
+
+fn answer(directory: &Directory, options: &StoreOptions, header: &mut Header, want: Size) -> Answer {
+    let lacking = lacking(header, options, want);
+    // While nobody knows what the store takes, puts go on: a tidying is on its way that measures it.
+    if header.is_unknown() || lacking.is_zero() {
+        header.charge(want);
+        return Answer::Granted;
+    }
+    let victims = victims::take(directory, header, lacking);
+    if victims.is_empty() { Answer::NoList(lacking) } else { Answer::Remove(victims) }
+}
+
+/// What is lacking for `want` more.
+fn lacking(header: &Header, options: &StoreOptions, want: Size) -> Size {
+    let after = header.entries.plus(want);
+    Size {
+        bytes: after.bytes.saturating_add(header.overhead).saturating_sub(options.max_size),
+        entries: after.entries.saturating_sub(options.max_entries.unwrap_or(u64::MAX)),
+    }
+}
+
+impl Shared {
+    /// Removes victims; those that were pinned meanwhile stay. What was removed is credited with what this
+    /// process writes down next.
+    pub(super) fn remove_victims(&self, directory: &Directory, victims: &[Victim]) {
+        for victim in victims {
+            if matches!(directory.open_file(&keeper::pin_name(&victim.signature)), Ok(None))
+                && let Ok(true) = self.remove_entry(directory, &victim.signature)
+            {
+                self.recorder.counters.add(Counter::Evicted, 1);
+            }
+        }
+    }
+
+    /// Removes an entry. What it took is credited with what this process writes down next.
+    pub(super) fn remove_entry(&self, directory: &Directory, signature: &Signature) -> io::Result<bool> {
+        let freed = entries::remove(directory, signature)?;
+        if let Some(bytes) = freed {
+            self.recorder.credit(Size::one(bytes));
+        }
+        Ok(freed.is_some())
+    }
+}
+
+/// A look at the whole store, to correct the account by. It begins before the entries are listed.
+pub(super) struct Measurement {
+    found: Header,
+    in_flight: Size,
+}
+
+impl Measurement {
+    pub(super) fn begin(directory: &Directory) -> io::Result<Self> {
+        let found = journal::header(directory)?;
+        Ok(Self { found, in_flight: entries::in_flight(directory)? })
+    }
+
+    pub(super) fn found(&self) -> &Header {
+        &self.found
+    }
+
+    /// Writes down what entries take and all else may take.
+    pub(super) fn end(
+        self,
+        directory: &Directory,
+        options: &StoreOptions,
+        entries: Size,
+    ) -> io::Result<Header> {
+        let measured = Measured {
+            found: self.found,
+            in_flight: self.in_flight,
+            entries,
+            overhead: tidy::overhead(directory, options)?,
+            tolerance: options.max_size / 64,
+            now_unix_us: crate::clock::now_unix_us(),
+        };
+        journal::correct(directory, &measured)
+    }
+}

@@ -1,0 +1,195 @@
+//! Many processes on one small store for a while: what the directory takes is never above its limit by more than
+//! one entry, memory stays flat, nothing wrong is served, and nobody gets an error.
+//!
+//! The processes are stopped for each look at the directory: a file that is moved or replaced while the others
+//! are added up would be counted twice. A soak lasts a quarter of a minute; `OBJCACHE_SOAK=1` makes it an hour,
+//! a larger number so many seconds.
+
+#[path = "support/child.rs"]
+mod child;
+mod support;
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use child::{finish, signal, start};
+use objcache_cache::{CacheAdmin, CompileOnce, GcLimits, Offer, Store, StoreOptions, VerifyOptions};
+use rustix::process::Signal;
+use support::{Random, has, object, offer_costing, place, signature};
+
+const PROCESSES: u64 = 24;
+const MAX_SIZE: u64 = 8 << 20;
+const MAX_ENTRIES: u64 = 180;
+/// Objects the soak is about; together three times what the store may keep.
+const OBJECTS: u32 = 600;
+/// The longest object, in bytes, and what its entry takes at most.
+const LONGEST: usize = 80_000;
+const LARGEST_ENTRY: u64 = LONGEST as u64 + 8192;
+
+#[test]
+fn child() {
+    let Some(role) = child::role() else { return };
+    let role: Vec<&str> = role.iter().map(String::as_str).collect();
+    match role[..] {
+        ["use", root, seed] => use_it(Path::new(root), seed.parse().expect("a number")),
+        _ => panic!("unknown role {role:?}"),
+    }
+}
+
+fn length(number: u32) -> usize {
+    (number as usize * 7919) % LONGEST
+}
+
+fn options(root: &Path) -> StoreOptions {
+    let mut options = StoreOptions::at(root);
+    (options.max_size, options.max_entries, options.strict) = (MAX_SIZE, Some(MAX_ENTRIES), true);
+    options
+}
+
+/// Goes on until it is killed.
+fn use_it(root: &Path, seed: u64) {
+    let mut random = Random::new(seed);
+    let mut store = Store::open(options(root)).expect("opens");
+    loop {
+        if random.below(500) == 0 {
+            store = Store::open(options(root)).expect("opens");
+        }
+        act(&store, &mut random);
+        assert_eq!(store.degraded(), None);
+        std::thread::sleep(Duration::from_micros(u64::from(random.below(8000))));
+    }
+}
+
+fn act(store: &Store, random: &mut Random) {
+    let number = random.below(OBJECTS);
+    let length = length(number);
+    match random.below(1000) {
+        0..350 => {
+            has(store, number, length);
+        }
+        350..650 => {
+            let cost = Duration::from_micros(u64::from(random.below(100_000)));
+            offer_costing(store, number, length, cost).expect("no error");
+        }
+        650..960 => {
+            let compile = || Ok::<_, ()>(Offer { object: object(number, length), ..Offer::default() });
+            let fetched = store.get_or_compile(&signature(number), compile).expect("compiles");
+            assert_eq!(*fetched.object, *object(number, length));
+        }
+        960..980 => drop(store.remove(&signature(number)).expect("removes")),
+        980..990 => {
+            let (pinned, number) = (random.below(4) == 0, random.below(8));
+            store.set_pinned(&signature(number), pinned).expect("pins");
+        }
+        990..993 => drop(store.list().expect("lists")),
+        993..996 => drop(store.stats().expect("looks")),
+        996..998 => {
+            let limits = GcLimits { max_size: Some(MAX_SIZE / 2), ..GcLimits::default() };
+            store.collect_garbage(&limits, random.below(2) == 0).expect("collects");
+        }
+        _ => {
+            let report = store.verify(VerifyOptions { repair: true }, &mut |_| ()).expect("verifies");
+            assert_eq!(report.damaged, []);
+        }
+    }
+}
+
+/// What `du` would say, in bytes, and how many entries there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Usage {
+    bytes: u64,
+    entries: u64,
+}
+
+fn usage(root: &Path) -> Usage {
+    let (mut usage, mut seen, mut left) = (Usage::default(), HashSet::new(), vec![root.to_owned()]);
+    while let Some(path) = left.pop() {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if !seen.insert(found.ino()) {
+            continue;
+        }
+        usage.bytes += found.blocks() * 512;
+        if found.is_dir() {
+            left.extend(fs::read_dir(&path).expect("there").map(|entry| entry.expect("listed").path()));
+        } else {
+            let name = path.file_name().expect("a file").to_string_lossy();
+            let in_fan = path.parent() != Some(&root.join("pins")) && name.len() == 62;
+            usage.entries += u64::from(in_fan);
+        }
+    }
+    usage
+}
+
+/// Looks while all of them are stopped.
+fn stopped<T>(children: &[Child], look: impl FnOnce() -> T) -> T {
+    children.iter().for_each(|child| signal(child, Signal::STOP));
+    for child in children {
+        child::wait_until("it stops", || !matches!(state(child), Some('R' | 'S' | 'D')));
+    }
+    let seen = look();
+    children.iter().for_each(|child| signal(child, Signal::CONT));
+    seen
+}
+
+/// As the kernel has it; `None` when it is gone.
+fn state(child: &Child) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The largest resident memory among them, in bytes.
+fn memory(children: &[Child]) -> u64 {
+    let pages = |child: &Child| {
+        let text = fs::read_to_string(format!("/proc/{}/statm", child.id())).ok()?;
+        text.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    children.iter().filter_map(pages).max().unwrap_or(0) * 4096
+}
+
+#[test]
+fn what_many_processes_put_stays_within_the_bounds_at_every_instant() {
+    let (_directory, root): (_, PathBuf) = place();
+    drop(Store::open(options(&root)).expect("a fresh directory"));
+    let children: Vec<Child> =
+        (0..PROCESSES).map(|seed| start(&[&"use", &root, &seed.to_string()])).collect();
+
+    let duration = support::soak(15, 3600);
+    let (begun, mut most, mut samples) = (Instant::now(), Usage::default(), 0);
+    let mut memory_by_half = [0, 0];
+    while begun.elapsed() < duration {
+        std::thread::sleep(Duration::from_millis(60));
+        let now = stopped(&children, || usage(&root));
+        most = Usage { bytes: most.bytes.max(now.bytes), entries: most.entries.max(now.entries) };
+        samples += 1;
+        let half = &mut memory_by_half[usize::from(begun.elapsed() > duration / 2)];
+        *half = memory(&children).max(*half);
+    }
+    for mut child in children {
+        let ended = child.try_wait().expect("runs");
+        let _ = child.kill();
+        let output = finish(child);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = text + &String::from_utf8_lossy(&output.stderr);
+        assert!(ended.is_none(), "{ended:?}: {text}");
+    }
+
+    let store = Store::open(options(&root)).expect("opens");
+    let stats = store.stats().expect("looks");
+    eprintln!("{samples} looks, at most {most:?} of {MAX_SIZE}; memory {memory_by_half:?}; {stats:?}");
+    assert!(samples > 20, "{samples} looks are too few");
+    assert!(most.bytes <= MAX_SIZE + LARGEST_ENTRY, "{} above", most.bytes - MAX_SIZE);
+    assert!(most.entries <= MAX_ENTRIES + 1, "{}", most.entries);
+    assert!(most.bytes > MAX_SIZE / 2, "the bound was never near: {most:?}");
+    assert!(stats.evicted > 100 && stats.puts > 1000, "{stats:?}");
+    assert!(stats.full < stats.puts / 20, "room is made for nearly all: {stats:?}");
+    assert!(stats.reasons.iter().all(|(reason, _)| support::HARMLESS.contains(reason)), "{stats:?}");
+    assert_eq!(stats.quarantined, 0);
+    let [first, second] = memory_by_half;
+    assert!(second <= first + (8 << 20), "memory grows: {first} bytes, then {second}");
+    let report = store.verify(VerifyOptions::default(), &mut |_| ()).expect("verifies");
+    assert_eq!(report.damaged, []);
+}
