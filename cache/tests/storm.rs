@@ -172,7 +172,8 @@ fn what_was_acknowledged_survives_a_kill_at_any_time() {
 }
 
 fn names_in(directory: &Path) -> usize {
-    fs::read_dir(directory).expect("there").count()
+    // One that was removed, and not needed since, has none.
+    fs::read_dir(directory).map_or(0, Iterator::count)
 }
 
 fn disk_bytes(root: &Path) -> u64 {

@@ -531,6 +531,9 @@ pub(crate) fn header(directory: &Directory) -> io::Result<Header> {
     Ok(state(directory)?.header)
 }
 
+/// An account that is too high by less than this part of what the store may take is left alone.
+const TOLERATED_SHARE: u64 = 64;
+
 /// What was found when the store was looked at.
 pub(crate) struct Measured {
     /// The account before that began.
@@ -539,8 +542,8 @@ pub(crate) struct Measured {
     pub(crate) in_flight: Size,
     pub(crate) entries: Size,
     pub(crate) overhead: u64,
-    /// An account that is too high by less than this is left alone.
-    pub(crate) tolerance: u64,
+    /// What the store may take, in bytes.
+    pub(crate) max_size: u64,
     pub(crate) now_unix_us: u64,
 }
 
@@ -560,11 +563,18 @@ pub(crate) fn correct(directory: &Directory, measured: &Measured) -> io::Result<
         (since(header.charged, measured.found.charged), since(header.credited, measured.found.credited));
     let upper = measured.entries.plus(measured.in_flight).plus(charged);
     let lower = measured.entries.minus(credited);
-    let tolerated = Size { bytes: measured.tolerance, entries: 0 };
+    let share = |of: u64| of / TOLERATED_SHARE;
+    let tolerated = Size { bytes: share(measured.max_size), entries: share(upper.entries) };
+    let before = header.entries;
     header.entries = match header.is_unknown() {
         true => upper,
-        false => header.entries.clamp(lower, upper.plus(tolerated)),
+        false => before.clamp(lower, upper.plus(tolerated)),
     };
+    if header.entries.minus(before).is_zero() && header.entries != before {
+        // What was taken back may have been removed by somebody who has not said so yet, and must not be credited
+        // again: to say it in time, it must be said of this account.
+        header.account = header.account.wrapping_add(1);
+    }
     header.overhead = measured.overhead;
     header.tidied_unix_us = measured.now_unix_us;
     header.write(&file)?;
@@ -672,7 +682,7 @@ mod tests {
             in_flight: Size::default(),
             entries: size(seen),
             overhead: 7,
-            tolerance: 0,
+            max_size: 0,
             now_unix_us: 9,
         };
         let header = correct(directory, &measured).expect("noted");
@@ -687,10 +697,19 @@ mod tests {
         begin(&directory, 0).expect("begun");
         change(&directory, 5000, 0);
         let found = || header(&directory).expect("read");
+        let account = found().account;
         // Somebody was killed: 3000 are there. 1000 more were charged meanwhile, seen or not.
         let before = found();
         change(&directory, 1000, 0);
         assert_eq!(measure(&directory, before, 3000), 4000);
+        assert_ne!(
+            found().account,
+            account,
+            "who removed what is missing has not said so, and need not any more"
+        );
+        let late = News { account, credit: size(1000), ..News::default() };
+        append(&directory, &late, 1024, Duration::ZERO, |_| ()).expect("written").expect("free");
+        assert_eq!(found().entries, size(4000));
         // Of the 4000 in the account 500 are removed meanwhile, seen or not.
         let before = found();
         change(&directory, 0, 500);

@@ -345,11 +345,16 @@ impl Shared {
         }
     }
 
-    /// Writes down what was counted. Returns whether the store should be tidied.
-    fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
+    /// Whether somebody began to trace, which what is not written down yet is part of.
+    fn look_for_a_trace(&self, directory: &Directory) {
         if self.tracer.look(directory, self.options.max_size / TRACE_SHARE) {
             self.recorder.pending().iter().for_each(|signature| self.trace(signature));
         }
+    }
+
+    /// Writes down what was counted. Returns whether the store should be tidied.
+    fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
+        self.look_for_a_trace(directory);
         match self.recorder.write(directory, &self.options, extent) {
             Ok(Written::All(state)) => {
                 if tidy::clock_was_set_back(&state.header, now_unix_us()) {

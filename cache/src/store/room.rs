@@ -50,6 +50,7 @@ impl Store {
         let durable = shared.options.durable;
         match entries::publish(directory, signature, entry, durable, reserve) {
             Ok(Some(published)) => {
+                shared.look_for_a_trace(directory);
                 shared.recorder.put(signature, object_bytes);
                 shared.recorder.replaced(published.replaced, published.made);
                 Ok(true)
@@ -194,7 +195,7 @@ impl Measurement {
             in_flight: self.in_flight,
             entries,
             overhead: tidy::overhead(directory, options)?,
-            tolerance: options.max_size / 64,
+            max_size: options.max_size,
             now_unix_us: crate::clock::now_unix_us(),
         };
         journal::correct(directory, &measured)
