@@ -1,6 +1,6 @@
 //! Figures of objcache, each beside what it is held against, measured in one run.
 //!
-//! `cargo run --release -p objcache-benches [signature|store|load|throw|whole]…`
+//! `cargo run --release -p objcache-benches [signature|store|memory|packs|load|throw|whole]…`
 //!
 //! Contenders of one table take turns (A B C A B C …), so that a noisy neighbour hurts all alike, and the
 //! medians of thread CPU time are compared. Ratios hold from machine to machine; absolute times do not.
@@ -10,7 +10,9 @@
 mod c_code;
 mod load;
 mod measure;
+mod memory;
 mod native;
+mod packs;
 mod signature;
 mod store;
 mod throw;
@@ -18,16 +20,20 @@ mod whole;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let benches: [(&str, fn()); 5] = [
+    let benches: [(&str, fn()); 7] = [
         ("signature", signature::bench),
         ("store", store::bench),
+        ("memory", memory::bench),
+        ("packs", packs::bench),
         ("load", load::bench),
         ("throw", throw::bench),
         ("whole", whole::bench),
     ];
     let known = |name: &String| benches.iter().any(|(known, _)| known == name);
     if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
-        eprintln!("there is no bench `{unknown}`: signature, store, load, throw and whole are");
+        eprintln!(
+            "there is no bench `{unknown}`: signature, store, memory, packs, load, throw and whole are"
+        );
         std::process::exit(2);
     }
     for (name, bench) in benches {

@@ -289,10 +289,11 @@ impl Trailer {
     /// # Errors
     /// [`Reason::EntryCodec`] when it does not decompress to what the trailer says.
     pub(crate) fn into_object(self, entry: Vec<u8>) -> Result<ObjectBuffer, Reason> {
-        match self.codec {
-            Codec::Plain => Ok(ObjectBuffer::prefix(entry, self.object)),
-            _ => self.decompressed(&entry).map(ObjectBuffer::from),
-        }
+        let object = match self.codec {
+            Codec::Plain => ObjectBuffer::prefix(entry, self.object),
+            _ => ObjectBuffer::from(self.decompressed(&entry)?),
+        };
+        Ok(object.costing(self.compile_time_us))
     }
 
     fn decompressed(&self, entry: &[u8]) -> Result<Vec<u8>, Reason> {

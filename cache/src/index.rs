@@ -32,14 +32,25 @@ impl Index {
         info.disk_bytes <= self.max_size
     }
 
-    pub(crate) fn hit(&mut self, signature: &Signature) {
-        self.stats.hits += 1;
+    /// Counts uses, the last of them at `at_unix_us`.
+    pub(crate) fn used(&mut self, signature: &Signature, times: u64, at_unix_us: u64) {
+        self.stats.hits = self.stats.hits.saturating_add(times);
         if let Some(info) = self.entries.get_mut(signature) {
-            info.hits = info.hits.saturating_add(1);
-            info.last_used_unix_us = now_unix_us();
+            info.hits = info.hits.saturating_add(times);
+            info.last_used_unix_us = info.last_used_unix_us.max(at_unix_us);
             let saved = &mut self.stats.saved_compile_time_us;
-            *saved = saved.saturating_add(info.compile_time_us);
+            *saved = saved.saturating_add(info.compile_time_us.saturating_mul(times));
         }
+    }
+
+    /// Bytes that entries take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether something has to go when this comes in.
+    pub(crate) fn is_full_with(&self, info: &EntryInfo) -> bool {
+        self.bytes.saturating_add(info.disk_bytes) > self.max_size
     }
 
     pub(crate) fn miss(&mut self) {

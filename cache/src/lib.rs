@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | [`Store`] | one file per entry in a directory | all processes of a user | the default |
 //! | [`SledCache`] | in one sled database | the threads of one process | embedders |
+//! | [`Tiered`] | in memory, before another cache | the threads of one process | what is used again and again |
 //! | [`MemoryCache`] | in memory | the threads of one process | tests, short lives |
 //!
 //! The one idea: a broken cache costs a compilation, never a result and never the program. Every entry is
@@ -52,10 +53,12 @@ mod memory;
 mod object;
 mod object_cache;
 mod pack;
+mod shelf;
 mod signature_hash;
 mod sled_cache;
 mod sled_guard;
 mod store;
+mod tiered;
 mod trust;
 mod warning;
 
@@ -79,4 +82,5 @@ pub use store::{
     SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, examine, parse_size,
     parse_span,
 };
+pub use tiered::Tiered;
 pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

@@ -16,13 +16,30 @@ pub struct ObjectBuffer {
     // The whole entry as it was read; the object is its beginning. Cutting the rest off would copy.
     bytes: Arc<Vec<u8>>,
     length: usize,
+    compile_time_us: u64,
 }
 
 impl ObjectBuffer {
     /// The first `length` bytes of `bytes`; all of them when there are fewer.
     pub(crate) fn prefix(bytes: Vec<u8>, length: usize) -> Self {
         let length = length.min(bytes.len());
-        Self { bytes: Arc::new(bytes), length }
+        Self { bytes: Arc::new(bytes), length, compile_time_us: 0 }
+    }
+
+    /// The same, for a cache that knows what its compilation took.
+    pub(crate) fn costing(mut self, compile_time_us: u64) -> Self {
+        self.compile_time_us = compile_time_us;
+        self
+    }
+
+    /// What its compilation took, in µs; 0 where nobody knows.
+    pub(crate) fn compile_time_us(&self) -> u64 {
+        self.compile_time_us
+    }
+
+    /// Bytes it keeps in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
     }
 }
 

@@ -31,6 +31,12 @@ pub trait ObjectCache: Send + Sync {
     /// As [`get_object`](Self::get_object).
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError>;
 
+    /// Tells of uses of an object that a cache before this one answered (see [`Tiered`](crate::Tiered)), so that its entry is
+    /// not taken for unused. Its compilation took `compile_time_us`, as far as that is known.
+    fn notify_used(&self, signature: &Signature, times: u64, compile_time_us: u64) {
+        let _ = (signature, times, compile_time_us);
+    }
+
     /// How the compilation of `signature` failed, if that is remembered. Asked after a miss.
     ///
     /// # Errors
@@ -143,6 +149,10 @@ macro_rules! forward {
 
             fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
                 (**self).notify_object_compiled(compiled)
+            }
+
+            fn notify_used(&self, signature: &Signature, times: u64, compile_time_us: u64) {
+                (**self).notify_used(signature, times, compile_time_us);
             }
 
             fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {

@@ -181,7 +181,7 @@ impl ObjectCache for SledCache {
         }
         let mut index = self.index.lock();
         match &entry {
-            Some(_) => index.hit(signature),
+            Some(_) => index.used(signature, 1, now_unix_us()),
             // The second look of a compilation that is about to be done here is not another miss.
             None if self.locks.is_held(signature) => {}
             None => index.miss(),
@@ -219,6 +219,10 @@ impl ObjectCache for SledCache {
             .and_then(|()| self.drop_objects(victims.iter()));
         or_miss(written);
         Ok(())
+    }
+
+    fn notify_used(&self, signature: &Signature, times: u64, _compile_time_us: u64) {
+        self.index.lock().used(signature, times, now_unix_us());
     }
 
     fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {

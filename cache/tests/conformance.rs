@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use objcache_cache::{
     CacheAdmin, CacheError, CompileOnce, CompiledObject, GcLimits, GetOrCompileError, MemoryCache,
-    ObjectBuffer, ObjectCache, Offer, Outcome, PackMode, PackSelection, SledCache, VerifyOptions, from_fn,
+    ObjectBuffer, ObjectCache, Offer, Outcome, PackMode, PackSelection, SledCache, Tiered, VerifyOptions,
+    from_fn,
 };
 use objcache_signature::{Provenance, Signature};
 use support::{has, object, offer, offer_costing, place, signature, store_at};
@@ -377,6 +378,24 @@ fn memory_can_be_administered() {
     all_of_cache_admin(&|test| test(&MemoryCache::new(MAX_SIZE)));
 }
 
+/// Memory that holds all, or nearly nothing, before a store and before memory.
+fn all_tiered(test: &mut dyn FnMut(&dyn CacheAdmin)) {
+    test(&Tiered::new(store().1, MAX_SIZE));
+    test(&Tiered::new(store().1, 3000));
+    test(&Tiered::new(MemoryCache::new(MAX_SIZE), MAX_SIZE));
+    test(&Tiered::new(Tiered::new(store().1, MAX_SIZE), 3000));
+}
+
+#[test]
+fn tiers_are_an_object_cache() {
+    all_of_object_cache(&|test| all_tiered(&mut |cache| test(&cache)));
+}
+
+#[test]
+fn tiers_can_be_administered() {
+    all_of_cache_admin(&|test| all_tiered(test));
+}
+
 #[test]
 fn store_is_an_object_cache() {
     all_of_object_cache(&|test| test(&store().1));
@@ -457,4 +476,73 @@ fn what_is_not_worth_keeping_is_declined_and_counted() {
     assert!(!has(&store, 1, 500) && !has(&store, 2, 1001) && has(&store, 3, 1000));
     let stats = store.stats().expect("stats");
     assert_eq!((stats.declined, stats.puts, stats.reasons.len()), (2, 1, 0));
+}
+
+#[test]
+fn a_hit_in_the_memory_tier_asks_nobody_and_is_told_of_later() {
+    let asked = AtomicU32::new(0);
+    let (_place, store) = store();
+    let below = from_fn(
+        |signature| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            store.get_object(signature)
+        },
+        |compiled| store.notify_object_compiled(compiled),
+    );
+    offer(&store, 1, 1000).expect("taken");
+    let tier = Tiered::new(below, MAX_SIZE);
+    for _ in 0..5 {
+        assert!(has(&tier, 1, 1000));
+    }
+    offer(&tier, 2, 1000).expect("taken");
+    assert!(has(&tier, 2, 1000) && !has(&tier, 3, 0));
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "for 1, the first time, and for 3");
+    let [one, again] = [0, 1].map(|_| tier.get_object(&signature(1)).expect("asks").expect("there"));
+    assert!(std::ptr::eq(&raw const *one, &raw const *again), "shared, not copied");
+    drop(tier);
+
+    let tier = Tiered::new(&store, MAX_SIZE);
+    (0..10_000).for_each(|_| assert!(has(&tier, 1, 1000)));
+    let told = store.stat(&signature(1)).expect("stats").expect("there").hits;
+    assert!((8000..10_000).contains(&told), "{told}: those used much are told of meanwhile");
+    drop(tier);
+    assert_eq!(store.stat(&signature(1)).expect("stats").expect("there").hits, 10_001);
+}
+
+#[test]
+fn the_memory_tier_keeps_to_its_bytes() {
+    let tier = Tiered::new(MemoryCache::new(u64::MAX), 100_000);
+    for number in 0..200 {
+        offer(&tier, number, 5000).expect("taken");
+        assert!(has(&tier, 0, 5000), "in memory or below");
+        assert!(tier.memory_bytes() <= 100_000);
+    }
+    assert!(tier.memory_bytes() > 50_000);
+}
+
+#[test]
+fn what_is_removed_while_it_is_read_does_not_come_back() {
+    let (memory, step, first) = (MemoryCache::new(MAX_SIZE), Barrier::new(2), AtomicU32::new(0));
+    offer(&memory, 1, 1000).expect("taken");
+    let below = from_fn(
+        |signature| {
+            let found = memory.get_object(signature);
+            if first.fetch_add(1, Ordering::Relaxed) == 0 {
+                // It has been read; now it is removed; then it goes up.
+                step.wait();
+                step.wait();
+            }
+            found
+        },
+        |compiled| memory.notify_object_compiled(compiled),
+    );
+    let tier = Tiered::new(&below, MAX_SIZE);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(has(&tier, 1, 1000)));
+        step.wait();
+        memory.remove(&signature(1)).expect("removes");
+        tier.forget_all();
+        step.wait();
+    });
+    assert!(!has(&tier, 1, 1000));
 }

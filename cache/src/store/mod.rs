@@ -395,7 +395,7 @@ impl Store {
         match entries::look_up(directory, signature, &shared.gate, &shared.options.host_features) {
             Ok(Found::Whole((object, compile_time_us))) => {
                 shared.health.io_worked();
-                if shared.recorder.hit(signature, compile_time_us) {
+                if shared.recorder.hit(signature, 1, compile_time_us) {
                     self.write_down(Extent::Due);
                 }
                 return Ok(Some(object));
@@ -529,6 +529,13 @@ impl ObjectCache for Store {
         if self.shared.writable().is_some() {
             self.shared.recorder.missed(Noted::failed(failed));
         }
+    }
+
+    fn notify_used(&self, signature: &Signature, times: u64, compile_time_us: u64) {
+        if self.shared.readable().is_some() && self.shared.recorder.hit(signature, times, compile_time_us) {
+            self.write_down(Extent::Due);
+        }
+        self.shared.trace(signature);
     }
 
     fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {

@@ -107,15 +107,15 @@ pub(crate) enum Extent {
 }
 
 impl Recorder {
-    /// Notes a hit. `true`: it is time to [`write`](Self::write).
-    pub(crate) fn hit(&self, signature: &Signature, compile_time_us: u64) -> bool {
-        self.counters.add(Counter::Hits, 1);
-        self.counters.add(Counter::SavedCompileTimeUs, compile_time_us);
+    /// Notes hits. `true`: it is time to [`write`](Self::write).
+    pub(crate) fn hit(&self, signature: &Signature, times: u64, compile_time_us: u64) -> bool {
+        self.counters.add(Counter::Hits, times);
+        self.counters.add(Counter::SavedCompileTimeUs, compile_time_us.saturating_mul(times));
         let mut shard = self.shards.0[usize::from(signature.as_bytes()[0] % 16)].lock();
         let full = shard.len() >= SHARD_LIMIT;
         let seen = shard.entry(*signature).or_default();
         let was_due = seen.is_due();
-        seen.hits += 1;
+        seen.hits = seen.hits.saturating_add(times);
         seen.last_used_unix_us = now_unix_us();
         let news = !was_due && seen.is_due();
         drop(shard);
@@ -283,7 +283,7 @@ mod tests {
     fn the_use_of_an_entry_is_written_once_an_hour_and_at_the_end() {
         let (_place, directory) = directory();
         let recorder = Recorder::default();
-        let hit = |times| assert_eq!((0..times).filter(|_| recorder.hit(&ONE, 5)).count(), 0);
+        let hit = |times| assert_eq!((0..times).filter(|_| recorder.hit(&ONE, 1, 5)).count(), 0);
         let write = |extent| assert!(recorder.write(&directory, &options(), extent).is_ok());
         hit(3);
         write(Extent::Due);
@@ -305,7 +305,7 @@ mod tests {
             bytes[..4].copy_from_slice(&number.to_le_bytes());
             Signature::from_bytes(bytes)
         };
-        let due: Vec<u32> = (0..BATCH).filter(|number| recorder.hit(&signature(*number), 0)).collect();
+        let due: Vec<u32> = (0..BATCH).filter(|number| recorder.hit(&signature(*number), 1, 0)).collect();
         assert_eq!(due, [BATCH - 1]);
     }
 
