@@ -9,6 +9,7 @@ use crate::clock::microseconds;
 use crate::compression::Codec;
 use crate::error::{CacheError, Reason};
 use crate::evict;
+use crate::latency::Latencies;
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::ObjectCache;
 use crate::trust::PublicKey;
@@ -294,11 +295,24 @@ pub struct CacheStats {
     pub failures: u64,
     /// Look-ups answered with a failed compilation.
     pub failure_hits: u64,
+    /// Time spent on taking objects in.
+    pub put_time: Duration,
+    /// How long look-ups took that were answered.
+    pub hit_latency: Latencies,
+    /// How long look-ups took that were not.
+    pub miss_latency: Latencies,
     /// How often each reason to do less came up; only those that did.
     pub reasons: Vec<(Reason, u64)>,
 }
 
 impl CacheStats {
+    /// Time that the cache itself took: look-ups, and taking objects in.
+    pub fn spent(&self) -> Duration {
+        [self.hit_latency.total(), self.miss_latency.total()]
+            .into_iter()
+            .fold(self.put_time, Duration::saturating_add)
+    }
+
     /// Fills in what the entries tell.
     pub(crate) fn count_entries(&mut self, entries: &[EntryInfo]) {
         self.entries = entries.len() as u64;

@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Du(commands::du::Options),
     Gc(commands::gc::Options),
     Stats(commands::stats::Options),
+    Top(commands::top::Options),
     Verify(commands::verify::Options),
     Fsck(commands::fsck::Options),
     Clear(commands::clear::Options),

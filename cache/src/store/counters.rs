@@ -2,12 +2,17 @@
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::admin::CacheStats;
 use crate::error::Reason;
+use crate::latency::BUCKETS;
 
 const FIRST_REASON: u8 = 16;
-const COUNT: usize = 96;
+const FIRST_HIT_LATENCY: u8 = 160;
+const FIRST_MISS_LATENCY: u8 = FIRST_HIT_LATENCY + BUCKETS as u8;
+const END: u8 = FIRST_MISS_LATENCY + BUCKETS as u8;
+const COUNT: usize = END as usize;
 
 /// Something that is counted over the life of a store. The numbers are written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +28,14 @@ pub(crate) enum Counter {
     Full,
     Failures,
     FailureHits,
+    HitTimeNs,
+    MissTimeNs,
+    PutTimeNs,
     Reason(Reason),
+    /// Hits that took as long as this bucket of [`Latencies`] says.
+    HitLatency(u8),
+    /// Misses that did.
+    MissLatency(u8),
 }
 
 impl Counter {
@@ -40,7 +52,12 @@ impl Counter {
             Self::Full => 8,
             Self::Failures => 9,
             Self::FailureHits => 10,
+            Self::HitTimeNs => 11,
+            Self::MissTimeNs => 12,
+            Self::PutTimeNs => 13,
             Self::Reason(reason) => FIRST_REASON + reason as u8,
+            Self::HitLatency(bucket) => FIRST_HIT_LATENCY + bucket,
+            Self::MissLatency(bucket) => FIRST_MISS_LATENCY + bucket,
         }
     }
 
@@ -57,6 +74,11 @@ impl Counter {
             8 => Self::Full,
             9 => Self::Failures,
             10 => Self::FailureHits,
+            11 => Self::HitTimeNs,
+            12 => Self::MissTimeNs,
+            13 => Self::PutTimeNs,
+            FIRST_HIT_LATENCY..FIRST_MISS_LATENCY => Self::HitLatency(number - FIRST_HIT_LATENCY),
+            FIRST_MISS_LATENCY..END => Self::MissLatency(number - FIRST_MISS_LATENCY),
             _ => {
                 let index = number.checked_sub(FIRST_REASON)?;
                 Self::Reason(*Reason::ALL.get(usize::from(index))?)
@@ -78,6 +100,14 @@ impl Counter {
             Self::Full => &mut stats.full,
             Self::Failures => &mut stats.failures,
             Self::FailureHits => &mut stats.failure_hits,
+            Self::HitTimeNs => return stats.hit_latency.add_time(by),
+            Self::MissTimeNs => return stats.miss_latency.add_time(by),
+            Self::HitLatency(bucket) => return stats.hit_latency.add(bucket, by),
+            Self::MissLatency(bucket) => return stats.miss_latency.add(bucket, by),
+            Self::PutTimeNs => {
+                stats.put_time = stats.put_time.saturating_add(Duration::from_nanos(by));
+                return;
+            }
             Self::Reason(reason) => {
                 let at = stats.reasons.binary_search_by_key(&reason, |(reason, _)| *reason);
                 let at = at.unwrap_or_else(|at| {
@@ -123,7 +153,7 @@ mod tests {
     #[test]
     fn every_counter_has_a_number_of_its_own() {
         let known: Vec<Counter> = (0..=255).filter_map(Counter::from_number).collect();
-        assert_eq!(known.len(), 11 + Reason::ALL.len());
+        assert_eq!(known.len(), 14 + Reason::ALL.len() + 2 * BUCKETS);
         assert!(known.iter().all(|c| Counter::from_number(c.number()) == Some(*c)));
         assert!(known.iter().all(|c| usize::from(c.number()) < COUNT));
     }

@@ -279,9 +279,12 @@ impl Shared {
         self.health.io_failed(&self.recorder.counters, error)
     }
 
-    fn miss(&self, signature: &Signature) {
+    fn miss(&self, signature: &Signature, started: Instant) {
         // The second look of a compilation that this process is about to do is not another miss.
-        self.recorder.counters.add(Counter::Misses, u64::from(!self.locks.is_held(signature)));
+        if !self.locks.is_held(signature) {
+            self.recorder.counters.add(Counter::Misses, 1);
+            self.recorder.took(started, Counter::MissTimeNs, Counter::MissLatency);
+        }
     }
 
     fn damaged(
@@ -474,8 +477,10 @@ impl Store {
 
 impl ObjectCache for Store {
     fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let started = Instant::now();
         let own = self.own_object(signature);
         if let Ok(Some(_)) = &own {
+            self.shared.recorder.took(started, Counter::HitTimeNs, Counter::HitLatency);
             self.shared.trace(signature);
             return own;
         }
@@ -483,8 +488,9 @@ impl ObjectCache for Store {
             Ok(_) => self.layers_object(signature)?,
             Err(_) => None,
         };
-        if from_layer.is_none() {
-            self.shared.miss(signature);
+        match from_layer {
+            Some(_) => self.shared.recorder.took(started, Counter::HitTimeNs, Counter::HitLatency),
+            None => self.shared.miss(signature, started),
         }
         own.map(|_| from_layer)
     }
@@ -492,6 +498,7 @@ impl ObjectCache for Store {
     fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
         let shared = &self.shared;
         let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
+        let started = Instant::now();
         if !shared.options.admits(compiled) {
             shared.recorder.counters.add(Counter::Declined, 1);
             shared.recorder.missed(Noted::declined(compiled));
@@ -518,6 +525,7 @@ impl ObjectCache for Store {
         match self.publish(directory, signature, &encoded, compiled.object.len() as u64) {
             Ok(_) => {
                 shared.health.io_worked();
+                shared.recorder.spent_on_put(started);
                 shared.trace(signature);
                 Ok(())
             }

@@ -12,6 +12,7 @@ use objcache_signature::Signature;
 use parking_lot::Mutex;
 
 use crate::clock::now_unix_us;
+use crate::latency::Latencies;
 use crate::signature_hash::SignatureMap;
 use crate::store::StoreOptions;
 use crate::store::counters::{Counter, Counters};
@@ -148,6 +149,18 @@ impl Recorder {
         puts.into_iter().chain(hits).collect()
     }
 
+    /// Notes what a look-up took that began then: in all, and in its bucket.
+    pub(crate) fn took(&self, started: Instant, all: Counter, bucket: fn(u8) -> Counter) {
+        let nanoseconds = nanoseconds(started.elapsed());
+        self.counters.add(all, nanoseconds);
+        self.counters.add(bucket(Latencies::bucket_of(nanoseconds)), 1);
+    }
+
+    /// Notes what taking an object in took, which began then.
+    pub(crate) fn spent_on_put(&self, started: Instant) {
+        self.counters.add(Counter::PutTimeNs, nanoseconds(started.elapsed()));
+    }
+
     /// Notes a put.
     pub(crate) fn put(&self, signature: &Signature, object_bytes: u64) {
         self.counters.add(Counter::Puts, 1);
@@ -251,6 +264,10 @@ impl Recorder {
         }
         events.extend(self.counters.take().into_iter().map(|(counter, by)| Event::Count { counter, by }));
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

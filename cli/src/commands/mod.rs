@@ -19,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod signature;
 pub(crate) mod stats;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod why;
@@ -72,6 +73,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Unpin(options) => pin::unpin(&options, context),
         Command::Gc(options) => gc::run(&options, context),
         Command::Stats(options) => stats::run(&options, context),
+        Command::Top(options) => top::run(&options, context),
         Command::Verify(options) => verify::run(&options, context),
         Command::Fsck(options) => fsck::run(&options, context),
         Command::Clear(options) => clear::run(&options, context),

@@ -132,6 +132,7 @@ fn every_field_is_documented() {
     let healed = finish(&mut sandbox.command(&["compile", "saxpy.clif"]));
     assert_eq!(healed.code, 0);
     check("stats", &[sandbox.json(&["stats"])]);
+    check("top", &[sandbox.json(&["top"])]);
     check("rm", &[sandbox.json(&["rm", &signature])]);
     check("clear", &[sandbox.json(&["clear"])]);
     check("doctor", &[finish(sandbox.command(&["doctor"]).arg("--json")).json()]);

@@ -15,6 +15,7 @@ mod observers;
 mod packs;
 mod room;
 mod run;
+mod statistics;
 mod support;
 mod terminal;
 mod why;

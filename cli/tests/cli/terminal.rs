@@ -84,6 +84,20 @@ fn clear_asks_and_takes_only_yes_for_yes() {
 }
 
 #[test]
+fn top_redraws_on_a_screen_of_its_own_until_it_is_told_to_end() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    // `h` and `v` sort anew, which is another look each.
+    let Some(watched) = on_terminal(&sandbox, "top --interval 1h", "hvq") else { return };
+    assert_eq!(watched.code, 0, "{:?}", watched.stdout);
+    assert_eq!(watched.stdout.matches("1 entry in ").count(), 3, "{:?}", watched.stdout);
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    let (enter, leave) = (watched.stdout.find(enter), watched.stdout.rfind(leave));
+    assert!(enter < leave && enter.is_some(), "{:?}", watched.stdout);
+    assert!(watched.stdout.contains("arithmetic.clif"), "{:?}", watched.stdout);
+}
+
+#[test]
 fn an_object_is_not_spilt_on_a_terminal() {
     let sandbox = Sandbox::with(&["arithmetic.clif"]);
     let Some(refused) = on_terminal(&sandbox, "compile arithmetic.clif -o -", "") else { return };
