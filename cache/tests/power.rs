@@ -16,9 +16,11 @@ mod support;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use model::{Known, Model};
-use objcache_cache::{CacheAdmin, CompileOnce, GcLimits, Offer, Store, StoreOptions};
+use objcache_cache::{CacheAdmin, CompileOnce, CompiledObject, GcLimits, Offer, Store, StoreOptions};
+use objcache_signature::Provenance;
 use recording::{Recording, record};
 use replay::{FileSystem, Kept, after_power_cut, fingerprint, said};
 use support::{entry_path, has, object, offer, place, signature, skip};
@@ -81,8 +83,31 @@ fn use_it(root: &Path, durable: bool) {
     println!("done 1");
     assert!(evicted.iter().all(|it| it.signature != signature(3)), "it is pinned");
     put(2);
+    let group = [5, 6, 7, 2];
+    // The last one is there already, and stays so all the time.
+    offer_together(&store, &group);
+    group.iter().for_each(|number| println!("\nput {number}\ndone {number}"));
     drop(store);
     println!("closed 0");
+}
+
+fn offer_together(store: &Store, numbers: &[u32]) {
+    let objects: Vec<Vec<u8>> = numbers.iter().map(|number| object(*number, LENGTH)).collect();
+    let provenance = Provenance::default();
+    let compiled: Vec<_> = numbers
+        .iter()
+        .zip(&objects)
+        .map(|(number, object)| CompiledObject {
+            signature: signature(*number),
+            object,
+            key_document: b"",
+            provenance: &provenance,
+            namespace: "",
+            compile_time: Duration::ZERO,
+            cpu_features: &[],
+        })
+        .collect();
+    store.notify_objects_compiled(&compiled).expect("taken");
 }
 
 fn fan(number: u32) -> u8 {

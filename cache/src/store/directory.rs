@@ -33,7 +33,7 @@ use objcache_signature::Signature;
 use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, accessat, flock, fstat, fsync,
-    mkdirat, open, openat, renameat, renameat_with, statat, unlinkat,
+    mkdirat, open, openat, renameat, renameat_with, statat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -302,6 +302,18 @@ impl Directory {
             self.sync_parents_once();
             self.on_disk.lock().insert(name.to_owned());
         }
+        Ok(())
+    }
+
+    /// Makes everything written so far survive a power cut, whoever wrote it. Names need a second call.
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
+        Ok(syncfs(&self.root)?)
+    }
+
+    /// The same for all renames, and for the directory itself.
+    pub(crate) fn sync_all_names(&self) -> io::Result<()> {
+        self.sync_file_system()?;
+        self.sync_parents_once();
         Ok(())
     }
 

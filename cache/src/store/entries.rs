@@ -222,6 +222,35 @@ pub(crate) fn publish(
     Ok(Some(published))
 }
 
+/// An entry that is written and has no name yet. Dropped, it is gone.
+pub(crate) struct Written<'a> {
+    directory: &'a Directory,
+    temporary: Temporary<'a>,
+    name: EntryName,
+}
+
+/// Writes an entry and leaves it to the caller to sync and to name it. Otherwise as [`publish`].
+pub(crate) fn write<'a>(
+    directory: &'a Directory,
+    signature: &Signature,
+    entry: &Encoded<'_>,
+    reserve: impl FnOnce() -> bool,
+) -> io::Result<Option<Written<'a>>> {
+    let mut temporary = Temporary::create_for(directory, disk_bytes(entry.length()))?;
+    if !reserve() {
+        return Ok(None);
+    }
+    write_all(&mut temporary, &entry.object, &entry.tail)?;
+    Ok(Some(Written { directory, temporary, name: EntryName::of(signature) }))
+}
+
+impl Written<'_> {
+    /// Gives the entry its name.
+    pub(crate) fn name(mut self) -> io::Result<Published> {
+        Ok(name_entry(self.directory, &mut self.temporary, &self.name)?)
+    }
+}
+
 fn write_all(temporary: &mut Temporary<'_>, object: &[u8], tail: &[u8]) -> io::Result<()> {
     let written = temporary.file.write_vectored(&[IoSlice::new(object), IoSlice::new(tail)])?;
     // Nearly always everything went at once, and these two write nothing.

@@ -17,6 +17,7 @@ mod doctor;
 mod entries;
 mod file_system;
 mod fsck;
+mod group;
 mod health;
 mod journal;
 mod keeper;
@@ -469,6 +470,33 @@ impl Store {
         self.publish(directory, signature, &admitted, object_bytes as u64)
     }
 
+    /// What is offered as it is to be stored; `None`: it is not taken.
+    fn encoded<'a>(&self, compiled: &CompiledObject<'a>) -> Result<Option<Encoded<'a>>, CacheError> {
+        let shared = &self.shared;
+        if !shared.options.admits(compiled) {
+            shared.recorder.counters.add(Counter::Declined, 1);
+            shared.recorder.missed(Noted::declined(compiled));
+            return Ok(None);
+        }
+        let options = &shared.options;
+        if !options.trust.vouches() {
+            // Nobody here would believe it, and it would take the place of one that is believed.
+            return Ok(None);
+        }
+        let degrade = |error| shared.health.degrade(&shared.recorder.counters, error).map(|()| None);
+        let encoded = match Encoded::new(compiled, now_unix_us(), options.compression, &options.trust) {
+            Ok(encoded) => encoded,
+            Err(error) => return degrade(error),
+        };
+        let length = encoded.length();
+        if !self.fits(length) {
+            shared.recorder.missed(Noted::refused(compiled, Reason::TooLarge));
+            let what = format!("entry {} of {length} bytes", compiled.signature);
+            return degrade(CacheError::new(Reason::TooLarge, what));
+        }
+        Ok(Some(encoded))
+    }
+
     /// Whether an entry of this length is taken.
     fn fits(&self, length: u64) -> bool {
         length <= ENTRY_LIMIT.min(self.options().max_size / 2)
@@ -499,28 +527,8 @@ impl ObjectCache for Store {
         let shared = &self.shared;
         let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
         let started = Instant::now();
-        if !shared.options.admits(compiled) {
-            shared.recorder.counters.add(Counter::Declined, 1);
-            shared.recorder.missed(Noted::declined(compiled));
-            return Ok(());
-        }
+        let Some(encoded) = self.encoded(compiled)? else { return Ok(()) };
         let signature = &compiled.signature;
-        let options = &shared.options;
-        if !options.trust.vouches() {
-            // Nobody here would believe it, and it would take the place of one that is believed.
-            return Ok(());
-        }
-        let encoded = Encoded::new(compiled, now_unix_us(), options.compression, &options.trust);
-        let encoded = match encoded {
-            Ok(encoded) => encoded,
-            Err(error) => return shared.health.degrade(&shared.recorder.counters, error),
-        };
-        let length = encoded.length();
-        if !self.fits(length) {
-            let error = CacheError::new(Reason::TooLarge, format!("entry {signature} of {length} bytes"));
-            shared.recorder.missed(Noted::refused(compiled, Reason::TooLarge));
-            return shared.health.degrade(&shared.recorder.counters, error);
-        }
         shared.sweep_once(directory);
         match self.publish(directory, signature, &encoded, compiled.object.len() as u64) {
             Ok(_) => {

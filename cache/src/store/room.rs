@@ -13,6 +13,7 @@ use objcache_signature::Signature;
 use crate::entry::Encoded;
 use crate::store::counters::Counter;
 use crate::store::directory::Directory;
+use crate::store::entries::Published;
 use crate::store::journal::{self, Header, Measured, Size, State};
 use crate::store::victims::{self, Victim};
 use crate::store::{Shared, Store, StoreOptions, entries, keeper, tidy};
@@ -50,15 +51,11 @@ impl Store {
         let durable = shared.options.durable;
         match entries::publish(directory, signature, entry, durable, reserve) {
             Ok(Some(published)) => {
-                shared.look_for_a_trace(directory);
-                shared.recorder.put(signature, object_bytes);
-                shared.recorder.replaced(published.replaced, published.made);
+                self.published(directory, signature, object_bytes, &published);
                 Ok(true)
             }
             Ok(None) => {
-                shared.recorder.counters.add(Counter::Full, 1);
-                // Perhaps there is some to be made all the same.
-                self.tidier.start(shared);
+                self.found_no_room();
                 Ok(false)
             }
             Err(error) => {
@@ -70,8 +67,28 @@ impl Store {
         }
     }
 
+    /// Notes an entry that has its name.
+    pub(super) fn published(
+        &self,
+        directory: &Directory,
+        signature: &Signature,
+        object_bytes: u64,
+        published: &Published,
+    ) {
+        let shared = &self.shared;
+        shared.look_for_a_trace(directory);
+        shared.recorder.put(signature, object_bytes);
+        shared.recorder.replaced(published.replaced, published.made);
+    }
+
+    pub(super) fn found_no_room(&self) {
+        self.shared.recorder.counters.add(Counter::Full, 1);
+        // Perhaps there is some to be made all the same.
+        self.tidier.start(&self.shared);
+    }
+
     /// Charges `want` to the account, or says no.
-    fn reserve(&self, directory: &Directory, want: Size) -> bool {
+    pub(super) fn reserve(&self, directory: &Directory, want: Size) -> bool {
         let shared = &self.shared;
         for _ in 0..TRIES {
             let answer = shared.recorder.append(directory, &shared.options, PATIENCE, |header| {

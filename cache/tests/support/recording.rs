@@ -101,7 +101,7 @@ impl Tree {
 }
 
 const CALLS: &str = "trace=open,openat,creat,close,dup,dup2,dup3,fcntl,write,writev,pwrite64,pwritev,pwritev2,\
-    ftruncate,truncate,fallocate,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,symlink,\
+    ftruncate,truncate,fallocate,fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,link,linkat,symlink,\
     symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,copy_file_range,sendfile,mmap";
 
 /// Runs a role on the store `root`, and records what it does to what is below the directory of that.
@@ -245,6 +245,11 @@ impl Recorder {
                 if let Some(open) = self.open.get(&call.descriptor()) {
                     self.operations.push(Operation::Sync { node: open.node });
                 }
+            }
+            "syncfs" => {
+                let Tree { files, directories, .. } = &self.now;
+                let nodes = files.keys().chain(directories.keys());
+                self.operations.extend(nodes.map(|node| Operation::Sync { node: *node }));
             }
             // No promise about anything.
             "sync_file_range" | "fcntl" => {}
