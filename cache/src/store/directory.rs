@@ -233,7 +233,14 @@ impl Directory {
             return Ok(unlinkat(&self.root, name, AtFlags::empty())?);
         }
         let to = format!("{QUARANTINE}/{name}-{}", unique());
-        Ok(renameat(&self.root, name, &self.root, to)?)
+        let rename = || renameat(&self.root, name, &self.root, &to);
+        match rename() {
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                self.make_directory(QUARANTINE)?;
+                Ok(rename()?)
+            }
+            done => Ok(done?),
+        }
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {

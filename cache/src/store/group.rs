@@ -94,10 +94,10 @@ impl Store {
     ) -> io::Result<()> {
         for (signature, object_bytes, entry) in entries {
             let size = Size::one(entries::disk_bytes(entry.length()));
-            let mut reserved = false;
+            let mut reserved = Ok(false);
             let reserve = || {
                 reserved = self.reserve(directory, size);
-                reserved
+                matches!(reserved, Ok(true))
             };
             match entries::write(directory, signature, entry, reserve) {
                 Ok(Some(written)) => {
@@ -108,9 +108,12 @@ impl Store {
                         written,
                     });
                 }
-                Ok(None) => self.found_no_room(),
+                Ok(None) => {
+                    reserved?;
+                    self.found_no_room();
+                }
                 Err(error) => {
-                    if reserved {
+                    if matches!(reserved, Ok(true)) {
                         self.shared.recorder.credit(size);
                     }
                     return Err(error);

@@ -3,7 +3,7 @@
 //! Each reason is warned of once per process and counted always. A dying disk must cost no time: after three
 //! I/O errors in a row the store is off.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{CacheError, Reason};
 use crate::store::counters::{Counter, Counters};
@@ -27,12 +27,15 @@ pub(crate) struct Health {
     because: AtomicU8,
     errors_in_a_row: AtomicU32,
     strict: bool,
+    // How often each reason came up, by its number.
+    counts: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Health {
     pub(crate) fn new(strict: bool) -> Self {
         let (service, because) = (AtomicU8::new(0), AtomicU8::new(0));
-        Self { service, because, errors_in_a_row: AtomicU32::new(0), strict }
+        let counts = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { service, because, errors_in_a_row: AtomicU32::new(0), strict, counts }
     }
 
     pub(crate) fn service(&self) -> Service {
@@ -60,9 +63,20 @@ impl Health {
 
     /// Something works less well than it could: count it, warn of it once, and go on, unless strict.
     pub(crate) fn degrade(&self, counters: &Counters, error: CacheError) -> Result<(), CacheError> {
-        counters.add(Counter::Reason(error.reason()), 1);
-        warn_once(&error);
+        self.count(counters, &error);
         if self.strict { Err(error) } else { Ok(()) }
+    }
+
+    fn count(&self, counters: &Counters, error: &CacheError) {
+        self.counts[error.reason() as usize].fetch_add(1, Ordering::Relaxed);
+        counters.add(Counter::Reason(error.reason()), 1);
+        warn_once(error);
+    }
+
+    /// How often each reason came up; only those that did.
+    pub(crate) fn counts(&self) -> Vec<(Reason, u64)> {
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        Reason::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
     /// An answer to a call that a store which is off or read-only does not serve.
@@ -86,8 +100,7 @@ impl Health {
                 if self.errors_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 == ERRORS_IN_A_ROW {
                     self.lower_to(Service::Off, Reason::CircuitBreaker);
                     let what = CacheError::new(Reason::CircuitBreaker, "store");
-                    counters.add(Counter::Reason(Reason::CircuitBreaker), 1);
-                    warn_once(&what);
+                    self.count(counters, &what);
                 }
             }
         }

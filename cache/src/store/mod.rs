@@ -106,6 +106,8 @@ struct Shared {
     tracer: Tracer,
     // What dead processes left has been removed.
     swept: AtomicBool,
+    // The last wait for the journal was in vain: whoever has it locked is stopped.
+    journal_is_stuck: AtomicBool,
     // The network file system that the directory is on.
     network: Option<&'static str>,
     gate: Gate,
@@ -148,6 +150,7 @@ impl Store {
             layers: Layers::default(),
             tracer: Tracer::default(),
             swept: AtomicBool::new(false),
+            journal_is_stuck: AtomicBool::new(false),
             network: None,
             gate: Gate::new(options.trust.clone()),
             directory: None,
@@ -169,6 +172,12 @@ impl Store {
     /// Why this store is read-only or off, if it is.
     pub fn degraded(&self) -> Option<Reason> {
         self.shared.health.because()
+    }
+
+    /// Why this store did less than it could, and how often, since it was opened; also when it is off, and can
+    /// write none of it down.
+    pub fn reasons(&self) -> Vec<(Reason, u64)> {
+        self.shared.health.counts()
     }
 
     /// Whether this store answers look-ups at all.
@@ -271,13 +280,18 @@ impl Shared {
     }
 
     fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {
+        let error = self.why(what, error);
+        self.health.io_failed(&self.recorder.counters, error)
+    }
+
+    /// An error with its reason: what is not found may be so because the whole directory is gone.
+    fn why(&self, what: String, error: io::Error) -> CacheError {
         let is_gone = || self.directory.as_ref().is_some_and(|directory| directory.is_gone());
-        let error = if error.kind() == io::ErrorKind::NotFound && is_gone() {
+        if error.kind() == io::ErrorKind::NotFound && is_gone() {
             CacheError::new(Reason::DirectoryGone, what).with_source(error)
         } else {
             CacheError::io(what, error)
-        };
-        self.health.io_failed(&self.recorder.counters, error)
+        }
     }
 
     fn miss(&self, signature: &Signature, started: Instant) {
@@ -360,25 +374,30 @@ impl Shared {
     fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
         self.look_for_a_trace(directory);
         match self.recorder.write(directory, &self.options, extent) {
-            Ok(Written::All(state)) => {
-                if tidy::clock_was_set_back(&state.header, now_unix_us()) {
-                    let path = directory.path().display().to_string();
-                    self.degrade_quietly(CacheError::new(Reason::ClockSetBack, path));
-                }
-                tidy::is_due(&state, &self.options, now_unix_us())
-            }
+            Ok(Written::All(state)) => self.is_due(directory, &state),
             Ok(Written::Nothing | Written::Busy) => false,
             Err(error) => {
                 // Statistics are worth neither an error nor less service.
-                self.degrade_quietly(CacheError::io("journal", error));
+                self.degrade_quietly(self.why("journal".to_owned(), error));
                 false
             }
         }
     }
 
+    /// Whether the store should be tidied. Says so when the clock was set back since the last time.
+    fn is_due(&self, directory: &Directory, state: &journal::State) -> bool {
+        let now = now_unix_us();
+        if tidy::clock_was_set_back(&state.header, now) {
+            let path = directory.path().display().to_string();
+            self.degrade_quietly(CacheError::new(Reason::ClockSetBack, path));
+        }
+        tidy::is_due(state, &self.options, now)
+    }
+
     /// Writes down what is left, and waits a little for a journal that another process has locked.
     fn write_down_at_last(&self) {
-        for _ in 0..LAST_TRIES {
+        let tries = if self.journal_is_stuck.load(Ordering::Relaxed) { 1 } else { LAST_TRIES };
+        for _ in 0..tries {
             let Some(directory) = self.writable() else { return };
             match self.recorder.write(directory, &self.options, Extent::All) {
                 Ok(Written::Busy) => std::thread::sleep(LAST_PAUSE),

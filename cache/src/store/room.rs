@@ -6,6 +6,7 @@
 //! It never waits for the keeper.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use objcache_signature::Signature;
@@ -43,10 +44,10 @@ impl Store {
     ) -> io::Result<bool> {
         let shared = &self.shared;
         let want = Size::one(entries::disk_bytes(entry.length()));
-        let mut reserved = false;
+        let mut reserved = Ok(false);
         let reserve = || {
             reserved = self.reserve(directory, want);
-            reserved
+            matches!(reserved, Ok(true))
         };
         let durable = shared.options.durable;
         match entries::publish(directory, signature, entry, durable, reserve) {
@@ -55,11 +56,13 @@ impl Store {
                 Ok(true)
             }
             Ok(None) => {
+                // That the account cannot be read or written is no lack of room.
+                reserved?;
                 self.found_no_room();
                 Ok(false)
             }
             Err(error) => {
-                if reserved {
+                if matches!(reserved, Ok(true)) {
                     shared.recorder.credit(want);
                 }
                 Err(error)
@@ -83,41 +86,41 @@ impl Store {
 
     pub(super) fn found_no_room(&self) {
         self.shared.recorder.counters.add(Counter::Full, 1);
-        // Perhaps there is some to be made all the same.
-        self.tidier.start(&self.shared);
+        // Perhaps there is some to be made all the same, unless the journal cannot be had.
+        if !self.shared.journal_is_stuck.load(Ordering::Relaxed) {
+            self.tidier.start(&self.shared);
+        }
     }
 
     /// Charges `want` to the account, or says no.
-    pub(super) fn reserve(&self, directory: &Directory, want: Size) -> bool {
+    pub(super) fn reserve(&self, directory: &Directory, want: Size) -> io::Result<bool> {
         let shared = &self.shared;
         for _ in 0..TRIES {
-            let answer = shared.recorder.append(directory, &shared.options, PATIENCE, |header| {
+            // One that has waited in vain knows better the next time.
+            let patience = match shared.journal_is_stuck.load(Ordering::Relaxed) {
+                true => Duration::ZERO,
+                false => PATIENCE,
+            };
+            let answer = shared.recorder.append(directory, &shared.options, patience, |header| {
                 answer(directory, &shared.options, header, want)
-            });
+            })?;
+            shared.journal_is_stuck.store(answer.is_none(), Ordering::Relaxed);
+            // Nobody can tell whether there is room.
+            let Some((state, answer)) = answer else { return Ok(false) };
+            self.tidy_if(directory, &state);
             match answer {
-                Ok(Some((state, answer))) => {
-                    self.tidy_if(&state);
-                    match answer {
-                        Answer::Granted => return true,
-                        Answer::Remove(victims) => shared.remove_victims(directory, &victims),
-                        Answer::NoList(lacking) => {
-                            let victims = victims::sample(directory, lacking);
-                            if victims.is_empty() && !self.measure(directory) {
-                                return false;
-                            }
-                            shared.remove_victims(directory, &victims);
-                        }
+                Answer::Granted => return Ok(true),
+                Answer::Remove(victims) => shared.remove_victims(directory, &victims),
+                Answer::NoList(lacking) => {
+                    let victims = victims::sample(directory, lacking);
+                    if victims.is_empty() && !self.measure(directory) {
+                        return Ok(false);
                     }
-                }
-                // Nobody can tell whether there is room: its holder is stopped, or the disk is dying.
-                Ok(None) => return false,
-                Err(error) => {
-                    shared.degrade_quietly(crate::CacheError::io("journal", error));
-                    return false;
+                    shared.remove_victims(directory, &victims);
                 }
             }
         }
-        false
+        Ok(false)
     }
 
     /// For an account that says full when there is nothing to remove: few entries, or all of them pinned.
@@ -134,8 +137,8 @@ impl Store {
         measure().unwrap_or(false)
     }
 
-    pub(super) fn tidy_if(&self, state: &State) {
-        if tidy::is_due(state, &self.shared.options, crate::clock::now_unix_us()) {
+    pub(super) fn tidy_if(&self, directory: &Directory, state: &State) {
+        if self.shared.is_due(directory, state) {
             self.tidier.start(&self.shared);
         }
     }

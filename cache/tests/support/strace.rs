@@ -129,7 +129,9 @@ impl Plan<'_> {
             let (first, last) = range(count);
             let limit = if soak { usize::MAX } else { self.limit };
             let step = (last + 1).saturating_sub(first).div_ceil(limit).max(1);
-            for at in (first..=last).step_by(step) {
+            // Another part of them for another fault.
+            let offset = self.fault.bytes().map(usize::from).sum::<usize>() % step;
+            for at in (first + offset..=last).step_by(step) {
                 self.run_with_fault(kind, at, last, &check);
                 points += 1;
             }

@@ -8,13 +8,17 @@ mod crash_loop;
 mod doctor;
 mod documentation;
 mod exit_codes;
+mod faults;
 mod fsck;
 mod key;
 mod link;
+mod matrix;
 mod observers;
 mod packs;
 mod room;
 mod run;
+#[path = "../../../cache/tests/support/states.rs"]
+mod states;
 mod statistics;
 mod support;
 mod terminal;
