@@ -18,7 +18,8 @@
 //! trace            what is used, while somebody wants to know; trace.ended: the last such
 //! ```
 //! A link in place of the directory itself is followed: moving a cache to another disk is its owner's right,
-//! and owner and mode are checked where the link leads. Below it no link is followed.
+//! and owner and mode, of it and of the directories above it, are checked where the link leads. Below it no link
+//! is followed: those to files are refused, and others are moved away before the first write.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -38,6 +39,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{CacheError, Reason};
+use crate::store::parents;
 
 pub(crate) const TEMPORARY: &str = "tmp";
 pub(crate) const LOCKS: &str = "locks";
@@ -170,6 +172,9 @@ impl Directory {
         if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
             return refuse(Reason::InsecureMode);
         }
+        if !parents::are_safe(self.root.as_fd()) {
+            return refuse(Reason::InsecureParent);
+        }
         Ok(())
     }
 
@@ -218,8 +223,7 @@ impl Directory {
                 Err(Errno::EXIST) => {}
                 done => return Ok(done?),
             }
-            // A link to a directory passes: its owner put it there.
-            match statat(&self.root, name, AtFlags::empty()) {
+            match statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if file_type(&stat) == FileType::Directory => return Ok(()),
                 _ => self.move_away(name)?,
             }
@@ -256,11 +260,11 @@ impl Directory {
         self.owner
     }
 
-    /// Opens a file for reading; `None` when it does not exist.
+    /// Opens a file for reading; `None` when it does not exist. Nothing but a file of ours is opened.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<Option<File>> {
         // Not blocking: a FIFO in place of a file would make us wait for a writer.
         match openat(&self.root, name, CLOSED | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(file) => Ok(Some(file.into())),
+            Ok(file) => self.only_ours(file).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -268,8 +272,34 @@ impl Directory {
 
     /// Opens a file for reading and writing, making it when missing.
     pub(crate) fn open_or_create(&self, name: &str) -> io::Result<File> {
-        Ok(openat(&self.root, name, CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK, FILE_MODE)?
-            .into())
+        let flags = CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+        self.only_ours(openat(&self.root, name, flags, FILE_MODE)?)
+    }
+
+    /// A file that is ours, and that has no second name by which what we write would get elsewhere.
+    fn only_ours(&self, file: OwnedFd) -> io::Result<File> {
+        let stat = fstat(&file)?;
+        if file_type(&stat) == FileType::RegularFile && stat.st_uid != self.owner {
+            return Err(Errno::PERM.into());
+        }
+        if file_type(&stat) == FileType::RegularFile && stat.st_nlink > 1 {
+            return Err(Errno::MLINK.into());
+        }
+        Ok(file.into())
+    }
+
+    /// Moves links away that lie where directories of ours should: what is written must not get elsewhere. The
+    /// directory itself may be reached through a link, since its owner has moved it.
+    pub(crate) fn move_links_away(&self) -> io::Result<()> {
+        let root = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
+        for entry in Dir::new(root)? {
+            let entry = entry?;
+            if entry.file_type() == FileType::Symlink {
+                let name = entry.file_name().to_string_lossy();
+                self.move_away(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file; `false` when there was none.

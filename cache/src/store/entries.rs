@@ -164,6 +164,10 @@ fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened
         Some(Reason::EntryNotAFile)
     } else if stat.st_uid != directory.owner() {
         Some(Reason::EntryForeignOwner)
+    } else if stat.st_nlink > 1 {
+        Some(Reason::EntryLinked)
+    } else if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+        Some(Reason::EntryInsecureMode)
     } else if !(TRAILER_LENGTH as u64..=ENTRY_LIMIT).contains(&(stat.st_size as u64)) {
         Some(Reason::EntryLength)
     } else {

@@ -26,6 +26,7 @@ mod lock_file;
 mod misses;
 mod options;
 mod packs;
+mod parents;
 mod recorder;
 mod room;
 mod running;
@@ -268,6 +269,7 @@ impl Shared {
     /// Removes what dead processes left. That it cannot be removed now is no trouble of this process.
     fn sweep(&self, directory: &Arc<Directory>) {
         self.swept.store(true, Ordering::Relaxed);
+        let _ = directory.move_links_away();
         let _ = directory.sweep_temporaries();
         let _ = lock_file::sweep(directory);
     }

@@ -1,0 +1,56 @@
+//! The directories above a store: whoever may rename in one of them can put another store in its place.
+//!
+//! So each must belong to us or to root, and nobody else may write into it, unless it is sticky (as `/tmp` is).
+//! What counts is where the store really lies, by `..` from what was opened, and not the path that led there.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
+
+/// Deeper than any path can be.
+const MOST: usize = 4096;
+
+/// Whether nobody but us and root can put another directory in place of the one that is open.
+pub(super) fn are_safe(directory: BorrowedFd<'_>) -> bool {
+    // Opened as places, which takes no right to read them.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(mut stat) = fstat(directory) else { return false };
+    let mut below = openat(directory, "..", flags, Mode::empty());
+    for _ in 0..MOST {
+        // One that we may not even pass is not ours to judge: it is no way for us, nor for others like us.
+        let Ok(parent) = below else { return true };
+        let Ok(of_parent) = fstat(&parent) else { return false };
+        if (of_parent.st_dev, of_parent.st_ino) == (stat.st_dev, stat.st_ino) {
+            return true;
+        }
+        if !is_safe(&of_parent) {
+            return false;
+        }
+        stat = of_parent;
+        below = openat(&parent, "..", flags, Mode::empty());
+    }
+    false
+}
+
+fn is_safe(stat: &Stat) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if stat.st_uid != 0 && stat.st_uid != me && !is_of_no_user_here(stat.st_uid) {
+        return false;
+    }
+    let everybody = mode.contains(Mode::WOTH);
+    // Where every user has a group of their own, files that are open to the group are open to nobody else.
+    let group = mode.contains(Mode::WGRP) && stat.st_gid != 0 && !(stat.st_gid == me && stat.st_uid == me);
+    mode.contains(Mode::SVTX) || (!everybody && !group)
+}
+
+/// In a container that has its own users, those outside of it all look like one that nobody in it can be.
+fn is_of_no_user_here(uid: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    map.lines().all(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+        let first = first.unwrap_or(0);
+        !(first..first + count.unwrap_or(u64::from(u32::MAX))).contains(&u64::from(uid))
+    })
+}
