@@ -124,6 +124,22 @@ impl Compression {
     }
 }
 
+impl Compression {
+    /// Whether it is known without a try how an object is stored by this policy: as it is stored now.
+    pub(crate) fn is_met_by(self, codec: Codec, object_bytes: u64) -> bool {
+        let least = match self {
+            Self::Auto => AUTO_FROM as u64,
+            // What fits into one block of the disk takes one, however it is stored.
+            Self::Always(_) => 4096,
+        };
+        match self {
+            Self::Auto if codec == Codec::Lz4 => true,
+            Self::Always(wanted) if codec == wanted => true,
+            _ => codec == Codec::Plain && object_bytes < least,
+        }
+    }
+}
+
 /// Whether an object of this length can be stored in so few bytes. Asked before anything is allocated.
 pub(crate) fn is_plausible(object: usize, stored: usize) -> bool {
     object <= stored.saturating_mul(MOST_RATIO).saturating_add(SLACK)

@@ -18,8 +18,8 @@
 //! | 80 | 16 | zero |
 //! | 96 | 32 | signature of the compilation |
 //! | 128 | 32 | BLAKE3 of the object, not as it is stored but as it is handed out |
-//! | 160 | 32 | MAC over the BLAKE3 of everything before it, or zero |
-//! | 192 | 32 | BLAKE3 over the BLAKE3 of everything before the MAC, and the MAC |
+//! | 160 | 32 | MAC over the [digest](crate::digest) of everything before it, or zero |
+//! | 192 | 32 | BLAKE3 over the digest of everything before the MAC, and the MAC |
 //!
 //! Checks run in this order: magic and version, then the entry's *own* signature against the one that was
 //! asked for, then lengths, then the digest, then whoever vouches for it. A valid entry that was copied under
@@ -28,15 +28,18 @@
 //! Format 1 had neither features nor seals; its entries are misses.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use objcache_signature::{Provenance, Signature};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::EntryRecord;
+use crate::buffer::Buffer;
 use crate::clock::microseconds;
 use crate::codec;
 use crate::compression::{self, Codec, Compression};
 use crate::cpu::{self, HostFeatures};
+use crate::digest;
 use crate::error::{CacheError, Reason};
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::trust::{Gate, MOST_SEALS, PublicKey, SEAL_LENGTH, Statement, Trust};
@@ -125,6 +128,35 @@ impl<'a> Encoded<'a> {
         Ok(Self { object: stored, tail })
     }
 
+    /// A checked entry with its object stored otherwise, and how that is. All else stays, signatures too, but for the MAC.
+    ///
+    /// # Errors
+    /// [`Reason::EntryCodec`] when the object does not decompress to what the trailer says.
+    pub(crate) fn again(
+        entry: &[u8],
+        trailer: &Trailer,
+        compression: Compression,
+        trust: &Trust,
+    ) -> Result<(Codec, Self), Reason> {
+        let object = trailer.decompressed(entry)?;
+        let (codec, stored) = compression.apply(&object);
+        let parts = Parts {
+            codec,
+            object: &stored,
+            key_document: trailer.key_document(entry),
+            record: trailer.record(entry),
+            cpu_features: trailer.cpu_features(entry),
+            seals: trailer.seals(entry),
+            object_bytes: trailer.object as u64,
+            compile_time_us: trailer.compile_time_us,
+            created_unix_us: trailer.created_unix_us,
+            signature: trailer.signature,
+            object_digest: trailer.object_digest,
+        };
+        let tail = parts.tail(trust);
+        Ok((codec, Self { object: Cow::Owned(stored.into_owned()), tail }))
+    }
+
     /// An entry made elsewhere, as it is, but with a MAC by our own key if we have one: it was believed when it
     /// was let in, and is not to be asked for a signature at each look-up.
     pub(crate) fn admitted(entry: &'a [u8], trust: &Trust) -> Self {
@@ -133,9 +165,9 @@ impl<'a> Encoded<'a> {
         };
         let tail = match &trust.mac {
             Some(key) => {
-                let content = blake3::hash(covered);
+                let content = digest::of(covered);
                 let mac = key.mac(content.as_bytes());
-                [*mac.as_bytes(), *digest(content.as_bytes(), mac.as_bytes()).as_bytes()].concat()
+                [*mac.as_bytes(), *sealed(content.as_bytes(), mac.as_bytes()).as_bytes()].concat()
             }
             None => mac_and_digest.to_vec(),
         };
@@ -179,16 +211,16 @@ impl Parts<'_> {
         }
         tail.extend_from_slice(self.signature.as_bytes());
         tail.extend_from_slice(&self.object_digest);
-        let content = blake3::Hasher::new().update(self.object).update(&tail).finalize();
+        let content = digest::of_both(self.object, &tail);
         let mac = trust.mac.as_ref().map_or(NO_MAC, |key| key.mac(content.as_bytes()).into());
         tail.extend_from_slice(&mac);
-        tail.extend_from_slice(digest(content.as_bytes(), &mac).as_bytes());
+        tail.extend_from_slice(sealed(content.as_bytes(), &mac).as_bytes());
         tail
     }
 }
 
 /// The last 32 bytes of an entry.
-fn digest(content: &[u8; 32], mac: &[u8; 32]) -> blake3::Hash {
+fn sealed(content: &[u8; 32], mac: &[u8; 32]) -> blake3::Hash {
     let mut both = [0; 64];
     both[..32].copy_from_slice(content);
     both[32..].copy_from_slice(mac);
@@ -269,8 +301,8 @@ impl Trailer {
         let Some((covered, mac_and_digest)) = entry.split_last_chunk::<MAC_AND_DIGEST>() else {
             return Err(Reason::EntryLength);
         };
-        let content = blake3::hash(covered);
-        if digest(content.as_bytes(), &trailer.mac).as_bytes() != &mac_and_digest[32..] {
+        let content = digest::of(covered);
+        if sealed(content.as_bytes(), &trailer.mac).as_bytes() != &mac_and_digest[32..] {
             return Err(Reason::EntryDigest);
         }
         gate.admit(&trailer, entry, content.as_bytes())?;
@@ -288,16 +320,16 @@ impl Trailer {
     ///
     /// # Errors
     /// [`Reason::EntryCodec`] when it does not decompress to what the trailer says.
-    pub(crate) fn into_object(self, entry: Vec<u8>) -> Result<ObjectBuffer, Reason> {
-        let object = match self.codec {
-            Codec::Plain => ObjectBuffer::prefix(entry, self.object),
-            _ => ObjectBuffer::from(self.decompressed(&entry)?),
-        };
-        Ok(object.costing(self.compile_time_us))
+    pub(crate) fn into_object(self, entry: impl Into<Buffer>) -> Result<ObjectBuffer, Reason> {
+        let mut entry = entry.into();
+        if self.codec != Codec::Plain {
+            entry = self.decompressed(&entry)?;
+        }
+        Ok(ObjectBuffer::prefix(entry, self.object).costing(self.compile_time_us))
     }
 
-    fn decompressed(&self, entry: &[u8]) -> Result<Vec<u8>, Reason> {
-        let mut object = vec![0; self.object];
+    fn decompressed(&self, entry: &[u8]) -> Result<Buffer, Reason> {
+        let mut object = Buffer::of_length(self.object).ok_or(Reason::OutOfResources)?;
         match compression::decompress(self.codec, self.object(entry), &mut object) {
             true => Ok(object),
             false => Err(Reason::EntryCodec),
@@ -388,8 +420,8 @@ pub(crate) fn namespace(record: &[u8]) -> Option<String> {
 
 /// What an entry of `length` bytes says of itself at its end, of which `end` gives so many bytes: its trailer and
 /// namespace. The digest is not checked: that would mean reading it all. `None` when there is no sound end.
-pub(crate) fn describe(
-    end: impl Fn(usize) -> Option<Vec<u8>>,
+pub(crate) fn describe<B: Deref<Target = Vec<u8>>>(
+    end: impl Fn(usize) -> Option<B>,
     length: u64,
     expected: &Signature,
 ) -> Option<(Trailer, String)> {
@@ -447,9 +479,9 @@ mod tests {
 
     fn reseal(entry: &mut [u8]) {
         let covered = entry.len() - MAC_AND_DIGEST;
-        let content = blake3::hash(&entry[..covered]);
+        let content = digest::of(&entry[..covered]);
         let mac = array(entry.last_chunk().expect("long enough"), 160);
-        entry[covered + 32..].copy_from_slice(digest(content.as_bytes(), &mac).as_bytes());
+        entry[covered + 32..].copy_from_slice(sealed(content.as_bytes(), &mac).as_bytes());
     }
 
     fn checked(entry: &[u8], trust: Trust) -> Result<Trailer, Reason> {

@@ -136,7 +136,13 @@ impl Reason {
     pub(crate) fn is_ours_alone(self) -> bool {
         matches!(
             self,
-            Self::CpuFeatures | Self::Unsigned | Self::EntryMac | Self::Untrusted | Self::EntrySeal
+            Self::CpuFeatures
+                | Self::Unsigned
+                | Self::EntryMac
+                | Self::Untrusted
+                | Self::EntrySeal
+                // No memory to decompress it into.
+                | Self::OutOfResources
         )
     }
 

@@ -38,11 +38,13 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod buffer;
 mod clock;
 mod codec;
 mod compile_once;
 mod compression;
 mod cpu;
+mod digest;
 mod entry;
 mod error;
 mod evict;
@@ -81,9 +83,9 @@ pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
     Check, CheckState, Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport,
-    LayerInfo, LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection, SETTINGS,
-    SMALLEST_MAX_SIZE, Setting, Store, StoreOptions, Trace, TraceState, closest, examine, parse_size,
-    parse_span,
+    LayerInfo, LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection,
+    RecompressPolicy, RecompressReport, Recompressed, SETTINGS, SMALLEST_MAX_SIZE, Setting, Store,
+    StoreOptions, Trace, TraceState, closest, examine, parse_size, parse_span,
 };
 pub use tiered::Tiered;
 pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use objcache_signature::{Provenance, Signature};
 
+use crate::buffer::Buffer;
+
 /// An object file in memory of our own. Cloning shares the bytes.
 ///
 /// It never maps a cache file: a mapping shows later writes of others, so a check of it proves nothing, and
@@ -14,14 +16,14 @@ use objcache_signature::{Provenance, Signature};
 #[derive(Clone)]
 pub struct ObjectBuffer {
     // The whole entry as it was read; the object is its beginning. Cutting the rest off would copy.
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<Buffer>,
     length: usize,
     compile_time_us: u64,
 }
 
 impl ObjectBuffer {
     /// The first `length` bytes of `bytes`; all of them when there are fewer.
-    pub(crate) fn prefix(bytes: Vec<u8>, length: usize) -> Self {
+    pub(crate) fn prefix(bytes: Buffer, length: usize) -> Self {
         let length = length.min(bytes.len());
         Self { bytes: Arc::new(bytes), length, compile_time_us: 0 }
     }
@@ -60,7 +62,7 @@ impl AsRef<[u8]> for ObjectBuffer {
 impl From<Vec<u8>> for ObjectBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         let length = bytes.len();
-        Self::prefix(bytes, length)
+        Self::prefix(bytes.into(), length)
     }
 }
 

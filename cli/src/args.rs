@@ -82,6 +82,7 @@ pub(crate) enum Command {
     Unpin(commands::pin::UnpinOptions),
     Du(commands::du::Options),
     Gc(commands::gc::Options),
+    Recompress(commands::recompress::Options),
     Stats(commands::stats::Options),
     Top(commands::top::Options),
     Verify(commands::verify::Options),

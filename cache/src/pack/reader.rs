@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::format::{self, Node, Record, TRAILER_LENGTH, is_node_length};
 use crate::admin::{DamagedEntry, EntryRecord, Progress, VerifyReport};
+use crate::buffer::Buffer;
 use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
@@ -73,7 +74,7 @@ pub struct PackEntry {
 /// What a look-up in a pack found.
 pub(crate) enum Found {
     Absent,
-    Whole(Vec<u8>, Trailer),
+    Whole(Buffer, Trailer),
     Damaged(Reason),
 }
 
@@ -164,7 +165,7 @@ impl Pack {
         Ok(self.sound(signature)?.and_then(|(bytes, trailer)| trailer.entry_record(&bytes)))
     }
 
-    fn sound(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, CacheError> {
+    fn sound(&self, signature: &Signature) -> Result<Option<(Buffer, Trailer)>, CacheError> {
         match self.find(signature, &Gate::default()) {
             Ok(Found::Whole(bytes, trailer)) => Ok(Some((bytes, trailer))),
             Ok(Found::Absent) => Ok(None),
@@ -237,7 +238,7 @@ impl Pack {
         Ok(node)
     }
 
-    fn read_entry(&self, at: &Record, gate: &Gate) -> Result<(Vec<u8>, Trailer), Trouble> {
+    fn read_entry(&self, at: &Record, gate: &Gate) -> Result<(Buffer, Trailer), Trouble> {
         if at.length > ENTRY_LIMIT || !at.lies_in(format::HEAD_LENGTH as u64, self.trailer.entries_end) {
             return Err(Trouble::Damaged(Reason::PackDamaged));
         }
@@ -251,10 +252,9 @@ impl Pack {
     }
 
     /// The caller has bounded the length by that of the file.
-    fn read(&self, at: &Record) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+    fn read(&self, at: &Record) -> io::Result<Buffer> {
         let length = at.length as usize;
-        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut bytes = Buffer::with_room(length).ok_or(io::ErrorKind::OutOfMemory)?;
         while bytes.len() < length {
             let offset = at.offset + bytes.len() as u64;
             let room = rustix::buffer::spare_capacity(&mut bytes);
@@ -353,14 +353,14 @@ impl Pack {
     pub(crate) fn each_entry<'a>(
         &'a self,
         gate: &'a Gate,
-    ) -> impl Iterator<Item = Result<(Signature, Result<Vec<u8>, Reason>), CacheError>> + 'a {
+    ) -> impl Iterator<Item = Result<(Signature, Result<Buffer, Reason>), CacheError>> + 'a {
         self.records().map(|record| {
             let record = record.map_err(|trouble| self.failed(trouble))?;
             Ok((record.signature, self.checked(&record, gate)?))
         })
     }
 
-    fn checked(&self, at: &Record, gate: &Gate) -> Result<Result<Vec<u8>, Reason>, CacheError> {
+    fn checked(&self, at: &Record, gate: &Gate) -> Result<Result<Buffer, Reason>, CacheError> {
         match self.read_entry(at, gate) {
             Ok((bytes, _)) => Ok(Ok(bytes)),
             Err(Trouble::Damaged(reason)) => Ok(Err(reason)),

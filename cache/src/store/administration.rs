@@ -9,6 +9,7 @@ use crate::admin::{
     CacheAdmin, CacheStats, ClearReport, DamagedEntry, EntryInfo, EntryRecord, GcLimits, GcReport, Progress,
     VerifyOptions, VerifyReport,
 };
+use crate::buffer::Buffer;
 use crate::clock::now_unix_us;
 use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
@@ -33,7 +34,7 @@ impl Store {
     }
 
     /// Runs `work` with the keeper's role, catalogue open, when that can be had.
-    fn with_keeper<T>(
+    pub(super) fn with_keeper<T>(
         &self,
         work: impl FnOnce(&Directory, Option<&mut Keeper<'_>>) -> io::Result<T>,
     ) -> Result<T, CacheError> {
@@ -62,7 +63,7 @@ impl Store {
     }
 
     /// Reads and checks an entry, and leaves everything as it is, damage included.
-    fn sound_entry(&self, signature: &Signature) -> Result<Option<(Vec<u8>, Trailer)>, CacheError> {
+    fn sound_entry(&self, signature: &Signature) -> Result<Option<(Buffer, Trailer)>, CacheError> {
         let directory = self.directory_or_why()?;
         match entries::read(directory, signature, &self.shared.gate) {
             Ok(Found::Whole(entry)) => Ok(Some(entry)),

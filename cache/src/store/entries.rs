@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::buffer::Buffer;
 use crate::cpu::HostFeatures;
 use crate::entry::{self, ENTRY_LIMIT, Encoded, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
@@ -84,7 +85,7 @@ pub(crate) fn look_up(
     gate: &Gate,
     host: &HostFeatures,
 ) -> io::Result<Found<(ObjectBuffer, u64)>> {
-    let open = |entry: Vec<u8>, trailer: Trailer| match trailer.runs_on(&entry, host) {
+    let open = |entry: Buffer, trailer: Trailer| match trailer.runs_on(&entry, host) {
         true => Ok((trailer.into_object(entry)?, trailer.compile_time_us)),
         false => Err(Reason::CpuFeatures),
     };
@@ -96,7 +97,7 @@ pub(crate) fn read(
     directory: &Directory,
     signature: &Signature,
     gate: &Gate,
-) -> io::Result<Found<(Vec<u8>, Trailer)>> {
+) -> io::Result<Found<(Buffer, Trailer)>> {
     read_and(directory, signature, gate, |entry, trailer| Ok((entry, trailer)))
 }
 
@@ -113,17 +114,17 @@ fn read_and<T>(
     directory: &Directory,
     signature: &Signature,
     gate: &Gate,
-    open: impl FnOnce(Vec<u8>, Trailer) -> Result<T, Reason>,
+    open: impl FnOnce(Buffer, Trailer) -> Result<T, Reason>,
 ) -> io::Result<Found<T>> {
     let (file, stat) = match open_entry(directory, signature)? {
         Opened::Absent => return Ok(Found::Absent),
         Opened::Damaged(damage) => return Ok(Found::Damaged(damage)),
         Opened::File(file, stat) => (file, stat),
     };
-    let mut bytes = Vec::new();
+    let length = stat.st_size as usize;
     // `open_entry` bounds the size; what the system cannot give even so is an error, not an abort.
-    bytes.try_reserve_exact(stat.st_size as usize).map_err(|_| Errno::NOMEM)?;
-    while bytes.len() < stat.st_size as usize {
+    let mut bytes = Buffer::with_room(length).ok_or(Errno::NOMEM)?;
+    while bytes.len() < length {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
             Ok(0) => return Ok(Found::Damaged(Damage::of(file, &stat, Reason::EntryLength))),
             Ok(_) | Err(Errno::INTR) => {}
@@ -500,10 +501,10 @@ pub(crate) fn describe(directory: &Directory, signature: &Signature) -> io::Resu
 }
 
 /// The last `count` bytes of a file, or all of a shorter one.
-fn read_end(file: &OwnedFd, length: u64, count: usize) -> io::Result<Vec<u8>> {
+fn read_end(file: &OwnedFd, length: u64, count: usize) -> io::Result<Buffer> {
     let count = count.min(usize::try_from(length).unwrap_or(usize::MAX));
-    let mut bytes = vec![0; count];
-    let got = rustix::io::pread(file, &mut bytes, length - count as u64)?;
+    let mut bytes = Buffer::of_length(count).ok_or(Errno::NOMEM)?;
+    let got = rustix::io::pread(file, &mut bytes[..], length - count as u64)?;
     bytes.truncate(got);
     Ok(bytes)
 }
@@ -551,7 +552,7 @@ mod tests {
     use crate::object::CompiledObject;
     use crate::trust::Trust;
 
-    fn read(directory: &Directory, signature: &Signature) -> io::Result<Found<(Vec<u8>, Trailer)>> {
+    fn read(directory: &Directory, signature: &Signature) -> io::Result<Found<(Buffer, Trailer)>> {
         super::read(directory, signature, &Gate::default())
     }
 

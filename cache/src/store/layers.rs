@@ -17,6 +17,7 @@ use std::time::Duration;
 use objcache_signature::Signature;
 use rustix::fs::Mode;
 
+use crate::buffer::Buffer;
 use crate::clock;
 use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
@@ -70,7 +71,7 @@ enum Source {
 /// What a layer has.
 pub(super) enum Found {
     Absent,
-    Whole(Vec<u8>, Trailer),
+    Whole(Buffer, Trailer),
     Damaged(Reason),
 }
 
@@ -82,7 +83,7 @@ impl Layers {
         signature: &Signature,
         gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
-    ) -> Option<(Vec<u8>, Trailer)> {
+    ) -> Option<(Buffer, Trailer)> {
         let layers = self.0.get_or_init(|| open_all(paths(), complain));
         layers.iter().find_map(|layer| layer.find(signature, gate, complain))
     }
@@ -119,7 +120,7 @@ impl Layer {
         signature: &Signature,
         gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
-    ) -> Option<(Vec<u8>, Trailer)> {
+    ) -> Option<(Buffer, Trailer)> {
         if self.errors_in_a_row.load(Ordering::Relaxed) >= ERRORS_IN_A_ROW {
             return None;
         }

@@ -27,6 +27,7 @@ mod misses;
 mod options;
 mod packs;
 mod parents;
+mod recompress;
 mod recorder;
 mod room;
 mod running;
@@ -43,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
 
+use crate::buffer::Buffer;
 use crate::clock::{self, now_unix_us};
 use crate::entry::{ENTRY_LIMIT, Encoded, Trailer};
 use crate::error::{CacheError, Reason};
@@ -64,6 +66,7 @@ use misses::Noted;
 pub use misses::{Miss, MissEnd};
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
 pub use packs::{ImportReport, PackMode, PackReport, PackSelection};
+pub use recompress::{RecompressPolicy, RecompressReport, Recompressed};
 use recorder::{Extent, Recorder, Written};
 use running::Running;
 use tidy::Tidier;
@@ -336,7 +339,7 @@ impl Shared {
         &self,
         signature: &Signature,
         complain: &mut dyn FnMut(CacheError),
-    ) -> Option<(Vec<u8>, Trailer)> {
+    ) -> Option<(Buffer, Trailer)> {
         let paths = || {
             let mut paths = self.options.layers.clone();
             if let Some(directory) = self.readable() {

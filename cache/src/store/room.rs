@@ -42,6 +42,21 @@ impl Store {
         entry: &Encoded<'_>,
         object_bytes: u64,
     ) -> io::Result<bool> {
+        let published = self.place(directory, signature, entry)?;
+        match &published {
+            Some(published) => self.published(directory, signature, object_bytes, published),
+            None => self.found_no_room(),
+        }
+        Ok(published.is_some())
+    }
+
+    /// Gives an entry its name, if there is room for it.
+    pub(super) fn place(
+        &self,
+        directory: &Directory,
+        signature: &Signature,
+        entry: &Encoded<'_>,
+    ) -> io::Result<Option<Published>> {
         let shared = &self.shared;
         let want = Size::one(entries::disk_bytes(entry.length()));
         let mut reserved = Ok(false);
@@ -49,25 +64,14 @@ impl Store {
             reserved = self.reserve(directory, want);
             matches!(reserved, Ok(true))
         };
-        let durable = shared.options.durable;
-        match entries::publish(directory, signature, entry, durable, reserve) {
-            Ok(Some(published)) => {
-                self.published(directory, signature, object_bytes, &published);
-                Ok(true)
-            }
-            Ok(None) => {
-                // That the account cannot be read or written is no lack of room.
-                reserved?;
-                self.found_no_room();
-                Ok(false)
-            }
-            Err(error) => {
-                if matches!(reserved, Ok(true)) {
-                    shared.recorder.credit(want);
-                }
-                Err(error)
-            }
+        let published = entries::publish(directory, signature, entry, shared.options.durable, reserve);
+        match &published {
+            Err(_) if matches!(reserved, Ok(true)) => shared.recorder.credit(want),
+            // That the account cannot be read or written is no lack of room.
+            Ok(None) => drop(reserved?),
+            _ => {}
         }
+        published
     }
 
     /// Notes an entry that has its name.

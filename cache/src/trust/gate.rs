@@ -20,7 +20,7 @@ impl Gate {
         Self { trust, verified: Verified::default() }
     }
 
-    /// Whether an entry is believed whose digest is right. `content` is the BLAKE3 of all of it before the MAC.
+    /// Whether an entry is believed whose digest is right. `content` is that of all of it before the MAC.
     pub(crate) fn admit(&self, trailer: &Trailer, entry: &[u8], content: &[u8; 32]) -> Result<(), Reason> {
         if !self.trust.is_required() || self.has_our_mac(trailer, content) || self.verified.contains(content)
         {

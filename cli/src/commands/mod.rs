@@ -14,6 +14,7 @@ pub(crate) mod ls;
 pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod put;
+pub(crate) mod recompress;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -72,6 +73,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Pin(options) => pin::pin(&options, context),
         Command::Unpin(options) => pin::unpin(&options, context),
         Command::Gc(options) => gc::run(&options, context),
+        Command::Recompress(options) => recompress::run(&options, context),
         Command::Stats(options) => stats::run(&options, context),
         Command::Top(options) => top::run(&options, context),
         Command::Verify(options) => verify::run(&options, context),

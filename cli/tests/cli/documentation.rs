@@ -121,6 +121,14 @@ fn every_field_is_documented() {
     expected.remove("source_path");
     assert_eq!(names(&collected["removed"][0]), expected, "gc tells of entries as ls does");
     check("ls", &[list]);
+    // Large enough to take fewer blocks of the disk.
+    let digits: String = (0..20_000u64).map(|it| (it * it % 9973).to_string()).collect();
+    sandbox.write("large", &digits);
+    sandbox.objcache(&["put", "large", "--signature", &"ab".repeat(32)]).fine();
+    let cold = sandbox.json(&["recompress", "--cold-after", "0s"]);
+    assert!(!cold["changed"].as_array().unwrap().is_empty(), "{cold}");
+    check("recompress", &[cold]);
+    sandbox.objcache(&["rm", "ab"]).fine();
     check("gc", &[collected]);
 
     std::fs::write(sandbox.entry_file(&signature), "damaged").unwrap();
