@@ -15,7 +15,7 @@ use objcache_cache::{
     CacheAdmin, CompileOnce, GcLimits, ObjectCache, Offer, Outcome, Reason, Store, StoreOptions,
 };
 use rustix::fs::{FlockOperation, flock};
-use support::{has, object, offer, place, signature, store_at};
+use support::{has, object, offer, place, signature, skip, store_at};
 
 const LENGTH: usize = 10_000;
 
@@ -126,6 +126,34 @@ fn eight_processes_on_a_cold_key_compile_once() {
     assert_eq!(outcomes.iter().filter(|text| text.contains("Hit")).count(), 7);
     assert_eq!(names_in(&root.join("locks")), 0, "no lock file is left");
     assert_eq!(names_in(&root.join("tmp")), 0, "no temporary file is left");
+}
+
+/// Each is process 1 or 2 of its own container, so what they call their files and locks by must not rest on
+/// process numbers.
+#[test]
+fn processes_in_containers_of_their_own_compile_once() {
+    let contained = ["unshare", "--pid", "--fork", "--kill-child"];
+    let can = std::process::Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        return skip("no namespaces for processes can be made");
+    }
+    let Scene { _directory, root, marks } = scene();
+    let begin = |number: u32, milliseconds: u32| {
+        let role: [&dyn AsRef<std::ffi::OsStr>; 5] =
+            [&"compile", &root, &marks, &number.to_string(), &milliseconds.to_string()];
+        child::command(&contained, &role).spawn().expect("starts")
+    };
+    let children: Vec<_> = (0..8).map(|_| begin(1, 100)).collect();
+    let outcomes: Vec<String> = children.into_iter().map(succeed).collect();
+    assert_eq!(compilations(&marks), 1);
+    assert_eq!(outcomes.iter().filter(|text| text.contains("Miss")).count(), 1);
+    // All at once, with names that would be the same if numbers and times were all there is to them.
+    let children: Vec<_> = (2..18).map(|number| begin(number, 0)).collect();
+    children.into_iter().for_each(|child| drop(succeed(child)));
+    let store = store_at(&root);
+    (1..18).for_each(|number| assert!(has(&store, number, LENGTH), "{number}"));
+    assert_eq!(store.stats().expect("stats").reasons, []);
+    assert_eq!((names_in(&root.join("locks")), names_in(&root.join("tmp"))), (0, 0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use child::{finish, signal, start, wait_until};
 use objcache_cache::{CacheAdmin, CompileOnce, Offer, Reason, Store, StoreOptions};
@@ -19,6 +19,7 @@ use support::{Random, has, object, place, signature, store_at};
 const PROCESSES: u32 = 100;
 const KEYS: u32 = 20;
 const LENGTH: usize = 20_000;
+const COMPILATION: Duration = Duration::from_millis(10);
 
 #[test]
 fn child() {
@@ -46,8 +47,9 @@ fn ask_for_all(root: &Path, seed: u64, lock_wait: Duration) {
 /// Leaves a line for every compilation, and dies in it when it finds a mark that nobody else took.
 fn compile(root: &Path, key: u32) -> std::io::Result<Offer> {
     let log = OpenOptions::new().append(true).create(true).open(root.with_file_name("log"));
-    writeln!(log?, "{key}")?;
-    std::thread::sleep(Duration::from_millis(10));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
+    log?.write_all(format!("{key} {now}\n").as_bytes())?;
+    std::thread::sleep(COMPILATION);
     if fs::remove_file(deadly(root, key)).is_ok() {
         kill_process(getpid(), Signal::KILL)?;
     }
@@ -65,11 +67,27 @@ fn hanging(root: &Path, key: u32) -> PathBuf {
     root.with_file_name(format!("hanging-{key}"))
 }
 
-fn compilations(root: &Path) -> Vec<u32> {
+/// Keys, and when their compilations began, in µs.
+fn log(root: &Path) -> Vec<(u32, u64)> {
     let log = fs::read_to_string(root.with_file_name("log")).unwrap_or_default();
-    let mut keys: Vec<u32> = log.lines().map(|line| line.parse().expect("a number")).collect();
-    keys.sort_unstable();
-    keys
+    let parse = |line: &str| {
+        let (key, time) = line.split_once(' ')?;
+        Some((key.parse().ok()?, time.parse().ok()?))
+    };
+    let mut log: Vec<_> = log.lines().map(|line| parse(line).expect("a key and a time")).collect();
+    log.sort_unstable();
+    log
+}
+
+fn compilations(root: &Path) -> Vec<u32> {
+    log(root).into_iter().map(|(key, _)| key).collect()
+}
+
+/// The longest from a death in a compilation to the next that began.
+fn slowest_take_over(root: &Path) -> Duration {
+    let log = log(root);
+    let gaps = log.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1 - pair[0].1);
+    Duration::from_micros(gaps.max().unwrap_or(0)).saturating_sub(COMPILATION)
 }
 
 fn start_all(root: &Path, wait_ms: u64) -> Vec<Child> {
@@ -119,6 +137,7 @@ fn when_those_who_compile_are_killed_the_next_takes_over() {
     let mut expected: Vec<u32> = (0..KEYS).chain(marked).collect();
     expected.sort_unstable();
     assert_eq!(compilations(&root), expected, "once, and once more where the first was killed");
+    eprintln!("slowest take-over: {:?}", slowest_take_over(&root));
     check_store(&root);
 }
 
