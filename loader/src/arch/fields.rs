@@ -7,7 +7,7 @@ use crate::error::FixupProblem;
 pub(crate) fn field<const N: usize>(section: &mut [u8], offset: u64) -> Result<&mut [u8; N], FixupProblem> {
     usize::try_from(offset)
         .ok()
-        .and_then(|offset| section.get_mut(offset..)?.first_chunk_mut())
+        .and_then(|offset| section.get_mut(offset..offset.checked_add(N)?)?.first_chunk_mut())
         .ok_or(FixupProblem::OutsideSection)
 }
 

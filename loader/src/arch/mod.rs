@@ -122,6 +122,32 @@ pub(crate) enum Simple {
     Absolute64,
 }
 
+/// The numbers that a format has for simple relocations. Few enough to stay in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SimpleKinds {
+    relative32: u64,
+    branch32: u64,
+    absolute64: u64,
+}
+
+impl SimpleKinds {
+    /// No number of a format, which have 32 bits.
+    const NO_NUMBER: u64 = u64::MAX;
+
+    pub(crate) const NONE: Self =
+        SimpleKinds { relative32: Self::NO_NUMBER, branch32: Self::NO_NUMBER, absolute64: Self::NO_NUMBER };
+
+    #[inline(always)]
+    pub(crate) fn find(self, raw: u32) -> Option<Simple> {
+        match u64::from(raw) {
+            raw if raw == self.relative32 => Some(Simple::Relative32),
+            raw if raw == self.branch32 => Some(Simple::Branch32),
+            raw if raw == self.absolute64 => Some(Simple::Absolute64),
+            _ => None,
+        }
+    }
+}
+
 /// What the passes need to know of an architecture.
 pub(crate) trait Architecture {
     /// A relocation kind, the same for all formats.
@@ -160,12 +186,12 @@ pub(crate) trait Architecture {
     /// Code is aligned by relocations of operand [`Operand::Alignment`].
     const ALIGNS_BY_RELOCATION: bool = false;
 
-    /// Whether the relocation, whose addend is explicit, is one of a few simple ones. On some machines nearly all are, so
-    /// the passes deal with them before they look any further; [`kind`](Self::kind), [`operand`](Self::operand) and
+    /// The simple relocations, where their addends are explicit. On some machines nearly all are simple, so the passes deal
+    /// with them before they look any further; [`kind`](Self::kind), [`operand`](Self::operand) and
     /// [`apply`](Self::apply) say the same of them.
     #[inline(always)]
-    fn simple(_format: Format, _raw: u32) -> Option<Simple> {
-        None
+    fn simple(_format: Format) -> SimpleKinds {
+        SimpleKinds::NONE
     }
 
     /// The kind behind a format's number, or what it would need that is not supported. For Mach-O the number is

@@ -11,7 +11,7 @@
 
 use super::{
     Architecture, Detour, DetourPlaces, ElfIdentity, Fixup, Identity, LocalExec, LocalExecForm, Operand,
-    Refused, Relaxed, Simple, SlotKind, Stub, bytes_at, coff, either, field, signed, unsigned,
+    Refused, Relaxed, SimpleKinds, SlotKind, Stub, bytes_at, coff, either, field, signed, unsigned,
 };
 use crate::error::FixupProblem;
 use crate::graph::{Format, Relocation};
@@ -262,12 +262,13 @@ impl Architecture for X86_64 {
 
     /// PC32, PLT32 and 64; SIGNED and BRANCH of 4 bytes.
     #[inline(always)]
-    fn simple(format: Format, raw: u32) -> Option<Simple> {
-        match (format, raw) {
-            (Format::Elf, 2) | (Format::MachO, 0x1_0201) => Some(Simple::Relative32),
-            (Format::Elf, 4) | (Format::MachO, 0x1_0202) => Some(Simple::Branch32),
-            (Format::Elf, 1) => Some(Simple::Absolute64),
-            _ => None,
+    fn simple(format: Format) -> SimpleKinds {
+        match format {
+            Format::Elf => SimpleKinds { relative32: 2, branch32: 4, absolute64: 1 },
+            Format::MachO => {
+                SimpleKinds { relative32: 0x1_0201, branch32: 0x1_0202, absolute64: SimpleKinds::NO_NUMBER }
+            }
+            Format::Coff => SimpleKinds::NONE,
         }
     }
 

@@ -121,26 +121,28 @@ pub(super) fn classify<A: Architecture>(graph: &LinkGraph<'_>) -> Result<Symbols
     of_every_format!(&graph.symbols, table => classify_all::<A>(graph, table))
 }
 
+// On its own and with variables of its own, so that what it works with stays in registers.
+#[inline(never)]
 fn classify_all<A: Architecture>(
     graph: &LinkGraph<'_>,
     table: &impl DecodeSymbols,
 ) -> Result<Symbols, LoadError> {
-    let mut symbols =
-        Symbols { states: Vec::with_capacity(graph.symbols.len()), common_align: 1, ..Symbols::default() };
-    let mut seen = Facts::NONE;
+    let mut states = Vec::with_capacity(graph.symbols.len());
+    let (mut seen, mut exported, mut import_count) = (Facts::NONE, 0, 0);
+    let sections = &graph.sections[..];
     table.try_for_each(|number, symbol| {
         let (mut section, mut facts) = (SymbolState::NO_SECTION, Facts::NONE);
         let (mut address, flags) = A::symbol_value(symbol);
         match symbol.place {
             SymbolPlace::Undefined if is_import(graph, symbol)? => {
                 facts = Facts::EXTERNAL.and(Facts::UNDEFINED).and(Facts::IMPORT);
-                symbols.import_count += 1;
+                import_count += 1;
             }
             SymbolPlace::Undefined => facts = Facts::EXTERNAL.and(Facts::UNDEFINED),
             SymbolPlace::Absolute => facts = Facts::EXTERNAL,
             SymbolPlace::Common => facts = Facts::COMMON,
             SymbolPlace::Section(place) => {
-                let home = &graph.sections[place as usize];
+                let home = &sections[place as usize];
                 if home.segment.is_some() {
                     section = place;
                     if home.is_thread_local() {
@@ -162,13 +164,13 @@ fn classify_all<A: Architecture>(
         }
         if is_exported(symbol, facts) {
             facts.add(Facts::EXPORTED);
-            symbols.exported += 1;
+            exported += 1;
         }
         seen.add(facts);
-        symbols.states.push(SymbolState { address, section, facts, flags });
+        states.push(SymbolState { address, section, facts, flags });
         Ok(())
     })?;
-    Ok(Symbols { seen, ..symbols })
+    Ok(Symbols { states, seen, exported, import_count, common_align: 1, ..Symbols::default() })
 }
 
 /// What the names of imports begin with (PE format, "Import Name Type").

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use super::symbols::{Facts, SymbolState, Symbols};
 use super::thread_relax::{ThreadAccesses, is_consumed};
-use crate::arch::{Architecture, Operand, Simple, SlotKind};
+use crate::arch::{Architecture, Operand, Simple, SimpleKinds, SlotKind};
 use crate::error::{FixupError, FixupProblem, LoadError, printable};
-use crate::graph::{Binding, LinkGraph, Relocation, Role, Section};
+use crate::graph::{Binding, LinkGraph, Relocation, RelocationTable, Role, Section};
 use crate::memory::Segment;
 
 /// The GOT entries and stubs of an object.
@@ -141,15 +141,10 @@ pub(super) fn plan<A: Architecture>(
         }
         let consumed = thread_accesses.consumed_of(number);
         let explicit = !section.relocations.has_implicit_addends();
+        let simple = if explicit && everything_is_near { A::simple(graph.format) } else { SimpleKinds::NONE };
         let mut next = 0;
         loop {
-            let states = &symbols.states[..];
-            next = section.relocations.skip_while(next, |_, relocation| {
-                let simple =
-                    A::simple(graph.format, relocation.raw_kind).filter(|_| explicit && everything_is_near);
-                let state = states.get(relocation.symbol as usize);
-                simple.zip(state).is_some_and(|(simple, state)| is_settled(simple, state.facts))
-            });
+            next = skip_settled(simple, &symbols.states, &section.relocations, next);
             let Some(relocation) = section.relocations.get(next) else { break };
             if !is_consumed(consumed, next) {
                 plan.look_at::<A>(graph, number, relocation, symbols, thread_accesses)?;
@@ -158,6 +153,23 @@ pub(super) fn plan<A: Architecture>(
         }
     }
     plan.number::<A>(graph, symbols)
+}
+
+/// The number of the first relocation from `start` on that is to be looked at. On its own, so that what it works with stays
+/// in registers.
+#[inline(never)]
+fn skip_settled(
+    kinds: SimpleKinds,
+    states: &[SymbolState],
+    relocations: &RelocationTable<'_>,
+    start: usize,
+) -> usize {
+    relocations.skip_while(start, |_, relocation| {
+        let simple = kinds.find(relocation.raw_kind);
+        simple
+            .zip(states.get(relocation.symbol as usize))
+            .is_some_and(|(simple, state)| is_settled(simple, state.facts))
+    })
 }
 
 /// Whether the relocation asks for nothing that is not planned already. What most objects are full of: the image's own

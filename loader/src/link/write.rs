@@ -11,10 +11,56 @@ use super::tables::{
 use super::thread_relax::is_consumed;
 use super::threads::Threads;
 use super::{Object, indirect};
-use crate::arch::{Architecture, Fixup, LocalExecOperand, Operand, Relaxed, Simple, SlotKind, Stub, field};
+use crate::arch::{
+    Architecture, Fixup, LocalExecOperand, Operand, Relaxed, Simple, SimpleKinds, SlotKind, Stub, field,
+};
 use crate::error::{FixupProblem, LoadError};
 use crate::graph::{Relocation, Section};
 use crate::memory::{Segment, WorkingMemory};
+
+/// Fixes up all simple relocations from `start` on, up to one that is not, or is refused. Gives its number. Most of the time
+/// of a load is spent here: on its own, so that what it works with stays in registers.
+#[inline(never)]
+fn fix_up_simple_ones(
+    kinds: SimpleKinds,
+    states: &[SymbolState],
+    section: &Section<'_>,
+    start: usize,
+    bytes: &mut [u8],
+) -> usize {
+    let address = section.address;
+    section
+        .relocations
+        .skip_while(start, |_, relocation| fix_up_simple(kinds, states, address, relocation, bytes))
+}
+
+/// Says no, and does nothing, if the relocation is not simple, the value out of range or the field out of the section.
+#[inline(always)]
+fn fix_up_simple(
+    kinds: SimpleKinds,
+    states: &[SymbolState],
+    section: u64,
+    relocation: Relocation,
+    bytes: &mut [u8],
+) -> bool {
+    let Relocation { offset, symbol, addend, .. } = relocation;
+    let Some(simple) = kinds.find(relocation.raw_kind) else { return false };
+    let Some(state) = states.get(symbol as usize) else { return false };
+    let fixup =
+        Fixup { place: section.wrapping_add(offset), target: state.address, addend, ..Fixup::default() };
+    match simple {
+        Simple::Relative32 | Simple::Branch32 => {
+            let Ok(value) = i32::try_from(fixup.relative()) else { return false };
+            let Ok(field) = field(bytes, offset) else { return false };
+            *field = value.to_le_bytes();
+        }
+        Simple::Absolute64 => {
+            let Ok(field) = field(bytes, offset) else { return false };
+            *field = fixup.absolute().to_le_bytes();
+        }
+    }
+    true
+}
 
 /// Writes the whole image.
 pub(super) fn write<A: Architecture>(
@@ -131,21 +177,27 @@ impl Link<'_, '_> {
         let graph = &self.object.graph;
         let is_unwind_table = is_unwind_table(section);
         let cuts = graph.cuts.get(section.cuts as usize);
-        let explicit = !section.relocations.has_implicit_addends();
+        let simple = match section.relocations.has_implicit_addends() {
+            true => SimpleKinds::NONE,
+            false => A::simple(graph.format),
+        };
         let mut found_out = FoundOut::default();
         // Number of a relocation that was done together with the one before it.
         let mut done = usize::MAX;
         let consumed = self.object.thread_accesses.consumed_of(number);
         let mut index = 0;
         loop {
-            index = section.relocations.skip_while(index, |index, relocation| {
-                let simple = A::simple(graph.format, relocation.raw_kind).filter(|_| explicit);
-                is_consumed(consumed, index)
-                    || is_unwind_table && self.is_left_alone(relocation.symbol)
-                    || index == done
-                    || simple
-                        .is_some_and(|simple| self.fix_up_simple(simple, section.address, relocation, bytes))
-            });
+            let states = &self.object.symbols.states;
+            index = if is_unwind_table || !consumed.is_empty() || done != usize::MAX {
+                section.relocations.skip_while(index, |index, relocation| {
+                    is_consumed(consumed, index)
+                        || is_unwind_table && self.is_left_alone(relocation.symbol)
+                        || index == done
+                        || fix_up_simple(simple, states, section.address, relocation, bytes)
+                })
+            } else {
+                fix_up_simple_ones(simple, states, section, index, bytes)
+            };
             let Some(mut relocation) = section.relocations.get(index) else { return Ok(()) };
             if let Some(cuts) = cuts {
                 relocation.offset = cuts.moved(relocation.offset);
@@ -165,29 +217,6 @@ impl Link<'_, '_> {
     fn is_left_alone(&self, symbol: u32) -> bool {
         let state = &self.object.symbols.states[symbol as usize];
         state.facts.has(Facts::NOT_LOADED) && state.address == 0
-    }
-
-    /// Says no, and does nothing, if the value is out of range or the field out of the section.
-    #[inline(always)]
-    fn fix_up_simple(&self, simple: Simple, section: u64, relocation: Relocation, bytes: &mut [u8]) -> bool {
-        let Relocation { offset, symbol, addend, .. } = relocation;
-        let target = self.object.symbols.states[symbol as usize].address;
-        let fixup = Fixup { place: section.wrapping_add(offset), target, addend, ..Fixup::default() };
-        match simple {
-            Simple::Relative32 | Simple::Branch32 => {
-                let Some((field, value)) =
-                    field(bytes, offset).ok().zip(i32::try_from(fixup.relative()).ok())
-                else {
-                    return false;
-                };
-                *field = value.to_le_bytes();
-            }
-            Simple::Absolute64 => {
-                let Ok(field) = field(bytes, offset) else { return false };
-                *field = fixup.absolute().to_le_bytes();
-            }
-        }
-        true
     }
 
     #[inline(never)]

@@ -1,6 +1,7 @@
 //! Facts about single fix-ups: the value, and both sides of each edge.
 
 use super::{Kind::*, *};
+use crate::arch::Simple;
 use FixupProblem::OutsideSection;
 
 /// Place 0x1000, addend 0, GOT 0x5000 unless changed.
@@ -235,7 +236,7 @@ fn the_short_cut_agrees_with_the_table() {
             Ok(Kind::Abs64) => Some(Simple::Absolute64),
             _ => Option::None,
         };
-        assert_eq!(X86_64::simple(Format::Elf, raw), expected, "{raw}");
+        assert_eq!(X86_64::simple(Format::Elf).find(raw), expected, "{raw}");
     }
 }
 
