@@ -40,6 +40,10 @@ impl Hooks {
         indirect: Vec<IndirectFunction>,
         dso_handle: Option<u64>,
     ) -> Option<Self> {
+        let has_arrays = objects.iter().any(|object| object.survey.hooks);
+        if !has_arrays && indirect.is_empty() && dso_handle.is_none() {
+            return None;
+        }
         let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
         let mut hooks = Hooks { indirect, dso_handle, windows, ..Hooks::default() };
         for section in survey::special(objects).filter(|section| section.size != 0) {

@@ -101,6 +101,8 @@ pub(super) fn arrange<A: Architecture>(
 
 /// The parts of the thread-local block.
 pub(super) fn thread_locals<'o, 'a>(objects: &'o [Object<'a>]) -> impl Iterator<Item = &'o Section<'a>> {
+    // Most images have none, and are asked several times.
+    let objects = if objects.iter().any(|object| object.survey.thread_locals) { objects } else { &[] };
     survey::special(objects).filter(|section| section.is_thread_local())
 }
 

@@ -15,6 +15,10 @@ pub(crate) struct Survey {
     pub(super) zero_filled: Range<usize>,
     /// All that mean something to the loader itself are among these.
     special: Range<usize>,
+    /// Some are parts of the thread-local block.
+    pub(super) thread_locals: bool,
+    /// Some are arrays of initialisers or finalisers.
+    pub(super) hooks: bool,
 }
 
 impl Survey {
@@ -28,9 +32,16 @@ impl Survey {
             if section.zero_fill {
                 include(&mut survey.zero_filled, number);
             }
-            if section.role != Role::Plain {
-                include(&mut survey.special, number);
+            match section.role {
+                Role::Plain => continue,
+                Role::ThreadLocal => survey.thread_locals = true,
+                Role::EhFrame | Role::ExceptTable => {}
+                Role::Initializers { .. }
+                | Role::InitializersBackwards { .. }
+                | Role::Finalizers { .. }
+                | Role::FinalizersForwards { .. } => survey.hooks = true,
             }
+            include(&mut survey.special, number);
         }
         survey
     }
