@@ -229,11 +229,11 @@ pub const STATES: &[State] = &[
     failing("ENFILE", &["out_of_resources"], strace!("openat", "ENFILE")),
     failing("ENOMEM", &["out_of_resources"], strace!("openat", "ENOMEM")),
     State::new("ENOSPC", &["disk_full"], |it| done(fs::remove_file(it.entry())))
-        .under(strace!("renameat,mkdirat", "ENOSPC")),
+        .under(strace!("renameat,renameat2,mkdirat", "ENOSPC")),
     State::new("EDQUOT", &["disk_full"], |it| done(fs::remove_file(it.entry())))
-        .under(strace!("renameat,mkdirat", "EDQUOT")),
+        .under(strace!("renameat,renameat2,mkdirat", "EDQUOT")),
     State::new("EROFS", &["read_only"], |it| done(fs::remove_file(it.entry())))
-        .under(strace!("renameat,mkdirat", "EROFS")),
+        .under(strace!("renameat,renameat2,mkdirat", "EROFS")),
     State::new("the format of a later release", &["future_format"], |it| {
         done(fs::write(it.path("VERSION"), "objcache store 2\n"))
     }),

@@ -11,7 +11,7 @@ use crate::support::{Finished, Sandbox, finish, skip};
 const WORDS: [&str; 5] = ["run", "arithmetic.clif", "--call", "add", "40"];
 
 /// `None`: the state cannot be had here.
-fn run(state: &State) -> Option<Finished> {
+fn run(state: &State, strict: bool) -> Option<Finished> {
     let sandbox = Sandbox::with(&["arithmetic.clif"]);
     let words = [&WORDS[..], &["2"]].concat();
     let signature = sandbox.json(&words)["signature"].as_str().unwrap().to_owned();
@@ -31,6 +31,7 @@ fn run(state: &State) -> Option<Finished> {
         None => plain,
         Some((first, rest)) => run_by(first, rest, &plain),
     };
+    command.env("OBJCACHE_STRICT", if strict { "1" } else { "0" });
     state.adjust(&mut command);
     Some(finish(&mut command))
 }
@@ -49,14 +50,34 @@ fn run_by(first: &str, rest: &[String], plain: &Command) -> Command {
     command
 }
 
-#[test]
-fn every_state_costs_a_warning_at_most() {
+/// Those that can be had here.
+fn states() -> impl Iterator<Item = &'static State> {
     let has_strace = Command::new("strace").arg("-V").output().is_ok();
     if !has_strace {
         skip("there is no strace");
     }
-    for state in STATES.iter().filter(|state| has_strace || state.under.first() != Some(&"strace")) {
-        let Some(ran) = run(state) else { continue };
+    STATES.iter().filter(move |state| has_strace || state.under.first() != Some(&"strace"))
+}
+
+#[test]
+fn strict_mode_makes_errors_of_them() {
+    for state in states() {
+        let Some(ran) = run(state, true) else { continue };
+        let damaged = state.reasons.iter().any(|reason| reason.starts_with("entry_"));
+        let expected = match state.strict {
+            true if damaged => (1, ""),
+            true => (3, ""),
+            false => (0, "42\n"),
+        };
+        assert_eq!((ran.code, ran.stdout.as_str()), expected, "{}: {}", state.name, ran.stderr);
+        assert_eq!(ran.stderr.contains("error: "), state.strict, "{}: {}", state.name, ran.stderr);
+    }
+}
+
+#[test]
+fn every_state_costs_a_warning_at_most() {
+    for state in states() {
+        let Some(ran) = run(state, false) else { continue };
         assert_eq!((ran.code, ran.stdout.as_str()), (0, "42\n"), "{}: {}", state.name, ran.stderr);
         let known: Vec<String> = Reason::ALL
             .iter()
