@@ -14,7 +14,7 @@ use crate::compression::Codec;
 use crate::error::CacheError;
 use crate::memory::ENTRY_OVERHEAD;
 use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
-use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache};
+use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
 use crate::shelf::{Held, Shelf, Uses};
 
 /// Another cache with the objects used last in memory before it.
@@ -178,6 +178,14 @@ impl<C: ObjectCache> ObjectCache for Tiered<C> {
 
     fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
         self.below.exclude_others(signature)
+    }
+
+    fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
+        let mark = self.below.mark_running(signature);
+        if mark.as_ref().is_some_and(RunMark::is_suspect) {
+            self.forget([signature].into_iter());
+        }
+        mark
     }
 }
 
