@@ -9,7 +9,7 @@ use clap::Args;
 use objcache::cache::{HostFeatures, ObjectCache, from_fn};
 use objcache::loader::Loader;
 use objcache::signature::{Digest, IrKind, OptLevel, UnknownIrKind};
-use objcache::{CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, Source};
+use objcache::{CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, EngineBuilder, Source};
 
 use crate::call::symbols;
 use crate::context::Context;
@@ -18,7 +18,7 @@ use crate::files;
 
 /// What is compiled, for what and how. All of it is part of the signature, but for `--no-verify-ir`, `--dump`
 /// and `--no-cache`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(crate) struct CompileOptions {
     /// Optimisation level: 0, 1, 2, 3, s or z
@@ -133,12 +133,22 @@ impl CompileOptions {
             true => Arc::new(from_fn(|_| Ok(None), |_| Ok(()))),
             false => Arc::new(context.cache(host)),
         };
-        let engine = Engine::builder(cache, self.compiler(&request.source.kind)?).guard_crashes(true);
-        let engine = engine.verify_ir(!self.no_verify_ir).resolver(symbols::resolver()).loader(loader);
-        Ok(match &self.dump {
+        Ok(self.settled(Engine::builder(cache, self.compiler(&request.source.kind)?), loader))
+    }
+
+    /// The engine, with what these options say of it.
+    pub(crate) fn settled(&self, engine: EngineBuilder, loader: Loader) -> Engine {
+        let engine = engine.guard_crashes(true).verify_ir(!self.no_verify_ir);
+        let engine = engine.resolver(symbols::resolver()).loader(loader);
+        match &self.dump {
             Some(root) => engine.dump_directory(root).build(),
             None => engine.build(),
-        })
+        }
+    }
+
+    /// The compiler that was asked for.
+    pub(crate) fn compiler_name(&self) -> Option<&str> {
+        self.compiler.as_deref()
     }
 
     /// The compiler that was asked for, else the one for this kind of source.

@@ -14,6 +14,7 @@ mod differences;
 mod failure;
 mod files;
 mod ingredients;
+mod inspected;
 mod link;
 mod log;
 mod negative;

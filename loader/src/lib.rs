@@ -136,6 +136,7 @@ mod fork;
 mod graph;
 mod image;
 mod inputs;
+mod inspect;
 mod library;
 mod limits;
 mod link;
@@ -160,6 +161,7 @@ pub use events::{
 pub use graph::SymbolKind;
 pub use image::{ImageMemory, LoadedImage, Symbol};
 pub use inputs::needed_members;
+pub use inspect::{InspectedRelocation, InspectedSection, InspectedSymbol, Inspection, inspect};
 pub use library::{
     ArchiveGenerator, Filtered, FunctionError, FunctionErrorKind, Generated, Generator, GeneratorRequest,
     Guard, Implementation, Library, LibraryBuilder, LibraryError, LibraryImage, LibrarySymbol, Retired,

@@ -4,6 +4,7 @@ pub(crate) mod clear;
 pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod disasm;
 pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod fsck;
@@ -15,14 +16,17 @@ pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod put;
 pub(crate) mod recompress;
+pub(crate) mod relocs;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod signature;
 pub(crate) mod stats;
+pub(crate) mod symbols;
 pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod verify;
+pub(crate) mod warm;
 pub(crate) mod why;
 
 mod entry;
@@ -61,11 +65,15 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
     match command {
         Command::Run(options) => run::run(&options, context),
         Command::Compile(options) => compile::run(&options, context),
+        Command::Warm(options) => warm::run(&options, context),
         Command::Signature(options) => signature::run(&options, context),
         Command::Link(options) => link::run(&options, context),
         Command::Why(options) => why::run(&options, context),
         Command::Ls(options) => ls::run(&options, context),
         Command::Show(options) => show::run(&options, context),
+        Command::Disasm(options) => disasm::run(&options, context),
+        Command::Symbols(options) => symbols::run(&options, context),
+        Command::Relocs(options) => relocs::run(&options, context),
         Command::Get(options) => get::run(&options, context),
         Command::Put(options) => put::run(&options, context),
         Command::Rm(options) => rm::run(&options, context),

@@ -13,6 +13,7 @@ use crate::compile_options::CompileOptions;
 use crate::context::{Context, find, short};
 use crate::differences;
 use crate::failure::{Failure, Status};
+use crate::inspected::signature_prefix;
 use crate::output::{Report, Text};
 use crate::units;
 
@@ -50,13 +51,6 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     };
     context.output.report(&report)?;
     Ok(Status::Fine)
-}
-
-/// A word that is no file and could be the beginning of a signature.
-fn signature_prefix(what: &Path) -> Option<&str> {
-    let word = what.to_str()?;
-    let is_hexadecimal = !word.is_empty() && word.chars().all(|c| c.is_ascii_hexdigit());
-    (is_hexadecimal && !what.exists()).then_some(word)
 }
 
 fn between(store: &Store, a: &str, b: &str) -> Result<WhyReport, Failure> {

@@ -114,6 +114,14 @@ fn every_field_is_documented() {
     check("pack layers", &[sandbox.json(&["pack", "layers"])]);
     check("pack unmount", &[sandbox.json(&["pack", "unmount", "it.pack"])]);
 
+    check("warm", &[sandbox.json(&["warm", "saxpy.clif"])]);
+    check("disasm", &[sandbox.json(&["disasm", &signature])]);
+    check("symbols", &[sandbox.json(&["symbols", &signature])]);
+    // Code of Cranelift that calls nothing has none.
+    if let Some(relocations) = crate::inspection::relocations() {
+        check("relocs", &[relocations]);
+    }
+
     let list = sandbox.json(&["ls"]);
     let collected = sandbox.json(&["gc", "--max-size", "0", "--dry-run"]);
     let names = |entry: &Value| entry.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
