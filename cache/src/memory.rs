@@ -16,10 +16,7 @@ use crate::index::LOCK_WAIT;
 use crate::keyed_lock::KeyedLocks;
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, ObjectCache};
-use crate::shelf::{Held, Shelf};
-
-/// Book-keeping of one entry on top of what it holds, in bytes.
-pub(crate) const ENTRY_OVERHEAD: usize = 256;
+use crate::shelf::{ENTRY_OVERHEAD, Held, Shelf};
 
 /// Objects in memory, evicted by worth when they are above the limit. Dropped with the process.
 ///

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use objcache_signature::{Provenance, Signature};
@@ -15,17 +16,41 @@ use crate::buffer::Buffer;
 /// truncation under it kills the process.
 #[derive(Clone)]
 pub struct ObjectBuffer {
-    // The whole entry as it was read; the object is its beginning. Cutting the rest off would copy.
-    bytes: Arc<Buffer>,
+    bytes: Bytes,
     length: usize,
     compile_time_us: u64,
+}
+
+/// The whole entry as it was read; the object is its beginning. Cutting the rest off would copy.
+#[derive(Clone)]
+enum Bytes {
+    Alone(Arc<Buffer>),
+    Share(Arc<Share>),
+}
+
+impl Bytes {
+    fn of(&self) -> &Arc<Buffer> {
+        match self {
+            Self::Alone(bytes) => bytes,
+            Self::Share(share) => &share.bytes,
+        }
+    }
+}
+
+/// Bytes that other shares have as well, each with a count of its holders to itself: threads that hand out the
+/// same object need not write to the same memory. Beside it a count of uses.
+pub(crate) struct Share {
+    bytes: Arc<Buffer>,
+    pub(crate) uses: AtomicU64,
+    // Keeps what is written to apart from that of the next one.
+    _apart: [u64; 12],
 }
 
 impl ObjectBuffer {
     /// The first `length` bytes of `bytes`; all of them when there are fewer.
     pub(crate) fn prefix(bytes: Buffer, length: usize) -> Self {
         let length = length.min(bytes.len());
-        Self { bytes: Arc::new(bytes), length, compile_time_us: 0 }
+        Self { bytes: Bytes::Alone(Arc::new(bytes)), length, compile_time_us: 0 }
     }
 
     /// The same, for a cache that knows what its compilation took.
@@ -41,7 +66,18 @@ impl ObjectBuffer {
 
     /// Bytes it keeps in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.of().capacity()
+    }
+
+    /// One more share of the bytes.
+    pub(crate) fn share(&self) -> Arc<Share> {
+        let bytes = Arc::clone(self.bytes.of());
+        Arc::new(Share { bytes, uses: AtomicU64::new(0), _apart: [0; 12] })
+    }
+
+    /// The same object, as a holder of this share of it.
+    pub(crate) fn through(&self, share: &Arc<Share>) -> Self {
+        Self { bytes: Bytes::Share(Arc::clone(share)), ..*self }
     }
 }
 
@@ -49,7 +85,7 @@ impl Deref for ObjectBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes.of()[..self.length]
     }
 }
 

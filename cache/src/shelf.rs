@@ -1,11 +1,13 @@
 //! Objects in memory that readers reach without a lock.
 //!
-//! A reader looks into a map that is never locked (papaya), counts the use in the object's own place and takes
-//! a share of the bytes. What is known of entries for listing and eviction lies behind a lock, which only those
+//! A reader looks into a map that is never locked (papaya), takes a share of the bytes and counts the use there. An
+//! object has several shares, and threads different ones, so that they do not even write to the same memory: two
+//! threads that count in one place are slower together than one alone. What is known of entries for listing and eviction lies behind a lock, which only those
 //! take who put, remove or look; uses get there when they are needed.
 
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use objcache_signature::Signature;
 use papaya::HashMap;
@@ -14,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::admin::{EntryInfo, EntryRecord};
 use crate::clock::now_unix_us;
 use crate::index::Index;
-use crate::object::ObjectBuffer;
+use crate::object::{ObjectBuffer, Share};
 use crate::signature_hash::Words;
 
 /// An entry that was used so often, or whose uses have been kept to itself for so long (µs), has news.
@@ -22,6 +24,20 @@ const MANY_USES: u64 = 4096;
 const LONG_US: u64 = 600 * 1_000_000;
 /// The last use is told this exactly: µs. A store to memory that all readers share is dear.
 const EXACT_US: u64 = 1_000_000;
+
+/// Shares of an object.
+const SHARES: usize = 4;
+
+/// What an entry takes in memory beside its bytes, in bytes.
+pub(crate) const ENTRY_OVERHEAD: usize = 1024;
+
+thread_local! {
+    // Which share this thread takes.
+    static SHARE: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % SHARES
+    };
+}
 
 pub(crate) struct Shelf {
     held: HashMap<Signature, Held, BuildHasherDefault<Words>>,
@@ -33,8 +49,8 @@ pub(crate) struct Held {
     pub(crate) object: ObjectBuffer,
     pub(crate) record: Option<EntryRecord>,
     pub(crate) compile_time_us: u64,
-    // Uses that have not been told.
-    uses: AtomicU64,
+    // With the uses that have not been told.
+    shares: [Arc<Share>; SHARES],
     last_used_unix_us: AtomicU64,
     told_unix_us: AtomicU64,
 }
@@ -51,28 +67,30 @@ impl Held {
     pub(crate) fn new(object: ObjectBuffer, record: Option<EntryRecord>, compile_time_us: u64) -> Self {
         let now = now_unix_us();
         Self {
+            shares: std::array::from_fn(|_| object.share()),
             object,
             record,
             compile_time_us,
-            uses: AtomicU64::new(0),
             last_used_unix_us: AtomicU64::new(now),
             told_unix_us: AtomicU64::new(now),
         }
     }
 
-    /// Counts a use. `true`: there is news.
-    fn used(&self) -> bool {
+    /// Counts a use.
+    fn hit(&self) -> Hit {
+        let share = &self.shares[SHARE.with(|share| *share)];
         let now = now_unix_us();
         if now.saturating_sub(self.last_used_unix_us.load(Ordering::Relaxed)) > EXACT_US {
             self.last_used_unix_us.store(now, Ordering::Relaxed);
         }
-        let uses = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
-        uses >= MANY_USES || now.saturating_sub(self.told_unix_us.load(Ordering::Relaxed)) > LONG_US
+        let uses = share.uses.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_long_ago = now.saturating_sub(self.told_unix_us.load(Ordering::Relaxed)) > LONG_US;
+        Hit { object: self.object.through(share), has_news: uses >= MANY_USES || is_long_ago }
     }
 
     /// Moves the uses on into the index.
     fn tell(&self, signature: &Signature, index: &mut Index) -> Option<Uses> {
-        let times = self.uses.swap(0, Ordering::Relaxed);
+        let times = self.shares.iter().map(|share| share.uses.swap(0, Ordering::Relaxed)).sum();
         if times == 0 {
             return None;
         }
@@ -96,9 +114,7 @@ impl Shelf {
 
     /// Looks an object up and counts the use.
     pub(crate) fn get(&self, signature: &Signature) -> Option<Hit> {
-        let held = self.held.pin();
-        let held = held.get(signature)?;
-        Some(Hit { has_news: held.used(), object: held.object.clone() })
+        self.held.pin().get(signature).map(Held::hit)
     }
 
     /// Looks an object up, and leaves no trace.
@@ -138,6 +154,8 @@ impl Shelf {
     /// [`index`](Self::index); uses of what goes are told.
     pub(crate) fn put(&self, index: &mut Index, info: EntryInfo, held: Held, told: &mut dyn FnMut(Uses)) {
         if !index.fits(&info) {
+            // What it was to replace is out of date.
+            self.remove(index, &info.signature, told);
             return;
         }
         if index.is_full_with(&info) {

@@ -12,10 +12,9 @@ use crate::admin::{
 use crate::clock::{microseconds, now_unix_us};
 use crate::compression::Codec;
 use crate::error::CacheError;
-use crate::memory::ENTRY_OVERHEAD;
 use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
-use crate::shelf::{Held, Shelf, Uses};
+use crate::shelf::{ENTRY_OVERHEAD, Held, Shelf, Uses};
 
 /// Another cache with the objects used last in memory before it.
 ///

@@ -518,6 +518,9 @@ fn the_memory_tier_keeps_to_its_bytes() {
         assert!(tier.memory_bytes() <= 100_000);
     }
     assert!(tier.memory_bytes() > 50_000);
+    assert!(has(&tier, 199, 5000));
+    offer(&tier, 199, 200_000).expect("taken");
+    assert!(has(&tier, 199, 200_000), "from below, and not what it was before");
 }
 
 #[test]
