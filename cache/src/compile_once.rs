@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use objcache_signature::{Provenance, Signature};
 
 use crate::error::CacheError;
-use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::ObjectCache;
 
 /// For every [`ObjectCache`]: the call that engines should use.
@@ -25,6 +25,21 @@ pub trait CompileOnce {
         &self,
         signature: &Signature,
         compile: impl FnOnce() -> Result<Offer, E>,
+    ) -> Result<Fetched, GetOrCompileError<E>>;
+
+    /// The same, and failures are remembered where the cache does that: who asks again soon, in this process or
+    /// another, gets what the compiler said without compiling.
+    ///
+    /// `diagnose` tells of an error what to remember; `None`, not to: what failed was not the source but its
+    /// compiler, which was missing, was killed, or had no memory or disk left.
+    ///
+    /// # Errors
+    /// As [`get_or_compile`](Self::get_or_compile), and [`GetOrCompileError::Remembered`].
+    fn get_or_compile_or_remember<E>(
+        &self,
+        signature: &Signature,
+        compile: impl FnOnce() -> Result<Offer, E>,
+        diagnose: impl FnOnce(&E) -> Option<CompileFailure>,
     ) -> Result<Fetched, GetOrCompileError<E>>;
 }
 
@@ -71,6 +86,9 @@ pub enum GetOrCompileError<E> {
     /// The compilation failed.
     #[error("{0}")]
     Compile(E),
+    /// The same compilation failed not long ago.
+    #[error("{}", .0.diagnostics())]
+    Remembered(CompileFailure),
     /// A strict cache is in trouble.
     #[error(transparent)]
     Cache(CacheError),
@@ -82,24 +100,65 @@ impl<C: ObjectCache + ?Sized> CompileOnce for C {
         signature: &Signature,
         compile: impl FnOnce() -> Result<Offer, E>,
     ) -> Result<Fetched, GetOrCompileError<E>> {
-        let started = Instant::now();
         let look = || self.get_object(signature).map_err(GetOrCompileError::Cache);
-        let hit =
-            |object| Fetched { object, outcome: Outcome::Hit, lookup: started.elapsed(), compile: None };
-        if let Some(object) = look()? {
-            return Ok(hit(object));
-        }
-        let permit = self.exclude_others(signature);
-        // Also without a permit: a wait that ran out is long, and the object may be there by now.
-        if let Some(object) = look()? {
-            return Ok(hit(object));
-        }
-        let lookup = started.elapsed();
+        fetch(self, signature, look, compile, |_| Ok(()))
+    }
 
-        let started = Instant::now();
-        let offer = compile().map_err(GetOrCompileError::Compile)?;
-        let compile_time = started.elapsed();
-        self.notify_object_compiled(&CompiledObject {
+    fn get_or_compile_or_remember<E>(
+        &self,
+        signature: &Signature,
+        compile: impl FnOnce() -> Result<Offer, E>,
+        diagnose: impl FnOnce(&E) -> Option<CompileFailure>,
+    ) -> Result<Fetched, GetOrCompileError<E>> {
+        let look = || {
+            if let Some(object) = self.get_object(signature).map_err(GetOrCompileError::Cache)? {
+                return Ok(Some(object));
+            }
+            match self.get_failure(signature).map_err(GetOrCompileError::Cache)? {
+                Some(failure) => Err(GetOrCompileError::Remembered(failure)),
+                None => Ok(None),
+            }
+        };
+        let failed = |error: &E| match diagnose(error) {
+            Some(failure) => self.notify_compile_failed(signature, &failure),
+            None => Ok(()),
+        };
+        fetch(self, signature, look, compile, failed)
+    }
+}
+
+/// Looks, waits, looks again, compiles, offers. A failure is told of while others still wait.
+fn fetch<C: ObjectCache + ?Sized, E>(
+    cache: &C,
+    signature: &Signature,
+    look: impl Fn() -> Result<Option<ObjectBuffer>, GetOrCompileError<E>>,
+    compile: impl FnOnce() -> Result<Offer, E>,
+    failed: impl FnOnce(&E) -> Result<(), CacheError>,
+) -> Result<Fetched, GetOrCompileError<E>> {
+    let started = Instant::now();
+    let hit = |object| Fetched { object, outcome: Outcome::Hit, lookup: started.elapsed(), compile: None };
+    if let Some(object) = look()? {
+        return Ok(hit(object));
+    }
+    let permit = cache.exclude_others(signature);
+    // Also without a permit: a wait that ran out is long, and the object may be there by now.
+    if let Some(object) = look()? {
+        return Ok(hit(object));
+    }
+    let lookup = started.elapsed();
+
+    let started = Instant::now();
+    let offer = match compile() {
+        Ok(offer) => offer,
+        Err(error) => {
+            // The compiler's error is what counts, whatever the cache makes of it.
+            let _ = failed(&error);
+            return Err(GetOrCompileError::Compile(error));
+        }
+    };
+    let compile_time = started.elapsed();
+    cache
+        .notify_object_compiled(&CompiledObject {
             signature: *signature,
             object: &offer.object,
             key_document: &offer.key_document,
@@ -109,8 +168,7 @@ impl<C: ObjectCache + ?Sized> CompileOnce for C {
             cpu_features: &offer.cpu_features,
         })
         .map_err(GetOrCompileError::Cache)?;
-        drop(permit);
-        let object = ObjectBuffer::from(offer.object);
-        Ok(Fetched { object, outcome: Outcome::Miss, lookup, compile: Some(compile_time) })
-    }
+    drop(permit);
+    let object = ObjectBuffer::from(offer.object);
+    Ok(Fetched { object, outcome: Outcome::Miss, lookup, compile: Some(compile_time) })
 }

@@ -61,6 +61,14 @@ impl Index {
         self.stats.quarantined += 1;
     }
 
+    pub(crate) fn failure(&mut self) {
+        self.stats.failures += 1;
+    }
+
+    pub(crate) fn failure_hit(&mut self) {
+        self.stats.failure_hits += 1;
+    }
+
     /// Takes in a new entry, or a new version of an old one, and returns what has to go for it.
     pub(crate) fn put(&mut self, info: EntryInfo) -> Vec<Signature> {
         self.stats.puts += 1;

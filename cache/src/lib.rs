@@ -48,6 +48,7 @@ mod digest;
 mod entry;
 mod error;
 mod evict;
+mod failures;
 mod index;
 mod keyed_lock;
 mod known;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
 
@@ -12,9 +12,10 @@ use crate::admin::{
 };
 use crate::clock::{microseconds, now_unix_us};
 use crate::error::CacheError;
+use crate::failures::Failures;
 use crate::index::LOCK_WAIT;
 use crate::keyed_lock::KeyedLocks;
-use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, ObjectCache};
 use crate::shelf::{ENTRY_OVERHEAD, Held, Shelf};
 
@@ -23,6 +24,7 @@ use crate::shelf::{ENTRY_OVERHEAD, Held, Shelf};
 /// Readers take no lock.
 pub struct MemoryCache {
     locks: KeyedLocks,
+    failures: Failures,
     shelf: Shelf,
     misses: AtomicU64,
 }
@@ -30,7 +32,18 @@ pub struct MemoryCache {
 impl MemoryCache {
     /// Holds at most `max_size` bytes, with key documents and a flat overhead per entry counted in.
     pub fn new(max_size: u64) -> Self {
-        Self { locks: KeyedLocks::default(), shelf: Shelf::new(max_size), misses: AtomicU64::new(0) }
+        Self {
+            locks: KeyedLocks::default(),
+            failures: Failures::default(),
+            shelf: Shelf::new(max_size),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Remembers failed compilations for so long; the default is not at all.
+    pub fn remember_failures(mut self, ttl: Duration) -> Self {
+        self.failures.ttl = Some(ttl);
+        self
     }
 }
 
@@ -67,11 +80,31 @@ impl ObjectCache for MemoryCache {
         let object = ObjectBuffer::from(compiled.object.to_vec());
         let held = Held::new(object, Some(record), microseconds(compiled.compile_time));
         self.shelf.put(&mut self.shelf.index(), info, held, &mut |_| ());
+        self.failures.forget(&compiled.signature);
         Ok(())
     }
 
     fn notify_used(&self, signature: &Signature, times: u64, _compile_time_us: u64) {
         self.shelf.index().used(signature, times, now_unix_us());
+    }
+
+    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+        let failure = self.failures.get(signature);
+        if failure.is_some() {
+            self.shelf.index().failure_hit();
+        }
+        Ok(failure)
+    }
+
+    fn notify_compile_failed(
+        &self,
+        signature: &Signature,
+        failure: &CompileFailure,
+    ) -> Result<(), CacheError> {
+        if self.failures.remember(signature, failure) {
+            self.shelf.index().failure();
+        }
+        Ok(())
     }
 
     fn exclude_others(&self, signature: &Signature) -> Option<CompilePermit> {
@@ -125,6 +158,7 @@ impl CacheAdmin for MemoryCache {
         let report = ClearReport::of(&index.list());
         self.shelf.clear(&mut index);
         self.misses.store(0, Ordering::Relaxed);
+        self.failures.clear();
         Ok(report)
     }
 

@@ -9,7 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
 use parking_lot::Mutex;
@@ -25,10 +25,11 @@ use crate::compression::{Codec, Compression};
 use crate::cpu::HostFeatures;
 use crate::entry::{Encoded, Trailer};
 use crate::error::{CacheError, Reason};
+use crate::failures::Failures;
 use crate::index::{Index, LOCK_WAIT};
 use crate::keyed_lock::KeyedLocks;
 use crate::known::Known;
-use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, ObjectCache};
 use crate::sled_guard::{Database, DatabaseError, Keyspace, Segment, Write};
 use crate::trust::{Gate, Trust};
@@ -45,6 +46,7 @@ pub struct SledCache {
     // Closed before the lock goes.
     database: Database,
     locks: KeyedLocks,
+    failures: Failures,
     index: Mutex<Index>,
     gate: Gate,
     _lock: File,
@@ -76,10 +78,17 @@ impl SledCache {
         Ok(Self {
             database,
             locks: KeyedLocks::default(),
+            failures: Failures::default(),
             index: Mutex::new(index),
             gate: Gate::default(),
             _lock: lock,
         })
+    }
+
+    /// Remembers failed compilations for so long, in memory; the default is not at all.
+    pub fn remember_failures(mut self, ttl: Duration) -> Self {
+        self.failures.ttl = Some(ttl);
+        self
     }
 
     /// Writes everything down, so that it survives a power cut.
@@ -218,6 +227,26 @@ impl ObjectCache for SledCache {
             })
             .and_then(|()| self.drop_objects(victims.iter()));
         or_miss(written);
+        self.failures.forget(&compiled.signature);
+        Ok(())
+    }
+
+    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+        let failure = self.failures.get(signature);
+        if failure.is_some() {
+            self.index.lock().failure_hit();
+        }
+        Ok(failure)
+    }
+
+    fn notify_compile_failed(
+        &self,
+        signature: &Signature,
+        failure: &CompileFailure,
+    ) -> Result<(), CacheError> {
+        if self.failures.remember(signature, failure) {
+            self.index.lock().failure();
+        }
         Ok(())
     }
 
@@ -302,6 +331,7 @@ impl CacheAdmin for SledCache {
         let mut index = self.index.lock();
         let report = ClearReport::of(&index.list());
         index.clear();
+        self.failures.clear();
         let cleared = self.database.clear(OBJECTS).and_then(|()| self.database.clear(ENTRIES));
         cleared.map_err(|error| failure(&error, "clear"))?;
         Ok(report)

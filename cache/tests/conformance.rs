@@ -8,9 +8,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use objcache_cache::{
-    CacheAdmin, CacheError, CompileOnce, CompiledObject, GcLimits, GetOrCompileError, MemoryCache,
-    ObjectBuffer, ObjectCache, Offer, Outcome, PackMode, PackSelection, SledCache, Tiered, VerifyOptions,
-    from_fn,
+    CacheAdmin, CacheError, CompileFailure, CompileOnce, CompiledObject, GcLimits, GetOrCompileError,
+    MemoryCache, ObjectBuffer, ObjectCache, Offer, Outcome, PackMode, PackSelection, SledCache, Tiered,
+    VerifyOptions, from_fn,
 };
 use objcache_signature::{Provenance, Signature};
 use support::{has, object, offer, offer_costing, place, signature, store_at};
@@ -119,11 +119,86 @@ fn a_failed_compilation_leaves_the_next_to_try(cache: &dyn ObjectCache) {
     assert_eq!(get(cache, 1, || ()).1, Outcome::Miss);
 }
 
+/// What a failed compilation leaves, for the next that asks. `retry` is what compiling would give then.
+fn fail(
+    cache: &dyn ObjectCache,
+    source_at_fault: bool,
+    retry: Result<Offer, &'static str>,
+) -> Result<Outcome, GetOrCompileError<&'static str>> {
+    let diagnose = |error: &&str| source_at_fault.then(|| CompileFailure::new(*error));
+    let failed = cache.get_or_compile_or_remember(&signature(1), || Err("first"), diagnose);
+    assert!(matches!(failed, Err(GetOrCompileError::Compile("first"))));
+    let again = cache.get_or_compile_or_remember(&signature(1), || retry, diagnose);
+    again.map(|fetched| fetched.outcome)
+}
+
+/// For caches that were not asked to remember failures.
+fn a_failure_is_forgotten(cache: &dyn ObjectCache) {
+    assert!(matches!(fail(cache, true, Err("second")), Err(GetOrCompileError::Compile("second"))));
+    assert_eq!(cache.get_failure(&signature(1)).expect("asks"), None);
+}
+
+/// For caches that were.
+fn a_failure_is_remembered(cache: &dyn ObjectCache) {
+    let again = fail(cache, true, Ok(Offer::default()));
+    assert!(
+        matches!(&again, Err(GetOrCompileError::Remembered(it)) if it.diagnostics() == "first"),
+        "{again:?}"
+    );
+    assert_eq!(get(cache, 2, || ()).1, Outcome::Miss, "another signature is another matter");
+    assert_eq!(get(cache, 1, || ()).1, Outcome::Miss, "who does not ask for failures is not told of them");
+    assert_eq!(cache.get_failure(&signature(1)).expect("asks"), None, "it compiled after all");
+}
+
+/// Likewise: the compiler was missing, killed, or had no memory left.
+fn a_failure_that_is_not_the_sources_is_forgotten(cache: &dyn ObjectCache) {
+    assert_eq!(fail(cache, false, Ok(Offer::default())).expect("compiles"), Outcome::Miss);
+}
+
+fn whoever_waited_for_a_failure_gets_it_too(cache: &dyn ObjectCache) {
+    let (compiled, together) = (AtomicU32::new(0), Barrier::new(6));
+    let compile = || {
+        compiled.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(30));
+        Err("error: expected `;`")
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                together.wait();
+                let diagnose = |error: &&str| Some(CompileFailure::new(*error));
+                let failed = cache.get_or_compile_or_remember(&signature(1), compile, diagnose);
+                assert_eq!(failed.expect_err("fails").to_string(), "error: expected `;`");
+            });
+        }
+    });
+    assert_eq!(compiled.load(Ordering::Relaxed), 1);
+}
+
+/// A failure is remembered only for so long: the cache was told, not at all.
+fn failures_grow_old(cache: &dyn ObjectCache) {
+    cache.notify_compile_failed(&signature(1), &CompileFailure::new("old")).expect("taken");
+    std::thread::sleep(Duration::from_millis(3));
+    assert_eq!(cache.get_failure(&signature(1)).expect("asks"), None);
+}
+
+fn all_about_failures(make: &dyn Fn(Duration, Test<'_>)) {
+    let promises: [fn(&dyn ObjectCache); 3] = [
+        a_failure_is_remembered,
+        a_failure_that_is_not_the_sources_is_forgotten,
+        whoever_waited_for_a_failure_gets_it_too,
+    ];
+    for promise in promises {
+        make(Duration::from_secs(3600), &mut |cache| promise(cache));
+    }
+    make(Duration::from_millis(1), &mut |cache| failures_grow_old(cache));
+}
+
 /// A promise, as it is put to a fresh cache.
 type Test<'a> = &'a mut dyn FnMut(&dyn ObjectCache);
 
 fn all_of_object_cache(make: &dyn Fn(Test<'_>)) {
-    let promises: [fn(&dyn ObjectCache); 10] = [
+    let promises: [fn(&dyn ObjectCache); 11] = [
         an_unknown_signature_is_a_miss,
         what_is_offered_comes_back,
         offering_again_is_harmless,
@@ -134,6 +209,7 @@ fn all_of_object_cache(make: &dyn Fn(Test<'_>)) {
         threads_compile_once,
         another_signature_does_not_wait,
         a_failed_compilation_leaves_the_next_to_try,
+        a_failure_is_forgotten,
     ];
     for promise in promises {
         make(&mut |cache| promise(cache));
@@ -424,6 +500,42 @@ fn sled_is_an_object_cache() {
 #[test]
 fn sled_can_be_administered() {
     all_of_cache_admin(&|test| test(&sled().1));
+}
+
+#[test]
+fn failures_are_remembered_when_asked_for() {
+    all_about_failures(&|ttl, test| test(&MemoryCache::new(MAX_SIZE).remember_failures(ttl)));
+    all_about_failures(&|ttl, test| test(&Arc::new(MemoryCache::new(MAX_SIZE).remember_failures(ttl))));
+    all_about_failures(&|ttl, test| test(&sled().1.remember_failures(ttl)));
+    all_about_failures(&|ttl, test| {
+        let (_directory, root) = place();
+        let mut options = objcache_cache::StoreOptions::at(root);
+        (options.failure_ttl, options.strict) = (Some(ttl), true);
+        let store = objcache_cache::Store::open(options).expect("a fresh directory");
+        test(&store);
+        assert!(store.stats().expect("stats").failures <= 1);
+    });
+}
+
+#[test]
+fn another_process_gets_the_failure_too_and_clearing_forgets_it() {
+    let (_directory, root) = place();
+    // A store of its own is as good as a process of its own: all that they share is the directory.
+    let open = || {
+        let mut options = objcache_cache::StoreOptions::at(&root);
+        options.failure_ttl = Some(Duration::from_secs(3600));
+        objcache_cache::Store::open(options).expect("opens")
+    };
+    let failure = CompileFailure::new("k.c:1: error");
+    open().notify_compile_failed(&signature(1), &failure).expect("taken");
+    let store = open();
+    assert_eq!(store.get_failure(&signature(1)).expect("asks"), Some(failure));
+    assert_eq!(store_at(&root).get_failure(&signature(1)).expect("asks"), None, "it does not want to know");
+    let stats = store.stats().expect("stats");
+    assert_eq!((stats.failures, stats.failure_hits, stats.entries), (1, 1, 0));
+    assert_eq!(store.fsck(false, &mut |_| ()).expect("looks").findings, []);
+    store.clear().expect("clears");
+    assert_eq!(store.get_failure(&signature(1)).expect("asks"), None);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use objcache_cache::{
-    CacheError, CompileOnce, CompiledObject, FailedCompile, GetOrCompileError, ObjectBuffer, ObjectCache,
-    Offer, Outcome, RunMark,
+    CacheError, CompileFailure, CompileOnce, CompiledObject, FailedCompile, GetOrCompileError, ObjectBuffer,
+    ObjectCache, Offer, Outcome, RunMark,
 };
 use objcache_loader::{LibraryError, LoadError, LoadedImage, Loader, ProcessSymbols, SymbolResolver};
 use objcache_signature::{
@@ -139,7 +139,12 @@ impl Engine {
         let mark = (mark && uncacheable.is_none()).then(|| self.cache.mark_running(&signature)).flatten();
         let (object, outcome, lookup, compile) = match &uncacheable {
             None => {
-                let fetched = self.cache.get_or_compile(&signature, || job.compile_or_tell())?;
+                let diagnose = |error: &CompileError| {
+                    error.is_source_at_fault.then(|| CompileFailure::new(error.why.as_str()))
+                };
+                let fetched =
+                    self.cache.get_or_compile_or_remember(&signature, || job.compile_or_tell(), diagnose);
+                let fetched = fetched.map_err(|error| job.error(error))?;
                 (fetched.object, fetched.outcome, fetched.lookup, fetched.compile)
             }
             Some(why) => {
@@ -260,6 +265,18 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn error(&self, error: GetOrCompileError<CompileError>) -> EngineError {
+        match error {
+            GetOrCompileError::Compile(error) => error.into(),
+            GetOrCompileError::Cache(error) => error.into(),
+            // In the compiler's words of then; how the source is named may be another.
+            GetOrCompileError::Remembered(failure) => {
+                let name = self.source.name();
+                CompileError::new(Stage::Compile, name, failure.diagnostics()).blame_the_source().into()
+            }
+        }
+    }
+
     /// Compiles; the cache hears of a failure.
     fn compile_or_tell(&self) -> Result<Offer, CompileError> {
         let started = Instant::now();
@@ -403,13 +420,4 @@ pub enum EngineError {
     /// The cache is in trouble, and was asked to be strict about it.
     #[error(transparent)]
     Cache(#[from] CacheError),
-}
-
-impl From<GetOrCompileError<CompileError>> for EngineError {
-    fn from(error: GetOrCompileError<CompileError>) -> Self {
-        match error {
-            GetOrCompileError::Compile(error) => Self::Compile(error),
-            GetOrCompileError::Cache(error) => Self::Cache(error),
-        }
-    }
 }

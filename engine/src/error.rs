@@ -40,12 +40,21 @@ pub struct CompileError {
     pub what: String,
     /// In the compiler's own words where it has some.
     pub why: String,
+    /// Whether what was compiled is at fault, and would fail again. Not so when the compiler is missing, was killed,
+    /// or had no memory or disk left.
+    pub is_source_at_fault: bool,
 }
 
 impl CompileError {
     /// An error of this stage.
     pub fn new(stage: Stage, what: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { stage, what: what.into(), why: why.to_string() }
+        Self { stage, what: what.into(), why: why.to_string(), is_source_at_fault: false }
+    }
+
+    /// The same, and the source is to blame for it.
+    pub fn blame_the_source(mut self) -> Self {
+        self.is_source_at_fault = true;
+        self
     }
 
     /// Says which source it is about: once there are inputs, compilers see texts that have no names.

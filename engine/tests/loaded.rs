@@ -85,3 +85,52 @@ fn c_runs() {
         }
     }
 }
+
+#[cfg(feature = "cranelift")]
+#[test]
+fn a_source_that_does_not_compile_is_compiled_once() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use objcache::signature::CompileInputs;
+    use objcache::{CompileError, DumpDirectory, EngineError, Prepared};
+
+    /// Counts how often the other compiles.
+    struct Counted(objcache::CraneliftCompiler, std::sync::Arc<AtomicU32>);
+
+    impl Compiler for Counted {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+
+        fn prepare(&self, request: &CompileRequest) -> Result<Prepared, CompileError> {
+            self.0.prepare(request)
+        }
+
+        fn verify(&self, inputs: &CompileInputs) -> Result<(), CompileError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.verify(inputs)
+        }
+
+        fn compile(
+            &self,
+            inputs: &CompileInputs,
+            dump: Option<&DumpDirectory>,
+        ) -> Result<Vec<u8>, CompileError> {
+            self.0.compile(inputs, dump)
+        }
+    }
+
+    let compiled = std::sync::Arc::new(AtomicU32::new(0));
+    let compiler = Counted(objcache::CraneliftCompiler::new().unwrap(), compiled.clone());
+    let cache = MemoryCache::new(1 << 20).remember_failures(Duration::from_secs(3600));
+    let engine = Engine::builder(cache, compiler).build();
+    let text = "function %f() -> i32 {\nblock0:\n    v0 = iconst.i64 1\n    return v0\n}\n";
+    let request = CompileRequest::new(Source::new(IrKind::Clif, text));
+    let errors = [(); 3].map(|()| match engine.load(&request) {
+        Err(EngineError::Compile(error)) => error,
+        other => panic!("{other:?}"),
+    });
+    assert!(errors.iter().all(|error| error.is_source_at_fault && error.why == errors[0].why), "{errors:?}");
+    assert_eq!(compiled.load(Ordering::Relaxed), 1);
+}

@@ -15,7 +15,7 @@ use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
 use crate::store::catalogue::Catalogue;
-use crate::store::directory::{Directory, MISSES, PINS, QUARANTINE};
+use crate::store::directory::{Directory, FAILURES, MISSES, PINS, QUARANTINE};
 use crate::store::entries::{self, Found};
 use crate::store::keeper::{self, Keeper, View};
 use crate::store::recorder::Extent;
@@ -258,7 +258,7 @@ fn clear(shared: &Shared, directory: &Directory) -> io::Result<ClearReport> {
         // Nothing is credited: the account that knew of it is gone.
         entries::remove(directory, signature)?;
     }
-    for subdirectory in [PINS, QUARANTINE] {
+    for subdirectory in [PINS, QUARANTINE, FAILURES] {
         for name in directory.names_in(subdirectory)? {
             let _ = directory.remove_file(format!("{subdirectory}/{}", name.to_string_lossy()).as_bytes());
         }

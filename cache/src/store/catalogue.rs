@@ -11,15 +11,15 @@ use objcache_signature::Signature;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::EntryInfo;
-use crate::codec;
 use crate::known::Known;
-use crate::sled_guard::{Database, DatabaseError, Keyspace, Segment, Write};
+use crate::signature_hash::SignatureMap;
+use crate::sled_guard::{Database, DatabaseError, Keyspace, Segment};
 use crate::store::counters::Counter;
 use crate::store::directory::{CATALOGUE, Directory};
-use crate::store::entries::{self, Description, FileFacts};
+use crate::store::entries::{self, Description, FileFacts, Listed};
 use crate::store::journal::{Event, Summary, Use};
+use crate::store::records;
 
-const ENTRIES: Keyspace = Keyspace(0);
 const STATISTICS: Keyspace = Keyspace(1);
 
 /// What is known of one entry, and of which file.
@@ -27,6 +27,7 @@ const STATISTICS: Keyspace = Keyspace(1);
 pub(crate) struct EntryKnowledge {
     file_length: u64,
     file_modified_ns: i64,
+    file_inode: u64,
     entry: Known,
 }
 
@@ -45,12 +46,18 @@ impl EntryKnowledge {
             namespace,
             pinned: false,
         };
-        Self { file_length: facts.length, file_modified_ns: facts.modified_ns, entry }
+        Self {
+            file_length: facts.length,
+            file_modified_ns: facts.modified_ns,
+            file_inode: facts.inode,
+            entry,
+        }
     }
 
     /// Whether it tells of the file that is there now.
     fn fits(&self, facts: &FileFacts) -> bool {
-        (self.file_length, self.file_modified_ns) == (facts.length, facts.modified_ns)
+        (self.file_length, self.file_modified_ns, self.file_inode)
+            == (facts.length, facts.modified_ns, facts.inode)
     }
 
     fn keep_history_of(mut self, older: Option<&Self>) -> Self {
@@ -70,10 +77,6 @@ impl EntryKnowledge {
     pub(crate) fn info(self, signature: Signature, disk_bytes: u64, pinned: bool) -> EntryInfo {
         EntryInfo { disk_bytes, pinned, ..self.entry.info(signature) }
     }
-
-    fn write(&self, signature: &Signature) -> Option<Write> {
-        Some((signature.as_bytes().to_vec(), Some(codec::encode(self)?)))
-    }
 }
 
 /// Where catalogue and entry files disagree.
@@ -88,7 +91,7 @@ pub(crate) struct Differences {
 /// What would be lost with a catalogue.
 #[derive(Default)]
 pub(crate) struct History {
-    entries: HashMap<Vec<u8>, EntryKnowledge>,
+    entries: Vec<(Signature, EntryKnowledge)>,
     counts: Vec<(Counter, u64)>,
 }
 
@@ -109,10 +112,10 @@ impl Catalogue {
         for (signature, used) in &uses {
             if let Some(mut known) = self.known_after(directory, signature, used)? {
                 known.add_use(used);
-                writes.extend(known.write(signature));
+                writes.push((*signature, Some(known)));
             }
         }
-        self.0.write(ENTRIES, writes)?;
+        records::write(&self.0, writes)?;
         self.add_counts(&counts)?;
         self.0.flush()
     }
@@ -132,7 +135,7 @@ impl Catalogue {
     }
 
     pub(crate) fn known(&self, signature: &Signature) -> Result<Option<EntryKnowledge>, DatabaseError> {
-        Ok(self.0.get(ENTRIES, signature.as_bytes())?.and_then(|value| codec::decode(&value)))
+        records::get(&self.0, signature)
     }
 
     fn add_counts(&self, counts: &HashMap<Counter, u64>) -> Result<(), DatabaseError> {
@@ -158,45 +161,48 @@ impl Catalogue {
     }
 
     /// Compares with the entry files, corrects what is out of date, and tells of every entry.
+    ///
+    /// A file of the same number is the same file: entries are replaced, never changed. So nothing is asked of
+    /// files that are known, unless it is to be `thorough`: then what somebody else did to them is seen, too.
     pub(crate) fn survey(
         &self,
         directory: &Directory,
-        signatures: &[Signature],
+        listed: &[Listed],
+        thorough: bool,
         is_pinned: impl Fn(&Signature) -> bool,
     ) -> Result<Vec<EntryInfo>, DatabaseError> {
         let mut known = self.all_known()?;
-        let (mut infos, mut writes) = (Vec::with_capacity(signatures.len()), Vec::new());
-        for signature in signatures {
-            let older = known.remove(signature.as_bytes().as_slice());
-            let Some(facts) = entries::facts(directory, signature)? else { continue };
-            let current = match older {
-                Some(older) if older.fits(&facts) => older,
+        let (mut infos, mut writes) = (Vec::with_capacity(listed.len()), Vec::new());
+        for Listed { signature, inode } in listed {
+            let current = match known.remove(signature) {
+                Some(older) if older.file_inode == *inode && !thorough => older,
                 older => {
-                    let Some(described) = describe_or_skip(directory, signature)? else { continue };
-                    let current = EntryKnowledge::of(described).keep_history_of(older.as_ref());
-                    writes.extend(current.write(signature));
-                    current
+                    // Some file systems list other numbers than they tell of files.
+                    let Some(facts) = entries::facts(directory, signature)? else { continue };
+                    match older {
+                        Some(older) if older.fits(&facts) => older,
+                        older => {
+                            let Some(described) = describe_or_skip(directory, signature)? else { continue };
+                            let current = EntryKnowledge::of(described).keep_history_of(older.as_ref());
+                            writes.push((*signature, Some(current.clone())));
+                            current
+                        }
+                    }
                 }
             };
-            infos.push(current.info(*signature, facts.disk_bytes, is_pinned(signature)));
+            let disk_bytes = current.entry.disk_bytes;
+            infos.push(current.info(*signature, disk_bytes, is_pinned(signature)));
         }
         writes.extend(known.into_keys().map(|gone| (gone, None)));
         if !writes.is_empty() {
-            self.0.write(ENTRIES, writes)?;
+            records::write(&self.0, writes)?;
             self.0.flush()?;
         }
         Ok(infos)
     }
 
-    fn all_known(&self) -> Result<HashMap<Vec<u8>, EntryKnowledge>, DatabaseError> {
-        let mut known = HashMap::new();
-        let mut unreadable = Vec::new();
-        self.0.scan(ENTRIES, |key, value| match codec::decode(value) {
-            Some(knowledge) => drop(known.insert(key.to_vec(), knowledge)),
-            None => unreadable.push((key.to_vec(), None)),
-        })?;
-        self.0.write(ENTRIES, unreadable)?;
-        Ok(known)
+    fn all_known(&self) -> Result<SignatureMap<EntryKnowledge>, DatabaseError> {
+        Ok(records::all(&self.0)?.into_iter().collect())
     }
 
     /// Where it and the entry files disagree. Entries that are `announced` by the journal will be looked at.
@@ -208,7 +214,7 @@ impl Catalogue {
         let mut known = self.all_known()?;
         let mut differences = Differences::default();
         for signature in entries::signatures(directory)? {
-            let known = known.remove(signature.as_bytes().as_slice());
+            let known = known.remove(&signature);
             let described = entries::describe(directory, &signature)?;
             match (known, described) {
                 // It is damaged, or gone by now: its record is not the matter.
@@ -219,22 +225,18 @@ impl Catalogue {
                 (Some(_), Some(_)) => differences.stale.push(signature),
             }
         }
-        let gone = known.into_keys().filter_map(|key| Some(Signature::from_bytes(key.try_into().ok()?)));
-        differences.stale.extend(gone.filter(|signature| !announced.contains(signature)));
+        differences.stale.extend(known.into_keys().filter(|signature| !announced.contains(signature)));
         Ok(differences)
     }
 
     /// What cannot be told by entry files.
     pub(crate) fn history(&self) -> Result<History, DatabaseError> {
-        Ok(History { entries: self.all_known()?, counts: self.counts()? })
+        Ok(History { entries: records::all(&self.0)?, counts: self.counts()? })
     }
 
     /// Begins a fresh catalogue with it.
     pub(crate) fn begin_with(&self, history: History) -> Result<(), DatabaseError> {
-        let signed = |(key, known): (Vec<u8>, EntryKnowledge)| {
-            known.write(&Signature::from_bytes(key.try_into().ok()?))
-        };
-        self.0.write(ENTRIES, history.entries.into_iter().filter_map(signed))?;
+        records::write(&self.0, history.entries.into_iter().map(|(of, known)| (of, Some(known))))?;
         self.add_counts(&history.counts.into_iter().collect())?;
         self.0.flush()
     }
@@ -249,7 +251,7 @@ impl Catalogue {
         &self,
         signatures: impl Iterator<Item = &'a Signature>,
     ) -> Result<(), DatabaseError> {
-        self.0.write(ENTRIES, signatures.map(|signature| (signature.as_bytes().to_vec(), None)))?;
+        records::write(&self.0, signatures.map(|signature| (*signature, None)))?;
         self.0.flush()
     }
 }

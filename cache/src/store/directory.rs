@@ -12,6 +12,7 @@
 //! running/         entries whose code runs; each is locked while its process lives
 //! journal          what the store takes; puts and hits that the catalogue has not yet taken in
 //! misses           the last compilations whose objects are not here
+//! failures/        what failed to compile, if that is remembered
 //! victims          what goes next when a put finds no room
 //! keeper, catalogue/   the catalogue (sled) and the lock of whoever has it open
 //! layers           packs and directories that are asked after this one, a path a line
@@ -22,7 +23,7 @@
 //! is followed: those to files are refused, and others are moved away before the first write.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,6 +55,7 @@ pub(crate) const LAYERS: &str = "layers";
 pub(crate) const TRACE: &str = "trace";
 pub(crate) const TRACE_ENDED: &str = "trace.ended";
 pub(crate) const VICTIMS: &str = "victims";
+pub(crate) const FAILURES: &str = "failures";
 
 /// Everything that lies in a store beside the fan-out directories of its entries. What is not named here is
 /// foreign to `fsck`.
@@ -68,6 +70,7 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     KEEPER,
     JOURNAL,
     VICTIMS,
+    FAILURES,
     "journal.folding",
     MISSES,
     VERSION_FILE,
@@ -313,22 +316,29 @@ impl Directory {
 
     /// The names in a subdirectory; none when there is no such directory.
     pub(crate) fn names_in(&self, name: &str) -> io::Result<Vec<OsString>> {
-        use std::os::unix::ffi::OsStringExt;
+        let mut names = Vec::new();
+        self.for_each_in(name, |name, _| names.push(name.to_owned()))?;
+        Ok(names)
+    }
+
+    /// Calls `each` with every name in a subdirectory, and the number of the file; never when there is no such
+    /// directory.
+    pub(crate) fn for_each_in(&self, name: &str, mut each: impl FnMut(&OsStr, u64)) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
         let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
         let directory = match openat(&self.root, name, flags, Mode::empty()) {
             Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let mut names = Vec::new();
         for entry in Dir::new(directory)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+                each(OsStr::from_bytes(name), entry.ino());
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     /// Makes the names in a subdirectory survive a power cut, and its own, whoever made it.

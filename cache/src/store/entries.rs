@@ -410,6 +410,7 @@ fn exists(directory: &Directory, name: &EntryName) -> bool {
 /// What the file system tells of an entry file. It changes when the file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileFacts {
+    pub(crate) inode: u64,
     pub(crate) length: u64,
     pub(crate) modified_ns: i64,
     pub(crate) disk_bytes: u64,
@@ -418,6 +419,7 @@ pub(crate) struct FileFacts {
 impl FileFacts {
     fn of(stat: &Stat) -> Self {
         Self {
+            inode: stat.st_ino,
             length: stat.st_size as u64,
             modified_ns: stat
                 .st_mtime
@@ -428,16 +430,30 @@ impl FileFacts {
     }
 }
 
-/// All signatures that something is filed under, ascending.
-pub(crate) fn signatures(directory: &Directory) -> io::Result<Vec<Signature>> {
-    let mut signatures = Vec::new();
+/// Something that is filed as an entry, as its directory lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listed {
+    pub(crate) signature: Signature,
+    pub(crate) inode: u64,
+}
+
+/// All that is filed as an entry, by ascending signature.
+pub(crate) fn list(directory: &Directory) -> io::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
     for fan in directory.names_in(".")? {
         if let Some(fan) = fan.to_str().filter(|fan| is_fan(fan)) {
-            signatures.extend(signatures_in(directory, fan)?);
+            directory.for_each_in(fan, |name, inode| {
+                listed.extend(signature_named(fan, name).map(|signature| Listed { signature, inode }));
+            })?;
         }
     }
-    signatures.sort_unstable();
-    Ok(signatures)
+    listed.sort_unstable();
+    Ok(listed)
+}
+
+/// All signatures that something is filed under, ascending.
+pub(crate) fn signatures(directory: &Directory) -> io::Result<Vec<Signature>> {
+    Ok(list(directory)?.iter().map(|listed| listed.signature).collect())
 }
 
 /// Whether a directory of this name holds entries.
@@ -453,9 +469,17 @@ pub(crate) fn signatures_in(directory: &Directory, fan: &str) -> io::Result<Vec<
 
 /// The signature whose entry has this name in this fan-out directory.
 pub(crate) fn signature_named(fan: &str, name: &OsStr) -> Option<Signature> {
-    let hex = format!("{fan}{}", name.to_str()?);
+    let (fan, name) = (fan.as_bytes(), name.as_encoded_bytes());
+    let mut hex = [0; 64];
+    let (first, rest) = hex.split_at_mut_checked(fan.len())?;
+    if rest.len() != name.len() {
+        return None;
+    }
+    first.copy_from_slice(fan);
+    rest.copy_from_slice(name);
     // Parsing takes capitals as well; we never write them.
-    hex.parse::<Signature>().ok().filter(|signature| signature.to_string() == hex)
+    let ours = hex.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    std::str::from_utf8(&hex).ok().filter(|_| ours)?.parse().ok()
 }
 
 /// What the file system tells of one entry; `None` when there is none.

@@ -117,7 +117,7 @@ impl<'a> Keeper<'a> {
         Catalogue::remove(self.directory)?;
         self.only_open_catalogue();
         let _ = self.use_catalogue(|catalogue| catalogue.begin_with(history));
-        Ok(view(&Arc::clone(self.directory), Some(self))?.entries)
+        Ok(thorough_view(&Arc::clone(self.directory), self)?.entries)
     }
 
     /// Removes entries, and what is known of them.
@@ -168,17 +168,27 @@ impl<'a> Keeper<'a> {
 }
 
 /// Everything there is to know, with the keeper's help when there is one.
-pub(crate) fn view(directory: &Directory, mut keeper: Option<&mut Keeper<'_>>) -> io::Result<View> {
-    let signatures = entries::signatures(directory)?;
+pub(crate) fn view(directory: &Directory, keeper: Option<&mut Keeper<'_>>) -> io::Result<View> {
+    view_of(directory, keeper, false)
+}
+
+/// The same, and every file is looked at, also where the catalogue knows it.
+pub(crate) fn thorough_view(directory: &Directory, keeper: &mut Keeper<'_>) -> io::Result<View> {
+    view_of(directory, Some(keeper), true)
+}
+
+fn view_of(directory: &Directory, mut keeper: Option<&mut Keeper<'_>>, thorough: bool) -> io::Result<View> {
+    let listed = entries::list(directory)?;
     let pins = pins(directory)?;
     let is_pinned = |signature: &Signature| pins.contains(signature);
     let mut use_catalogue = |work: &dyn Fn(&Catalogue) -> Result<View, DatabaseError>| {
         keeper.as_mut().and_then(|keeper| keeper.use_catalogue(work))
     };
     let known = use_catalogue(&|catalogue| {
-        let entries = catalogue.survey(directory, &signatures, is_pinned)?;
+        let entries = catalogue.survey(directory, &listed, thorough, is_pinned)?;
         Ok(View { entries, counts: catalogue.counts()?, unsound: Vec::new() })
     });
+    let signatures: Vec<Signature> = listed.iter().map(|listed| listed.signature).collect();
     let mut view = match known {
         Some(view) => view,
         None => View::of(described(directory, &signatures, is_pinned)),

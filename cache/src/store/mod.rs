@@ -15,6 +15,7 @@ mod counters;
 mod directory;
 mod doctor;
 mod entries;
+mod failures;
 mod file_system;
 mod fsck;
 mod group;
@@ -29,6 +30,7 @@ mod packs;
 mod parents;
 mod recompress;
 mod recorder;
+mod records;
 mod room;
 mod running;
 mod tidy;
@@ -49,7 +51,7 @@ use crate::clock::{self, now_unix_us};
 use crate::entry::{ENTRY_LIMIT, Encoded, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::keyed_lock::{KeyedGuard, KeyedLocks};
-use crate::object::{CompiledObject, ObjectBuffer};
+use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
 use crate::trust::Gate;
 pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
@@ -559,9 +561,50 @@ impl ObjectCache for Store {
                 shared.health.io_worked();
                 shared.recorder.spent_on_put(started);
                 shared.trace(signature);
+                if shared.options.failure_ttl.is_some() {
+                    // That it cannot be removed now is no matter: it is asked for after a miss only.
+                    let _ = failures::forget(directory, signature);
+                }
                 Ok(())
             }
             Err(error) => shared.io_failed(format!("publication of entry {signature}"), error),
+        }
+    }
+
+    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+        let shared = &self.shared;
+        let (Some(directory), Some(ttl)) = (shared.readable(), shared.options.failure_ttl) else {
+            return Ok(None);
+        };
+        match failures::read(directory, signature, ttl) {
+            Ok(failure) => {
+                shared.recorder.counters.add(Counter::FailureHits, u64::from(failure.is_some()));
+                Ok(failure)
+            }
+            Err(error) => {
+                shared.io_failed(format!("failure of entry {signature}"), error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn notify_compile_failed(
+        &self,
+        signature: &Signature,
+        failure: &CompileFailure,
+    ) -> Result<(), CacheError> {
+        let shared = &self.shared;
+        let Some(directory) = shared.writable() else { return shared.health.declined("failure") };
+        if shared.options.failure_ttl.is_none() || !self.reserve_beside(directory, failures::DISK_BYTES) {
+            return Ok(());
+        }
+        match failures::write(directory, signature, failure) {
+            Ok(()) => {
+                shared.recorder.counters.add(Counter::Failures, 1);
+                self.write_down(Extent::Due);
+                Ok(())
+            }
+            Err(error) => shared.io_failed(format!("failure of entry {signature}"), error),
         }
     }
 

@@ -127,6 +127,25 @@ impl Store {
         Ok(false)
     }
 
+    /// Charges bytes that are no entry's. Nothing is removed for them: `false` when there is no room.
+    pub(super) fn reserve_beside(&self, directory: &Directory, bytes: u64) -> bool {
+        let options = &self.shared.options;
+        let appended = self.shared.recorder.append(directory, options, PATIENCE, |header| {
+            let fits = header.is_unknown() || lacking(header, options, Size { bytes, entries: 0 }).bytes == 0;
+            if fits {
+                header.overhead = header.overhead.saturating_add(bytes);
+            }
+            fits
+        });
+        match appended {
+            Ok(Some((state, fits))) => {
+                self.tidy_if(directory, &state);
+                fits
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     /// For an account that says full when there is nothing to remove: few entries, or all of them pinned.
     /// Returns whether it was wrong.
     fn measure(&self, directory: &Directory) -> bool {

@@ -25,7 +25,7 @@ use crate::store::keeper::{self, Keeper};
 use crate::store::recorder::Extent;
 use crate::store::room::Measurement;
 use crate::store::victims::{self, Victim};
-use crate::store::{Shared, StoreOptions, entries};
+use crate::store::{Shared, StoreOptions, entries, failures};
 
 /// With an age limit the store is tidied at least this often while it is used.
 const AGE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -33,9 +33,9 @@ const AGE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(30);
 /// Rounds of one tidying while others fill the store as fast. Each evicts a tenth of it.
 const ROUNDS: u32 = 16;
-/// After so many days what the store takes is measured, whatever was added up: a process killed between
-/// publishing an entry and noting it has added nothing.
-const MEASURE_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Once in so long every file is looked at, whatever was added up: somebody else may have changed them, and who was
+/// killed has left charges behind.
+const MEASURE_EACH: Duration = Duration::from_secs(24 * 3600);
 /// So far may the clocks of those who use one store be apart.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 /// How long closing the store waits for a tidying. Longer means that something hangs; the thread is left.
@@ -201,7 +201,13 @@ fn make_room(keeper: &mut Keeper<'_>, options: &StoreOptions) -> io::Result<bool
     if !is_needed(&found, options) {
         return Ok(false);
     }
-    let view = keeper::view(&directory, Some(keeper))?;
+    if let Some(ttl) = options.failure_ttl {
+        failures::expire(&directory, ttl)?;
+    }
+    let view = match is_old(&found) {
+        true => keeper::thorough_view(&directory, keeper)?,
+        false => keeper::view(&directory, Some(keeper))?,
+    };
     for signature in &view.unsound {
         // It takes room and is not counted, unless somebody asks for it.
         keeper.take_out_if_damaged(signature)?;
@@ -216,13 +222,17 @@ fn make_room(keeper: &mut Keeper<'_>, options: &StoreOptions) -> io::Result<bool
 }
 
 fn is_needed(found: &Header, options: &StoreOptions) -> bool {
-    let measured = Duration::from_micros(now_unix_us().saturating_sub(found.tidied_unix_us));
     found.total_bytes() > Marks::of(options.max_size).high
         || options.max_entries.is_some_and(|max| found.entries.entries > Marks::of(max).high)
         || options.max_age.is_some()
         || !options.namespace_max_size.is_empty()
-        || measured >= MEASURE_AFTER
+        || is_old(found)
         || clock_was_set_back(found, now_unix_us())
+}
+
+fn is_old(found: &Header) -> bool {
+    let day = |unix_us: u64| unix_us / microseconds(MEASURE_EACH);
+    day(now_unix_us()) != day(found.tidied_unix_us)
 }
 
 /// What is to be left of entries. Only what is above its high mark is brought down to the low one.

@@ -60,12 +60,13 @@ impl Run<'_> {
         if output.status.success() {
             return Ok(output);
         }
-        Err(self.error(format!(
+        let error = self.error(format!(
             "`{}` {}: {}",
             self.program.display(),
             how_it_ended(output.status),
             bounded(&output.stderr)
-        )))
+        ));
+        Err(if blames_the_source(&output) { error.blame_the_source() } else { error })
     }
 
     /// What a compiler says of code that compiles is for the user too.
@@ -118,6 +119,31 @@ impl Run<'_> {
     }
 }
 
+/// Whether the compiler found an error in what it was given: it ended by itself, said so, and mentions no trouble
+/// of its own or of the machine's.
+fn blames_the_source(output: &Output) -> bool {
+    const TROUBLE: [&str; 16] = [
+        "internal compiler error",
+        "bug report",
+        "stack dump",
+        "out of memory",
+        "memory exhausted",
+        "cannot allocate",
+        "no space left",
+        "quota exceeded",
+        "input/output error",
+        "i/o error",
+        "too many open files",
+        "permission denied",
+        "read-only file system",
+        "killed",
+        "unable to execute",
+        "cannot execute",
+    ];
+    let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    output.status.code() == Some(1) && said.contains("error:") && !TROUBLE.iter().any(|it| said.contains(it))
+}
+
 fn how_it_ended(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
@@ -157,6 +183,28 @@ pub(super) fn os_string(bytes: &[u8]) -> io::Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn only_errors_in_the_source_are_blamed_on_it() {
+        use std::os::unix::process::ExitStatusExt;
+        let ended = |wait_status: i32, stderr: &str| {
+            let status = ExitStatus::from_raw(wait_status);
+            blames_the_source(&Output { status, stdout: Vec::new(), stderr: stderr.into() })
+        };
+        let exit = |code: i32, stderr: &str| ended(code << 8, stderr);
+        assert!(exit(1, "k.c:1:5: error: expected identifier"));
+        assert!(!exit(0, "error:") && !exit(4, "error:") && !exit(1, "what?"));
+        assert!(!ended(9, "k.c:1:5: error: expected identifier"), "killed");
+        for trouble in [
+            "k.c:1: internal compiler error: in f, at g.c:1",
+            "cc1: error: out of memory allocating 7 bytes",
+            "fatal error: error writing to -: No space left on device",
+            "fatal error: Killed signal terminated program cc1",
+        ] {
+            assert!(!exit(1, trouble), "{trouble}");
+        }
+    }
 
     #[test]
     fn diagnostics_are_bounded() {

@@ -31,7 +31,7 @@ pub(super) struct Listing {
 pub(super) fn check_signatures(definitions: &[Definition], stage: Stage) -> Result<(), CompileError> {
     let mut known: HashMap<&str, &Definition> = HashMap::new();
     for definition in definitions {
-        let failed = |why: String| CompileError::new(stage, definition.what(), why);
+        let failed = |why: String| CompileError::new(stage, definition.what(), why).blame_the_source();
         if !matches!(definition.symbol.parse(), Ok(ExternalName::TestCase(_))) {
             return Err(failed("calls of this name are Cranelift's own: choose another".to_owned()));
         }
@@ -51,7 +51,7 @@ pub(super) fn check_signatures(definitions: &[Definition], stage: Stage) -> Resu
                     "it declares {reference} as `{symbol}{declared}`, but {} is `{symbol}{defined}`",
                     definition.what()
                 );
-                return Err(CompileError::new(stage, caller.what(), why));
+                return Err(CompileError::new(stage, caller.what(), why).blame_the_source());
             }
         }
     }

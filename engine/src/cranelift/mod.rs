@@ -158,7 +158,7 @@ fn call_conv(inputs: &CompileInputs) -> Result<CallConv, CompileError> {
 fn guarded<T>(stage: Stage, what: &str, work: impl FnOnce() -> Result<T, String>) -> Result<T, CompileError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(why)) => Err(CompileError::new(stage, what, why)),
+        Ok(Err(why)) => Err(CompileError::new(stage, what, why).blame_the_source()),
         Err(panic) => {
             let why = format!("Cranelift gave up (it panicked): {}", panic_text(&*panic));
             Err(CompileError::new(stage, what, why))
