@@ -100,10 +100,10 @@ fn cold_entries_shrink_and_come_back_hot() {
     let (_directory, root) = place();
     let hot = store(&root, Compression::Auto);
     offer(&hot, 1, 20_000);
-    offer(&hot, 2, 200_000);
+    offer(&hot, 2, 600_000);
     offer(&hot, 3, 100);
     assert!(hot.set_pinned(&signature(2), true).expect("pins"));
-    assert!(has(&hot, 2, 200_000));
+    assert!(has(&hot, 2, 600_000));
     let before = hot.list().expect("lists");
 
     let dry = recompress(&hot, &cold(), true);
@@ -120,14 +120,14 @@ fn cold_entries_shrink_and_come_back_hot() {
         };
         assert_eq!(history(after), history(before));
     }
-    assert!(has(&hot, 1, 20_000) && has(&hot, 2, 200_000) && has(&hot, 3, 100));
+    assert!(has(&hot, 1, 20_000) && has(&hot, 2, 600_000) && has(&hot, 3, 100));
     assert_eq!(recompress(&hot, &cold(), false).changed, [], "once");
 
     let report = recompress(&hot, &RecompressPolicy::default(), false);
     assert_eq!(report.changed.len(), 2, "they were used just now");
     assert_eq!(codecs(&hot).iter().filter(|codec| **codec == Codec::Lz4).count(), 1);
     assert!(!codecs(&hot).contains(&Codec::Zstd));
-    assert!(has(&hot, 1, 20_000) && has(&hot, 2, 200_000));
+    assert!(has(&hot, 1, 20_000) && has(&hot, 2, 600_000));
     let record = hot.record(&signature(1)).expect("reads").expect("there");
     assert_eq!(
         (record.key_document.as_slice(), record.provenance.host.as_deref()),

@@ -7,8 +7,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use objcache_cache::{CacheAdmin, Reason, Store, StoreOptions, VerifyOptions};
+use objcache_cache::{
+    CacheAdmin, Codec, CompiledObject, Compression, MacKey, ObjectCache, Reason, SigningKey, Store,
+    StoreOptions, Trust, VerifyOptions,
+};
+use objcache_signature::Provenance;
 use proptest::prelude::*;
 use support::{entry_path, has, offer, place, signature, skip, store_at};
 
@@ -331,5 +336,122 @@ proptest! {
         let patient = Patient::new();
         fs::write(&patient.path, &bytes).expect("written");
         prop_assert!(!has(&patient.store, 1, LENGTH));
+    }
+}
+
+/// Every way an entry can be stored and sealed, with the trust that it is read with.
+fn kinds() -> Vec<(String, StoreOptions)> {
+    let (mac, key) = (MacKey::from_bytes([1; 32]), SigningKey::from_bytes([1; 32]));
+    let trusts = [
+        ("nobody", Trust::everybody()),
+        ("mac", Trust::mac(mac.clone())),
+        ("ed25519", Trust::everybody().signing_with(key.clone())),
+        ("both", Trust::mac(mac).signing_with(key)),
+    ];
+    let mut kinds = Vec::new();
+    for codec in Codec::ALL {
+        for (name, trust) in &trusts {
+            let mut options = StoreOptions::at("");
+            options.compression = Compression::Always(codec);
+            options.trust = trust.clone();
+            kinds.push((format!("{codec}, sealed by {name}"), options));
+        }
+    }
+    kinds
+}
+
+fn zeros(store: &Store, length: usize) -> bool {
+    let found = store.get_object(&signature(1)).expect("answers");
+    assert!(found.as_ref().is_none_or(|found| **found == *vec![7; length]), "wrong bytes");
+    found.is_some()
+}
+
+/// An object that every codec shrinks.
+fn offer_zeros(store: &Store, length: usize) {
+    let compiled = CompiledObject {
+        signature: signature(1),
+        object: &vec![7; length],
+        key_document: b"key of 1",
+        provenance: &Provenance::default(),
+        namespace: "tests",
+        compile_time: Duration::from_millis(10),
+        cpu_features: &["x86/sse2".to_owned()],
+    };
+    store.notify_object_compiled(&compiled).expect("taken");
+}
+
+#[test]
+fn whichever_way_it_is_stored_and_sealed_every_damage_is_a_miss_and_heals() {
+    for (kind, mut options) in kinds() {
+        let (_directory, root) = place();
+        options.directory = Some(root.clone());
+        let store = Store::open(options).expect("opens");
+        offer_zeros(&store, 400);
+        let path = entry_path(&root, 1);
+        let sound = fs::read(&path).expect("published");
+        let check = |what: &str, bytes: &[u8]| {
+            fs::write(&path, bytes).expect("written");
+            assert!(!zeros(&store, 400), "{kind}, {what}: a hit");
+            assert!(!path.exists(), "{kind}, {what}: still in its place");
+        };
+        for bit in (0..sound.len() * 8).step_by(3) {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            check(&format!("bit {bit}"), &bytes);
+        }
+        for length in (0..sound.len()).step_by(7) {
+            check(&format!("cut to {length}"), &sound[..length]);
+        }
+        // Bytes of the stored object that somebody changed, and made the digest right again: with a seal, nobody
+        // vouches for that.
+        let forged = resealed(&sound, |entry| entry[1] ^= 1);
+        fs::write(&path, &forged).expect("written");
+        match store.options().trust.is_required() {
+            true => assert!(!zeros(&store, 400), "{kind}: forged"),
+            false => {
+                // Whoever can write here is believed; still nothing but an object comes of it, or damage.
+                let _ = store.get_object(&signature(1)).expect("answers");
+            }
+        }
+        offer_zeros(&store, 400);
+        assert!(zeros(&store, 400), "{kind}: healed");
+        assert_eq!(fs::read(&path).expect("published").len(), sound.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_sealed_lie_about_compressed_bytes_is_an_object_or_damage_never_more(
+        kind in 1usize..3,
+        at: prop::sample::Index,
+        bytes in prop::collection::vec(any::<u8>(), 1..40),
+        length: u64,
+        plausible: bool,
+    ) {
+        let (_directory, root) = place();
+        let mut options = StoreOptions::at(&root);
+        options.compression = Compression::Always(Codec::ALL[kind]);
+        let store = Store::open(options).expect("opens");
+        offer_zeros(&store, 5000);
+        let path = entry_path(&root, 1);
+        let sound = fs::read(&path).expect("published");
+        let stored = usize::try_from(store.stat(&signature(1)).expect("stats").expect("there").stored_bytes)
+            .expect("small");
+        let declared = if plausible { length % 20_000 } else { length };
+        let forged = resealed(&sound, |entry| {
+            let from = at.index(stored);
+            let to = (from + bytes.len()).min(stored);
+            entry[from..to].copy_from_slice(&bytes[..to - from]);
+            let field = entry.len() + 64 - TRAILER + 56;
+            entry[field..field + 8].copy_from_slice(&declared.to_le_bytes());
+        });
+        fs::write(&path, forged).expect("written");
+        if let Some(object) = store.get_object(&signature(1)).expect("answers") {
+            prop_assert_eq!(object.len() as u64, declared);
+        }
+        offer_zeros(&store, 5000);
+        prop_assert!(zeros(&store, 5000));
     }
 }

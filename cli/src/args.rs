@@ -96,6 +96,7 @@ pub(crate) enum Command {
     Config(commands::config::Options),
     Pack(commands::pack::Options),
     Trace(commands::trace::Options),
+    Key(commands::key::Options),
     Completions(commands::completions::Options),
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod get;
+pub(crate) mod key;
 pub(crate) mod link;
 pub(crate) mod ls;
 pub(crate) mod pack;
@@ -91,6 +92,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Config(options) => config::run(&options, context),
         Command::Pack(options) => pack::run(&options, context),
         Command::Trace(options) => trace::run(&options, context),
+        Command::Key(options) => key::run(&options, context),
         Command::Completions(options) => completions::run(&options, context),
     }
 }

@@ -129,6 +129,9 @@ fn every_field_is_documented() {
     expected.remove("source_path");
     assert_eq!(names(&collected["removed"][0]), expected, "gc tells of entries as ls does");
     check("ls", &[list]);
+    let key = sandbox.json(&["key", "generate", "ed25519", "signing.key"]);
+    check("key public", &[sandbox.json(&["key", "public", "signing.key"])]);
+    check("key generate", &[key, sandbox.json(&["key", "generate", "mac", "mac.key"])]);
     // Large enough to take fewer blocks of the disk.
     let digits: String = (0..20_000u64).map(|it| (it * it % 9973).to_string()).collect();
     sandbox.write("large", &digits);

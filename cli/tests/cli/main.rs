@@ -12,6 +12,7 @@ mod faults;
 mod fsck;
 mod inspection;
 mod key;
+mod keys;
 mod link;
 mod matrix;
 mod observers;
