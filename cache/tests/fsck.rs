@@ -139,7 +139,8 @@ fn mode(path: &Path, mode: u32) {
 fn modes_and_owners() {
     let entry = name_of(3);
     let open = |used: &Used| mode(&entry_path(&used.root, 3), 0o666);
-    check(open, &entry, Fault::WrongMode, false, true);
+    // It is not closed and believed, but taken out.
+    check(open, &entry, Fault::DamagedEntry(Reason::EntryInsecureMode), false, true);
     check(|used| mode(&used.path("journal"), 0o620), "journal", Fault::WrongMode, false, true);
     check(|used| mode(&used.path("pins"), 0o777), "pins", Fault::WrongMode, false, true);
     let used = Used::new();

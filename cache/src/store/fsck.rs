@@ -19,7 +19,7 @@ use crate::admin::Progress;
 use crate::error::{CacheError, Reason};
 use crate::store::administration::failed;
 use crate::store::directory::{
-    CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, RUNNING, TEMPORARY, file_type,
+    CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, QUARANTINE, RUNNING, TEMPORARY, file_type,
 };
 use crate::store::entries::{self, Found};
 use crate::store::journal::{self, FOLDING, Summary};
@@ -244,7 +244,8 @@ fn check_files(directory: &Directory, mend: bool, report: &mut FsckReport) -> io
             continue;
         }
         check_file(directory, path, &stat, mend, report);
-        if file_type(&stat) == FileType::Directory {
+        // What was taken out is as it was found.
+        if file_type(&stat) == FileType::Directory && name != QUARANTINE {
             check_directory(directory, &name, mend, report)?;
         }
     }
@@ -260,11 +261,13 @@ fn check_directory(
     let fan = parent.to_str().filter(|name| entries::is_fan(name));
     for name in directory.names_in(&parent.to_string_lossy())? {
         let path = Path::new(parent).join(&name);
-        let Ok(stat) = stat_of(directory, &path) else { continue };
-        if fan.is_some_and(|fan| entries::signature_named(fan, &name).is_none()) {
-            report.find(path, Fault::ForeignFile, false);
-        } else {
-            check_file(directory, &path, &stat, mend, report);
+        match (fan, stat_of(directory, &path)) {
+            (Some(fan), _) if entries::signature_named(fan, &name).is_none() => {
+                report.find(path, Fault::ForeignFile, false);
+            }
+            // Whoever could write to an entry may have done so: it is looked at as a look-up would.
+            (Some(_), _) | (None, Err(_)) => {}
+            (None, Ok(stat)) => check_file(directory, &path, &stat, mend, report),
         }
     }
     Ok(())
