@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use objcache::cache::{CompiledObject, ObjectCache, Store, StoreOptions};
 use objcache::signature::{Provenance, Signature};
 
-use crate::measure::{Contender, compare};
+use crate::measure::{Contender, compare, median, show};
 
 pub(crate) fn bench() {
     let folder = tempfile::tempdir().expect("a folder for the store");
@@ -18,6 +18,7 @@ pub(crate) fn bench() {
     }
     miss(&store, folder.path());
     put(&store, folder.path());
+    durable_puts(folder.path());
 }
 
 fn hit(store: &Store, folder: &Path, (kilobytes, batch): (usize, usize), goal: Duration) {
@@ -86,22 +87,58 @@ fn put(store: &Store, folder: &Path) {
     );
 }
 
+/// By the clock: what an fsync costs is waiting.
+fn durable_puts(folder: &Path) {
+    const GROUP: usize = 128;
+    let mut options = StoreOptions::at(folder.join("durable"));
+    options.durable = true;
+    let store = Store::open(options).expect("the store opens");
+    let (object, provenance) = (bytes(12, 2), Provenance::default());
+    let group = |round: usize| -> Vec<CompiledObject<'_>> {
+        (0..GROUP).map(|index| offered(distinct(index, 1_000_000 + round), &object, &provenance)).collect()
+    };
+    let (mut one_by_one, mut together) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        for (times, is_group) in [(&mut one_by_one, false), (&mut together, true)] {
+            let offered = group(2 * round + usize::from(is_group));
+            let started = Instant::now();
+            match is_group {
+                true => store.notify_objects_compiled(&offered).expect("the store takes them"),
+                false => {
+                    let mut offer = offered.iter().map(|it| store.notify_object_compiled(it));
+                    offer.try_for_each(|it| it).expect("the store takes them");
+                }
+            }
+            times.push(started.elapsed() / GROUP as u32);
+        }
+    }
+    let (one_by_one, together) = (median(&mut one_by_one), median(&mut together));
+    println!("\ndurable put of 12 KB, by the clock");
+    println!("  {:<52} {:>10}", format!("objcache: {GROUP} together"), show(together));
+    let times = one_by_one.as_secs_f64() / together.as_secs_f64();
+    println!("  {:<52} {:>10}  {times:>8.2}x", "one after the other", show(one_by_one));
+}
+
 /// A signature that spreads over the store's folders as real ones do.
 fn distinct(index: usize, round: usize) -> Signature {
     Signature::from_bytes(blake3::hash(format!("{index} {round}").as_bytes()).into())
 }
 
 fn offer(store: &Store, signature: Signature, object: &[u8]) {
-    let offered = CompiledObject {
+    let provenance = Provenance::default();
+    store.notify_object_compiled(&offered(signature, object, &provenance)).expect("the store takes it");
+}
+
+fn offered<'a>(signature: Signature, object: &'a [u8], provenance: &'a Provenance) -> CompiledObject<'a> {
+    CompiledObject {
         signature,
         object,
         key_document: &[7; 900],
-        provenance: &Provenance::default(),
+        provenance,
         namespace: "",
         compile_time: Duration::from_millis(20),
         cpu_features: &[],
-    };
-    store.notify_object_compiled(&offered).expect("the store takes it");
+    }
 }
 
 /// Bytes that do not compress and differ by `seed`.
