@@ -26,7 +26,7 @@ fn only_what_is_vouched_for_is_used() {
     let sandbox = Sandbox::with(&["arithmetic.clif"]);
     sandbox.objcache(&["key", "generate", "ed25519", "signing.key"]).fine();
     let public = sandbox.objcache(&["key", "public", "signing.key"]).fine();
-    sandbox.write("trusted.keys", &format!("{} CI\n", public.trim()));
+    sandbox.write("trusted.keys", format!("{} CI\n", public.trim()));
     sandbox.objcache(&["key", "generate", "mac", "mac.key"]).fine();
     let compile = |variables: &[(&str, &str)]| {
         let mut command = sandbox.command(&["compile", "arithmetic.clif", "--json"]);
