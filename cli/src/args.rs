@@ -97,6 +97,7 @@ pub(crate) enum Command {
     Pack(commands::pack::Options),
     Trace(commands::trace::Options),
     Key(commands::key::Options),
+    Man(commands::man::Options),
     Completions(commands::completions::Options),
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod key;
 pub(crate) mod link;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod put;
@@ -93,6 +94,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Status, Failure> {
         Command::Pack(options) => pack::run(&options, context),
         Command::Trace(options) => trace::run(&options, context),
         Command::Key(options) => key::run(&options, context),
+        Command::Man(options) => man::run(&options, context),
         Command::Completions(options) => completions::run(&options, context),
     }
 }

@@ -159,6 +159,7 @@ fn every_field_is_documented() {
     check("config list", &[sandbox.json(&["config", "list"])]);
     check("config set", &[sandbox.json(&["config", "set", "max_size", "1G"])]);
     check("config unset", &[sandbox.json(&["config", "unset", "max_size"])]);
+    check("man", &[sandbox.json(&["man", "--out", "man1"])]);
     check("completions", &[sandbox.json(&["completions", "bash"])]);
 }
 

@@ -14,6 +14,7 @@ mod inspection;
 mod key;
 mod keys;
 mod link;
+mod man;
 mod matrix;
 mod observers;
 mod packs;
