@@ -3,11 +3,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use objcache_cache::{CacheAdmin, Fault, FsckReport, Reason, Store, StoreOptions};
+use objcache_cache::{
+    CacheAdmin, CheckState, CompileFailure, FailedCompile, Fault, FsckReport, ObjectCache, Pack, PackMode,
+    PackSelection, Reason, RecompressPolicy, Store, StoreOptions, examine,
+};
+use objcache_signature::Provenance;
 use rustix::fs::{FlockOperation, flock};
 use support::{entry_path, has, offer, place, signature, skip, store_at};
 
@@ -83,6 +89,93 @@ fn a_sound_store_has_no_findings() {
         assert!(report.bytes > 6 * LENGTH as u64);
         assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
     }
+}
+
+/// A store of which everything was asked that leaves something in its directory; `other` is one of its layers.
+fn used_in_every_way(used: &Used, other: &Used) -> Store {
+    let pack = used._directory.path().join("some.pack");
+    let all = PackSelection::default();
+    store_at(&other.root).create_pack(&pack, &all, PackMode::default(), &mut |_| ()).expect("packs");
+
+    let mut options = StoreOptions::at(&used.root);
+    (options.failure_ttl, options.max_entries) = (Some(Duration::from_secs(3600)), Some(20));
+    let store = Store::open(options).expect("opens");
+    store.mount(&pack).expect("mounts");
+    store.mount(&other.root).expect("mounts");
+    store.start_trace().expect("starts");
+    store.stop_trace().expect("stops");
+    store.start_trace().expect("starts again");
+    // A miss and a failure that are remembered, and an entry that is taken out.
+    assert!(!has(&store, 70, LENGTH));
+    store.notify_no_object(&FailedCompile {
+        signature: signature(70),
+        key_document: b"key",
+        provenance: &Provenance::default(),
+    });
+    store.notify_compile_failed(&signature(71), &CompileFailure::new("71.c:1: error")).expect("taken");
+    fs::write(entry_path(&used.root, 3), "damaged").expect("written");
+    assert!(has(&store, 3, LENGTH), "out of a layer");
+    offer(&store, 3, LENGTH).expect("taken");
+    store.set_pinned(&signature(1), true).expect("pins");
+    store.set_pinned(&signature(0), false).expect("unpins");
+    let report = store.recompress(&RecompressPolicy::default(), false, &mut |_| ()).expect("recompresses");
+    assert_eq!(report.left, 0);
+    let pack = Pack::open(&pack).expect("opens");
+    store.import_pack(&pack, false, &mut |_| ()).expect("imports");
+    // More than it may have: some go, and a list stays of what goes next.
+    (100..120).for_each(|number| offer(&store, number, LENGTH).expect("taken"));
+    store.settle();
+    store
+}
+
+#[test]
+fn a_store_used_in_every_way_has_no_findings() {
+    let (used, other) = (Used::new(), Used::new());
+    let look = |store: &Store, when: &str| {
+        assert_eq!(store.fsck(false, &mut |_| ()).expect("looks").findings, [], "{when}");
+    };
+    let store = used_in_every_way(&used, &other);
+    let mark = store.mark_running(&signature(1)).expect("marked");
+    look(&store, "while code runs and a trace is written");
+    look(&store_at(&used.root), "to another");
+    let mut there: BTreeSet<String> = names(&used.root);
+    drop(mark);
+    store.stop_trace().expect("stops");
+    drop(store);
+    look(&store_at(&used.root), "when it is over");
+    there.extend(names(&used.root));
+    // Whatever a store makes is in this test, but for what only those who die leave.
+    let made = [
+        "CACHEDIR.TAG",
+        "VERSION",
+        "catalogue",
+        "failures",
+        "journal",
+        "keeper",
+        "layers",
+        "locks",
+        "misses",
+        "pins",
+        "quarantine",
+        "running",
+        "tmp",
+        "trace",
+        "trace.ended",
+        "victims",
+    ];
+    assert_eq!(there, made.map(str::to_owned).into());
+
+    let checks = examine(&StoreOptions::at(&used.root));
+    // How full the disk is says nothing of the store.
+    let of_the_disk = ["disk_full", "disk_nearly_full", "max_size_beyond_disk"];
+    let found = checks.iter().filter(|it| it.state != CheckState::Fine && !of_the_disk.contains(&it.code));
+    assert_eq!(found.map(|it| it.code).collect::<Vec<_>>(), ["quarantined"]);
+}
+
+/// What lies in a store beside the directories of its entries.
+fn names(root: &Path) -> BTreeSet<String> {
+    let names = fs::read_dir(root).expect("lists").map(|it| it.expect("an entry").file_name());
+    names.map(|name| name.into_string().expect("of ours")).filter(|name| name.len() != 2).collect()
 }
 
 #[test]
