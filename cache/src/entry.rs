@@ -157,6 +157,30 @@ impl<'a> Encoded<'a> {
         Ok((codec, Self { object: Cow::Owned(stored.into_owned()), tail }))
     }
 
+    /// A checked entry as it is.
+    pub(crate) fn as_is(entry: &'a [u8]) -> Self {
+        Self::admitted(entry, &Trust::everybody())
+    }
+
+    /// A checked entry with its object stored as `compression` says; `None`: it stays as it is. So it is stored
+    /// already, or it has a MAC and we not the key, and with the MAC it would be lost for those who have.
+    ///
+    /// # Errors
+    /// As [`again`](Self::again).
+    pub(crate) fn recoded(
+        entry: &[u8],
+        trailer: &Trailer,
+        compression: Compression,
+        trust: &Trust,
+    ) -> Result<Option<Self>, Reason> {
+        let loses_mac = trailer.has_mac() && trust.mac.is_none();
+        if loses_mac || compression == Compression::Always(trailer.codec) {
+            return Ok(None);
+        }
+        let (codec, encoded) = Self::again(entry, trailer, compression, trust)?;
+        Ok((codec != trailer.codec).then_some(encoded))
+    }
+
     /// An entry made elsewhere, as it is, but with a MAC by our own key if we have one: it was believed when it
     /// was let in, and is not to be asked for a signature at each look-up.
     pub(crate) fn admitted(entry: &'a [u8], trust: &Trust) -> Self {

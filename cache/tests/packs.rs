@@ -7,14 +7,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use objcache_cache::{
-    CacheAdmin, Pack, PackMode, PackReport, PackSelection, PackSummary, Reason, Store, StoreOptions,
+    CacheAdmin, Codec, CompiledObject, Compression, MacKey, ObjectCache, Pack, PackMode, PackReport,
+    PackSelection, PackSummary, Reason, SigningKey, Store, StoreOptions, Trust,
 };
-use objcache_signature::Signature;
+use objcache_signature::{Provenance, Signature};
 use proptest::prelude::*;
 use support::{entry_path, has, object, offer, place, signature, store_at};
 
-const NEW: PackMode = PackMode { add: false, dry_run: false };
-const ADD: PackMode = PackMode { add: true, dry_run: false };
+const NEW: PackMode = stored(Some(ZSTD));
+const ADD: PackMode = PackMode { add: true, ..NEW };
+const ZSTD: Compression = Compression::Always(Codec::Zstd);
+
+const fn stored(compression: Option<Compression>) -> PackMode {
+    PackMode { add: false, dry_run: false, compression }
+}
 
 fn length(number: u32) -> usize {
     number as usize * 37 % 900
@@ -106,7 +112,7 @@ fn what_goes_in_can_be_chosen_and_only_counted() {
     let out = place.path().join("out");
     let wanted = chosen([3, 5, 77]);
     let small = |entry: &objcache_cache::EntryInfo| entry.object_bytes < 150;
-    let dry = PackMode { add: false, dry_run: true };
+    let dry = PackMode { dry_run: true, ..NEW };
     let report =
         pack_with(&store, &out, &PackSelection { signatures: Some(&wanted), filter: Some(&small) }, dry);
     assert_eq!((report.packed, report.missing, report.pack), (1, chosen([77]), None));
@@ -123,7 +129,7 @@ fn what_goes_in_can_be_chosen_and_only_counted() {
 }
 
 #[test]
-fn importing_copies_entries_byte_for_byte_and_only_those_that_are_missing() {
+fn importing_copies_entries_that_are_stored_alike_byte_for_byte_and_only_those_that_are_missing() {
     let (place, root) = place();
     let (from, to) = (filled(&root, 0..20), filled(&place.path().join("to"), 15..20));
     let out = place.path().join("out");
@@ -288,4 +294,162 @@ fn a_store_that_is_only_read_takes_nothing_in_but_can_be_packed() {
     let pack = Pack::open(&out).expect("opens");
     let refused = store.import_pack(&pack, false, &mut |_| ()).expect_err("read-only");
     assert_eq!(refused.reason(), Reason::OpenedReadOnly);
+}
+
+/// Every third one is noise; the others get smaller by every codec, most of them by Zstandard.
+fn mixed(number: u32) -> Vec<u8> {
+    let noise = object(number, 6000);
+    match number % 3 {
+        0 => noise,
+        _ => noise.iter().zip(0..).map(|(byte, at)| if at % 256 < 128 { byte & 0x0f } else { 7 }).collect(),
+    }
+}
+
+const MIXED: u32 = 9;
+
+fn open_with(root: &Path, compression: Compression, trust: Trust) -> Store {
+    let mut options = StoreOptions::at(root);
+    (options.compression, options.trust) = (compression, trust);
+    Store::open(options).expect("opens")
+}
+
+fn plain(root: &Path) -> Store {
+    open_with(root, Compression::Always(Codec::Plain), Trust::everybody())
+}
+
+fn offer_mixed(store: &Store) {
+    for number in 0..MIXED {
+        let compiled = CompiledObject {
+            signature: signature(number),
+            object: &mixed(number),
+            key_document: b"key",
+            provenance: &Provenance::default(),
+            namespace: "tests",
+            compile_time: std::time::Duration::from_millis(10),
+            cpu_features: &[],
+        };
+        store.notify_object_compiled(&compiled).expect("taken");
+    }
+}
+
+/// How many of them the store has; none may be wrong.
+fn hits(store: &Store) -> u32 {
+    let hit = |number: &u32| {
+        let found = store.get_object(&signature(*number)).expect("answers");
+        assert!(found.as_ref().is_none_or(|found| **found == *mixed(*number)), "wrong bytes");
+        found.is_some()
+    };
+    (0..MIXED).filter(hit).count() as u32
+}
+
+fn over(root: &Path, pack: &Path, trust: Trust) -> Store {
+    let mut options = StoreOptions::at(root);
+    (options.layers, options.trust) = (vec![pack.to_owned()], trust);
+    Store::open(options).expect("opens")
+}
+
+fn import(store: &Store, pack: &Path) -> u64 {
+    let pack = Pack::open(pack).expect("opens");
+    let report = store.import_pack(&pack, false, &mut |_| ()).expect("imports");
+    assert_eq!(report.damaged, []);
+    report.imported
+}
+
+#[test]
+fn a_pack_stores_objects_as_asked_for_whatever_the_store_does() {
+    let (place, root) = place();
+    let path = |name: String| place.path().join(name);
+    offer_mixed(&plain(&root));
+    let as_stored = path("as stored".to_owned());
+    pack_with(&plain(&root), &as_stored, &PackSelection::default(), stored(None));
+
+    let mut sizes = Vec::new();
+    for wanted in Codec::ALL {
+        let policy = Compression::Always(wanted);
+        let mut made = Vec::new();
+        for codec in Codec::ALL {
+            let store =
+                open_with(&path(format!("{wanted} {codec}")), Compression::Always(codec), Trust::everybody());
+            assert_eq!(import(&store, &as_stored), u64::from(MIXED));
+            let codecs: Vec<_> = store.list().expect("lists").iter().map(|entry| entry.codec).collect();
+            assert!(codecs.iter().all(|it| *it == codec || *it == Codec::Plain), "as if it were put there");
+            assert!(codecs.contains(&codec) && hits(&store) == MIXED);
+            let out = path(format!("{wanted} {codec}.pack"));
+            let dry = PackMode { dry_run: true, ..stored(Some(policy)) };
+            let counted = pack_with(&store, &out, &PackSelection::default(), dry);
+            let report = pack_with(&store, &out, &PackSelection::default(), stored(Some(policy)));
+            assert_eq!((counted.packed_bytes, counted.packed), (report.packed_bytes, report.packed));
+            made.push(fs::read(&out).expect("a pack"));
+            let layered = over(&path(format!("{wanted} {codec} above")), &out, Trust::everybody());
+            assert_eq!(hits(&layered), MIXED);
+        }
+        assert!(made.iter().all(|pack| *pack == made[0]), "{wanted}: from stores of every codec");
+        sizes.push(made[0].len());
+    }
+    assert!(sizes[2] < sizes[1] && sizes[1] < sizes[0], "{sizes:?}");
+    assert_eq!(sizes[0] as u64, fs::metadata(&as_stored).expect("a pack").len());
+}
+
+#[test]
+fn what_is_kept_in_a_pack_is_stored_like_what_is_added() {
+    let (place, root) = place();
+    let (pieces, whole) = (place.path().join("pieces"), place.path().join("whole"));
+    let store = plain(&root);
+    offer_mixed(&store);
+    let first = chosen(0..5);
+    let some = PackSelection { signatures: Some(&first), filter: None };
+    pack_with(&store, &pieces, &some, stored(None));
+    let last = chosen(5..MIXED);
+    let rest = PackSelection { signatures: Some(&last), filter: None };
+    let added = pack_with(&store, &pieces, &rest, ADD);
+    assert_eq!((added.packed, added.kept), (u64::from(MIXED) - 5, 5));
+    pack(&store, &whole);
+    assert!(fs::read(&pieces).unwrap() == fs::read(&whole).unwrap());
+}
+
+#[test]
+fn those_who_vouched_for_entries_do_so_in_a_pack_that_stores_them_otherwise() {
+    let (place, root) = place();
+    let path = |name: &str| place.path().join(name);
+    let mac = || Trust::mac(MacKey::from_bytes([1; 32]));
+    let signing = || SigningKey::from_bytes([2; 32]);
+    let both = mac().signing_with(signing());
+    let public = Trust::ed25519([signing().public()]);
+    offer_mixed(&open_with(&root, Compression::Always(Codec::Plain), both.clone()));
+
+    pack(&open_with(&root, Compression::Auto, both), &path("by its maker"));
+    // Who does not have the key of the MACs keeps them as they are, with what they are over.
+    pack(&open_with(&root, Compression::Auto, public.clone()), &path("by a reader"));
+    let length = |name: &str| fs::metadata(path(name)).unwrap().len();
+    assert!(length("by its maker") < length("by a reader"));
+    for name in ["by its maker", "by a reader"] {
+        for (who, trust) in [("mac", mac()), ("public", public.clone()), ("all", Trust::everybody())] {
+            let fresh = |what: &str| path(&format!("{name} {who} {what}"));
+            assert_eq!(hits(&over(&fresh("over"), &path(name), trust.clone())), MIXED);
+            let store = open_with(&fresh("into"), Compression::Auto, trust);
+            assert_eq!(
+                (import(&store, &path(name)), hits(&store)),
+                (u64::from(MIXED), MIXED),
+                "{name} {who}"
+            );
+        }
+        let stranger = Trust::mac(MacKey::from_bytes([3; 32]));
+        assert_eq!(hits(&over(&path(&format!("{name} stranger")), &path(name), stranger)), 0);
+    }
+}
+
+#[test]
+fn what_is_promoted_from_a_pack_is_stored_as_if_it_were_put() {
+    let (place, root) = place();
+    let out = place.path().join("out");
+    offer_mixed(&plain(&root));
+    pack(&plain(&root), &out);
+    let mut options = StoreOptions::at(place.path().join("above"));
+    (options.layers, options.promote) = (vec![out], true);
+    let store = Store::open(options).expect("opens");
+    assert_eq!(hits(&store), MIXED);
+    let listed = store.list().expect("lists");
+    assert_eq!(listed.len(), MIXED as usize);
+    assert!(listed.iter().all(|entry| entry.codec == Codec::Plain), "small objects are, by default");
+    assert_eq!(hits(&store), MIXED);
 }

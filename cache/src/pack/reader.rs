@@ -78,6 +78,9 @@ pub(crate) enum Found {
     Damaged(Reason),
 }
 
+/// An entry that was read and checked, or what is wrong with it.
+pub(crate) type CheckedEntry = Result<(Buffer, Trailer), Reason>;
+
 impl std::fmt::Debug for Pack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pack({}, {} entries)", self.path.display(), self.trailer.entries)
@@ -331,7 +334,7 @@ impl Pack {
                 if record.offset == end { self.checked(&record, &gate)? } else { Err(Reason::PackDamaged) };
             end = record.offset.saturating_add(record.length);
             match sound {
-                Ok(bytes) => report.bytes += bytes.len() as u64,
+                Ok((bytes, _)) => report.bytes += bytes.len() as u64,
                 Err(reason) => report.damaged.push(DamagedEntry { signature: record.signature, reason }),
             }
             report.checked += 1;
@@ -349,20 +352,20 @@ impl Pack {
         self.file.read_exact_at(&mut head, 0).is_ok() && head == format::head()
     }
 
-    /// Every entry in order: its bytes, or why they are none.
+    /// Every entry in order: its bytes and its trailer, or why they are none.
     pub(crate) fn each_entry<'a>(
         &'a self,
         gate: &'a Gate,
-    ) -> impl Iterator<Item = Result<(Signature, Result<Buffer, Reason>), CacheError>> + 'a {
+    ) -> impl Iterator<Item = Result<(Signature, CheckedEntry), CacheError>> + 'a {
         self.records().map(|record| {
             let record = record.map_err(|trouble| self.failed(trouble))?;
             Ok((record.signature, self.checked(&record, gate)?))
         })
     }
 
-    fn checked(&self, at: &Record, gate: &Gate) -> Result<Result<Buffer, Reason>, CacheError> {
+    fn checked(&self, at: &Record, gate: &Gate) -> Result<CheckedEntry, CacheError> {
         match self.read_entry(at, gate) {
-            Ok((bytes, _)) => Ok(Ok(bytes)),
+            Ok(entry) => Ok(Ok(entry)),
             Err(Trouble::Damaged(reason)) => Ok(Err(reason)),
             Err(Trouble::Io(error)) => Err(CacheError::io(self.named(&at.signature), error)),
         }

@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::format::{FAN_OUT, HEAD_LENGTH, Record, Trailer, array, head};
 use super::reader::PackSummary;
+use crate::entry::Encoded;
 
 /// What is gathered before it is written, in bytes.
 const BUFFER: usize = 1 << 20;
@@ -37,14 +38,15 @@ impl PackWriter {
     }
 
     /// Adds a whole entry that was found to be sound. Signatures must ascend.
-    pub(crate) fn add(&mut self, signature: &Signature, entry: &[u8]) -> io::Result<()> {
+    pub(crate) fn add(&mut self, signature: &Signature, entry: &Encoded<'_>) -> io::Result<()> {
         if self.records.last().is_some_and(|last| last.signature >= *signature) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "signatures do not ascend"));
         }
-        let digest = array(entry, entry.len().saturating_sub(32));
-        let length = entry.len() as u64;
+        let digest = array(&entry.tail, entry.tail.len().saturating_sub(32));
+        let length = entry.length();
         self.records.push(Record { signature: *signature, digest, offset: self.offset, length });
-        self.write(entry)
+        self.write(&entry.object)?;
+        self.write(&entry.tail)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -463,7 +463,7 @@ impl Store {
             return Ok(None);
         }
         if shared.options.promote {
-            self.promote(signature, &bytes);
+            self.promote(signature, &bytes, &trailer);
         }
         match trailer.into_object(bytes) {
             Ok(object) => {
@@ -480,20 +480,26 @@ impl Store {
     }
 
     /// Copies an entry of a layer into the store, where that works.
-    fn promote(&self, signature: &Signature, entry: &[u8]) {
-        if let Some(directory) = self.shared.writable().filter(|_| self.fits(entry.len() as u64)) {
+    fn promote(&self, signature: &Signature, entry: &[u8], trailer: &Trailer) {
+        let Some(directory) = self.shared.writable() else { return };
+        // Of an object that does not decompress tells whoever hands it out.
+        let Ok(entry) = self.admitted(entry, trailer) else { return };
+        if self.fits(entry.length()) {
             self.shared.sweep_once(directory);
-            if let Err(error) = self.publish_whole(directory, signature, entry) {
+            if let Err(error) = self.publish(directory, signature, &entry, trailer.object as u64) {
                 drop(self.shared.io_failed(format!("entry {signature}"), error));
             }
         }
     }
 
-    /// Publishes an entry made elsewhere, as it is, if there is room for it. Returns whether it did.
-    fn publish_whole(&self, directory: &Directory, signature: &Signature, entry: &[u8]) -> io::Result<bool> {
-        let admitted = Encoded::admitted(entry, &self.options().trust);
-        let object_bytes = Trailer::parse(entry, entry.len() as u64, signature).map_or(0, |it| it.object);
-        self.publish(directory, signature, &admitted, object_bytes as u64)
+    /// An entry made elsewhere, stored as if it had been put here, and with our MAC if we have a key.
+    fn admitted<'e>(&self, entry: &'e [u8], trailer: &Trailer) -> Result<Encoded<'e>, Reason> {
+        let StoreOptions { compression, trust, .. } = self.options();
+        let recoded = match compression.is_met_by(trailer.codec, trailer.object as u64) {
+            true => None,
+            false => Encoded::recoded(entry, trailer, *compression, trust)?,
+        };
+        Ok(recoded.unwrap_or_else(|| Encoded::admitted(entry, trust)))
     }
 
     /// What is offered as it is to be stored; `None`: it is not taken.

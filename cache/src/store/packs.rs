@@ -8,9 +8,10 @@ use objcache_signature::Signature;
 
 use crate::admin::{CacheAdmin, DamagedEntry, EntryInfo, Progress};
 use crate::buffer::Buffer;
-use crate::entry::Trailer;
+use crate::compression::{Codec, Compression};
+use crate::entry::{Encoded, Trailer};
 use crate::error::{CacheError, Reason};
-use crate::pack::{Pack, PackSummary, PackWriter};
+use crate::pack::{CheckedEntry, Pack, PackSummary, PackWriter};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::store::entries::{self, Found};
@@ -37,12 +38,22 @@ impl std::fmt::Debug for PackSelection<'_> {
 }
 
 /// How a pack is made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackMode {
     /// Keep what is in the pack of that name. An entry that both have comes from the store.
     pub add: bool,
     /// Only say what would go into it.
     pub dry_run: bool,
+    /// How all objects in it are stored; `None`: each as it is where it comes from. By default as Zstandard
+    /// frames where that saves anything: a pack is made once, and shipped. An entry with a MAC stays as it is
+    /// when the store does not have the key.
+    pub compression: Option<Compression>,
+}
+
+impl Default for PackMode {
+    fn default() -> Self {
+        Self { add: false, dry_run: false, compression: Some(Compression::Always(Codec::Zstd)) }
+    }
 }
 
 /// What went into a pack, or would.
@@ -78,7 +89,8 @@ pub struct ImportReport {
 impl Store {
     /// Makes a pack of the store's entries, called `out`, over what has that name.
     ///
-    /// The same entries make the same file, whatever their order and the time. `progress` is called after each.
+    /// The same entries make the same file, whatever their order and the time; and unless they are kept as they
+    /// are stored, whatever codec they had. `progress` is called after each.
     ///
     /// # Errors
     /// When entries cannot be listed or read, or the pack cannot be read or written. Damaged entries are
@@ -95,6 +107,7 @@ impl Store {
         let mut packing = Packing {
             store: self,
             out,
+            compression: mode.compression,
             total: chosen.len() as u64 + before.as_ref().map_or(0, |pack| pack.summary().entries),
             writer: None,
             done: 0,
@@ -158,7 +171,8 @@ impl Store {
 
     /// Takes in the entries of a pack that the store does not have; with `dry_run` only says which.
     ///
-    /// Each is verified first. `progress` is called after each.
+    /// Each is verified first, and stored as [`StoreOptions::compression`](crate::StoreOptions::compression)
+    /// would have it. `progress` is called after each.
     ///
     /// # Errors
     /// When the index of the pack is damaged, or entries cannot be read or written. Damaged entries are
@@ -175,7 +189,7 @@ impl Store {
         let mut bytes = 0;
         for (done, entry) in (1..).zip(pack.each_entry(&self.shared.gate)) {
             let (signature, entry) = entry?;
-            bytes += entry.as_ref().map_or(0, |entry| entry.len() as u64);
+            bytes += entry.as_ref().map_or(0, |(entry, _)| entry.len() as u64);
             self.import(directory, &signature, entry, dry_run, &mut report)?;
             if done % BATCH == 0 {
                 self.write_down(Extent::Due);
@@ -190,16 +204,16 @@ impl Store {
         &self,
         directory: &Directory,
         signature: &Signature,
-        entry: Result<Buffer, Reason>,
+        entry: CheckedEntry,
         dry_run: bool,
         report: &mut ImportReport,
     ) -> Result<(), CacheError> {
         let failed = |error| CacheError::io(format!("entry {signature}"), error);
-        let fits = |entry: &Buffer| self.fits(entry.len() as u64);
-        let entry = match entry.and_then(|it| if fits(&it) { Ok(it) } else { Err(Reason::TooLarge) }) {
+        let mut left_out = |reason| report.damaged.push(DamagedEntry { signature: *signature, reason });
+        let (bytes, trailer) = match entry {
             Ok(entry) => entry,
             Err(reason) => {
-                report.damaged.push(DamagedEntry { signature: *signature, reason });
+                left_out(reason);
                 return Ok(());
             }
         };
@@ -212,9 +226,19 @@ impl Store {
             report.present += 1;
             return Ok(());
         }
-        if dry_run || self.publish_whole(directory, signature, &entry).map_err(failed)? {
+        let fits = |entry: &Encoded<'_>| self.fits(entry.length());
+        let admitted = self.admitted(&bytes, &trailer);
+        let entry = match admitted.and_then(|it| if fits(&it) { Ok(it) } else { Err(Reason::TooLarge) }) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                left_out(reason);
+                return Ok(());
+            }
+        };
+        let object_bytes = trailer.object as u64;
+        if dry_run || self.publish(directory, signature, &entry, object_bytes).map_err(failed)? {
             report.imported += 1;
-            report.imported_bytes += entry.len() as u64;
+            report.imported_bytes += entry.length();
         }
         Ok(())
     }
@@ -322,6 +346,7 @@ fn trace_failed(directory: &Directory, error: std::io::Error) -> CacheError {
 struct Packing<'a> {
     store: &'a Store,
     out: &'a Path,
+    compression: Option<Compression>,
     total: u64,
     writer: Option<PackWriter>,
     done: u64,
@@ -330,7 +355,7 @@ struct Packing<'a> {
     report: PackReport,
 }
 
-type OldEntry = Result<(Signature, Result<Buffer, Reason>), CacheError>;
+type OldEntry = Result<(Signature, CheckedEntry), CacheError>;
 
 impl Packing<'_> {
     fn failed(&self, error: std::io::Error) -> CacheError {
@@ -360,38 +385,56 @@ impl Packing<'_> {
 
     /// Takes an entry from the store; `false` when there is none to be had.
     fn take(&mut self, signature: &Signature) -> Result<bool, CacheError> {
-        let found = self.store.whole_entry(signature)?;
-        match &found {
-            layers::Found::Whole(entry, _) => {
-                self.add(signature, entry)?;
-                self.report.packed += 1;
-                self.report.packed_bytes += entry.len() as u64;
+        let added = match self.store.whole_entry(signature)? {
+            layers::Found::Whole(entry, trailer) => self.add(signature, Ok((entry, trailer)))?,
+            layers::Found::Damaged(reason) => self.add(signature, Err(reason))?,
+            layers::Found::Absent => {
+                self.report.missing.push(*signature);
+                None
             }
-            layers::Found::Absent => self.report.missing.push(*signature),
-            layers::Found::Damaged(reason) => {
-                self.report.damaged.push(DamagedEntry { signature: *signature, reason: *reason });
-            }
+        };
+        if let Some(bytes) = added {
+            self.report.packed += 1;
+            self.report.packed_bytes += bytes;
         }
         self.step();
-        Ok(matches!(found, layers::Found::Whole(..)))
+        Ok(added.is_some())
     }
 
-    fn keep(&mut self, (signature, entry): (Signature, Result<Buffer, Reason>)) -> Result<(), CacheError> {
-        match entry {
-            Ok(entry) => {
-                self.add(&signature, &entry)?;
-                self.report.kept += 1;
-            }
-            Err(reason) => self.report.damaged.push(DamagedEntry { signature, reason }),
+    fn keep(&mut self, (signature, entry): (Signature, CheckedEntry)) -> Result<(), CacheError> {
+        if self.add(&signature, entry)?.is_some() {
+            self.report.kept += 1;
         }
         self.step();
         Ok(())
     }
 
-    fn add(&mut self, signature: &Signature, entry: &[u8]) -> Result<(), CacheError> {
-        self.bytes += entry.len() as u64;
-        let added = self.writer.as_mut().map_or(Ok(()), |writer| writer.add(signature, entry));
-        added.map_err(|error| self.failed(error))
+    /// Adds an entry, stored as it is to be in this pack, and tells its length; `None`: it is damaged.
+    fn add(&mut self, signature: &Signature, entry: CheckedEntry) -> Result<Option<u64>, CacheError> {
+        let encoded = match &entry {
+            Ok((bytes, trailer)) => self.encoded(bytes, trailer),
+            Err(reason) => Err(*reason),
+        };
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            Err(reason) => {
+                self.report.damaged.push(DamagedEntry { signature: *signature, reason });
+                return Ok(None);
+            }
+        };
+        self.bytes += encoded.length();
+        let added = self.writer.as_mut().map_or(Ok(()), |writer| writer.add(signature, &encoded));
+        added.map_err(|error| self.failed(error))?;
+        Ok(Some(encoded.length()))
+    }
+
+    fn encoded<'e>(&self, entry: &'e [u8], trailer: &Trailer) -> Result<Encoded<'e>, Reason> {
+        let trust = &self.store.options().trust;
+        let recoded = match self.compression {
+            Some(compression) => Encoded::recoded(entry, trailer, compression, trust)?,
+            None => None,
+        };
+        Ok(recoded.unwrap_or_else(|| Encoded::as_is(entry)))
     }
 
     fn step(&mut self) {

@@ -68,6 +68,35 @@ fn entries_are_chosen_and_added() {
 }
 
 #[test]
+fn a_pack_is_compressed_as_asked_for() {
+    let (sandbox, [arithmetic, _]) = filled();
+    let make = |verb: &str, pack: &str, words: &[&str]| {
+        let report = sandbox.json(&[&["pack", verb, pack], words].concat());
+        report["pack_bytes"].as_u64().expect("made")
+    };
+    let [zstd, lz4, none] = ["zstd", "lz4", "none"].map(|codec| {
+        let pack = format!("{codec}.pack");
+        let bytes = make("create", &pack, &["--compression", codec]);
+        sandbox.objcache(&["pack", "verify", &pack]).fine();
+        bytes
+    });
+    assert!(zstd < none && lz4 < none, "{zstd} {lz4} {none}");
+    assert_eq!(make("create", "default.pack", &[]), zstd);
+    assert_eq!(make("create", "keep.pack", &["--compression", "keep"]), none, "small ones are stored plain");
+    assert_eq!(make("add", "keep.pack", &["--compression", "keep"]), none);
+    // What is in it already becomes like what is added.
+    assert_eq!(make("add", "keep.pack", &[&arithmetic[..20]]), zstd);
+    assert!(sandbox.read("keep.pack") == sandbox.read("zstd.pack"));
+    let refused = sandbox.objcache(&["pack", "create", "no.pack", "--compression", "gzip"]);
+    let said = refused.fails(2);
+    assert!(said.contains("zstd, lz4, none, keep"), "{said}");
+
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    assert_eq!(sandbox.json(&["pack", "import", "zstd.pack"])["imported"], 2);
+    assert_eq!(outcome(&sandbox, &["saxpy.clif", "--namespace", "blas"]), "hit");
+}
+
+#[test]
 fn a_mounted_pack_answers_until_it_is_unmounted() {
     let (sandbox, [arithmetic, _]) = filled();
     sandbox.objcache(&["pack", "create", "all.pack"]).fine();

@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
-use objcache::cache::{EntryInfo, PackMode, PackReport, PackSelection, Store, Trace};
+use objcache::cache::{Compression, EntryInfo, PackMode, PackReport, PackSelection, Store, Trace};
 use objcache::signature::Signature;
 use serde::Serialize;
 
@@ -71,9 +72,22 @@ struct Choice {
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     max_object_size: Option<u64>,
 
+    /// How the pack stores all its objects: as zstd or lz4 frames where that saves anything, with none, or keep
+    /// each as it is stored now
+    #[arg(long, value_name = "CODEC", default_value = "zstd", value_parser = stored_as())]
+    compression: StoredAs,
+
     /// Only say what would go into it
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StoredAs(Option<Compression>);
+
+fn stored_as() -> impl TypedValueParser<Value = StoredAs> {
+    // `keep` is the one that is no policy of its own.
+    PossibleValuesParser::new(["zstd", "lz4", "none", "keep"]).map(|word| StoredAs(word.parse().ok()))
 }
 
 pub(crate) fn create(options: &CreateOptions, context: &Context) -> Result<Status, Failure> {
@@ -93,7 +107,7 @@ fn pack(out: &Path, choice: &Choice, add: bool, context: &Context) -> Result<Sta
         filter: choice.filters().then_some(&filter as &dyn Fn(&EntryInfo) -> bool),
     };
     let bar = Bar::new("pack", context.output.quiet || context.output.json);
-    let mode = PackMode { add, dry_run: choice.dry_run };
+    let mode = PackMode { add, dry_run: choice.dry_run, compression: choice.compression.0 };
     let report = store.create_pack(out, &selection, mode, &mut |progress| bar.show(progress))?;
     drop(bar);
     context.output.report(&PackedReport::of(out, &report, choice.dry_run))?;

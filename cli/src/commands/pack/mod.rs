@@ -16,8 +16,8 @@ use crate::failure::{Failure, Status};
 
 /// Put many entries into one file, to ship them, use them in place or take them in
 ///
-/// A pack has entries byte for byte as the cache does, in the order of their signatures, so the same entries
-/// make the same file. Each is verified whenever it is read.
+/// A pack has entries as the cache does, in the order of their signatures, so the same entries make the same
+/// file. Each is verified whenever it is read.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(subcommand)]
