@@ -453,3 +453,53 @@ fn what_is_promoted_from_a_pack_is_stored_as_if_it_were_put() {
     assert!(listed.iter().all(|entry| entry.codec == Codec::Plain), "small objects are, by default");
     assert_eq!(hits(&store), MIXED);
 }
+
+#[test]
+fn whoever_signs_entries_signs_packs() {
+    let (place, root) = place();
+    let path = |name: &str| place.path().join(name);
+    let [ours, theirs] = [5, 6].map(|byte| SigningKey::from_bytes([byte; 32]));
+    let signing = Trust::everybody().signing_with(ours.clone());
+    let store = open_with(&root, Compression::Auto, signing.clone());
+    offer_mixed(&store);
+    let summary = pack(&store, &path("signed"));
+    assert_eq!(pack(&store, &path("again")), summary);
+    let sound = fs::read(path("signed")).unwrap();
+    assert!(fs::read(path("again")).unwrap() == sound);
+    let signers = Pack::open(&path("signed")).expect("opens").signed_by().expect("true");
+    assert_eq!(signers, [ours.public()]);
+    assert_eq!(Trust::ed25519([ours.public()]).trusts_one_of(&signers), Some(true));
+    assert_eq!(signing.trusts_one_of(&signers), Some(true));
+    assert_eq!(Trust::ed25519([theirs.public()]).trusts_one_of(&signers), Some(false));
+    assert_eq!(Trust::mac(MacKey::from_bytes([1; 32])).trusts_one_of(&signers), None);
+
+    // The digest names what is in it, whoever signed.
+    let reader = open_with(&root, Compression::Auto, Trust::ed25519([ours.public()]));
+    let unsigned = pack(&reader, &path("unsigned"));
+    assert_eq!((unsigned.digest, unsigned.bytes), (summary.digest, summary.bytes - 96));
+    assert_eq!(Pack::open(&path("unsigned")).expect("opens").signed_by().expect("none"), []);
+
+    let seal = sound.len() - 128 - 96;
+    let changed = path("changed");
+    for at in seal..sound.len() - 128 {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&changed, bytes).unwrap();
+        let pack = Pack::open(&changed).expect("opens: the end is sound");
+        assert_eq!(pack.signed_by().expect_err("false").reason(), Reason::PackDamaged, "byte {at}");
+        assert_eq!(pack.verify(&mut |_| ()).expect_err("false").reason(), Reason::PackDamaged);
+    }
+    assert_eq!(store.mount(&changed).expect_err("false").reason(), Reason::PackDamaged);
+    assert!(store.mount(&path("signed")).expect("true") && store.mount(&path("unsigned")).expect("nobody's"));
+
+    // The signature of one pack is none of another.
+    let first = chosen([0]);
+    let one = PackSelection { signatures: Some(&first), filter: None };
+    pack_with(&store, &path("one"), &one, NEW);
+    let mut other = fs::read(path("one")).unwrap();
+    let at = other.len() - 128 - 96;
+    other[at..at + 96].copy_from_slice(&sound[seal..seal + 96]);
+    fs::write(&changed, other).unwrap();
+    let pack = Pack::open(&changed).expect("opens");
+    assert_eq!(pack.signed_by().expect_err("of another").reason(), Reason::PackDamaged);
+}

@@ -34,11 +34,12 @@
 //! | 96 | 32 | BLAKE3 of the trailer before it |
 //!
 //! The digest of a pack is BLAKE3 over the first 48 bytes of the trailer and the root's digest: over all but
-//! the signatures, which are made over it.
+//! the signatures, which are made over it. Each is a public key, 32 bytes, and an ed25519 signature, 64.
 
 use objcache_signature::Signature;
 
 use crate::error::Reason;
+use crate::trust::{MOST_SEALS, SEAL_LENGTH};
 
 pub(super) const HEAD_LENGTH: usize = 16;
 pub(super) const TRAILER_LENGTH: usize = 128;
@@ -196,6 +197,8 @@ impl Trailer {
             _ => self.entries != 0 && is_node_length(self.root.1),
         };
         self.levels <= MOST_LEVELS
+            && self.signatures <= (MOST_SEALS * SEAL_LENGTH) as u64
+            && self.signatures.is_multiple_of(SEAL_LENGTH as u64)
             && root_fits
             && root_end.is_some()
             && root_end == index_end

@@ -22,7 +22,7 @@ use crate::buffer::Buffer;
 use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
-use crate::trust::Gate;
+use crate::trust::{Gate, PublicKey, SEAL_LENGTH, signer_of_pack};
 
 /// Nodes of the index that are kept in memory once read: 16 MB at most.
 const KEPT_NODES: usize = 4096;
@@ -148,6 +148,26 @@ impl Pack {
     /// The pack as a whole, as its trailer has it.
     pub fn summary(&self) -> PackSummary {
         PackSummary { entries: self.trailer.entries, bytes: self.length, digest: self.trailer.pack_digest() }
+    }
+
+    /// Who signed the pack as a whole: that these are its entries, all of them. Nobody, often. What each entry
+    /// holds is vouched for by the entry itself.
+    ///
+    /// # Errors
+    /// [`Reason::PackDamaged`] when a signature is false, and errors of the operating system.
+    pub fn signed_by(&self) -> Result<Vec<PublicKey>, CacheError> {
+        self.signers().map_err(|trouble| self.failed(trouble))
+    }
+
+    fn signers(&self) -> Result<Vec<PublicKey>, Trouble> {
+        let length = self.trailer.signatures;
+        // Bounded when the trailer was read.
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact_at(&mut bytes, self.length - TRAILER_LENGTH as u64 - length)?;
+        let (seals, _) = bytes.as_chunks::<SEAL_LENGTH>();
+        let digest = self.trailer.pack_digest();
+        let signers = seals.iter().map(|seal| signer_of_pack(&digest, seal));
+        signers.collect::<Option<_>>().ok_or(Trouble::Damaged(Reason::PackDamaged))
     }
 
     /// The object of an entry; `None` when there is none.
@@ -320,12 +340,13 @@ impl Pack {
         })
     }
 
-    /// Reads and checks everything: the index, each entry, and that there is nothing else.
+    /// Reads and checks everything: the index, each entry, the signatures, and that there is nothing else.
     ///
     /// # Errors
-    /// When the index is damaged or the file cannot be read. Damaged entries are findings.
+    /// When the index is damaged, a signature is false or the file cannot be read. Damaged entries are findings.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, CacheError> {
         let (mut report, gate) = (VerifyReport::default(), Gate::default());
+        self.signed_by()?;
         let mut end = format::HEAD_LENGTH as u64;
         for record in self.records() {
             let record = record.map_err(|trouble| self.failed(trouble))?;

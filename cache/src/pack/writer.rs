@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 use super::format::{FAN_OUT, HEAD_LENGTH, Record, Trailer, array, head};
 use super::reader::PackSummary;
 use crate::entry::Encoded;
+use crate::trust::{SigningKey, sign_pack};
 
 /// What is gathered before it is written, in bytes.
 const BUFFER: usize = 1 << 20;
@@ -54,8 +55,8 @@ impl PackWriter {
         self.file.write_all(bytes)
     }
 
-    /// Writes the index and gives the file its name, over what had it before.
-    pub(crate) fn finish(mut self) -> io::Result<PackSummary> {
+    /// Writes the index, signs it, and gives the file its name, over what had it before.
+    pub(crate) fn finish(mut self, sign_with: Option<&SigningKey>) -> io::Result<PackSummary> {
         let (entries, entries_end) = (self.records.len() as u64, self.offset);
         let mut trailer = Trailer {
             levels: 0,
@@ -74,6 +75,12 @@ impl PackWriter {
             trailer.root = (root.offset, root.length);
             trailer.root_digest = root.digest;
         }
+        let digest = trailer.pack_digest();
+        if let Some(key) = sign_with {
+            let seal = sign_pack(&digest, key);
+            trailer.signatures = seal.len() as u64;
+            self.write(&seal)?;
+        }
         self.write(&trailer.encode())?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         if self.durable {
@@ -83,7 +90,7 @@ impl PackWriter {
         if self.durable {
             File::open(parent(&self.path))?.sync_all()?;
         }
-        Ok(PackSummary { entries, bytes: self.offset, digest: trailer.pack_digest() })
+        Ok(PackSummary { entries, bytes: self.offset, digest })
     }
 
     /// Writes the nodes that hold these records; returns the records of the nodes.

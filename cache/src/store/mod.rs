@@ -219,9 +219,7 @@ fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheEr
     if options.disabled {
         return Err(CacheError::new(Reason::Disabled, "store"));
     }
-    if let Some(reason) = options.refused {
-        return Err(CacheError::new(reason, "store"));
-    }
+    options.check()?;
     match &options.directory {
         Some(path) => Directory::open(path, options.read_only),
         None => Err(CacheError::new(Reason::NoHome, "store")),

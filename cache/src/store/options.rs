@@ -9,7 +9,7 @@ use etcetera::BaseStrategy;
 use crate::admin::GcLimits;
 use crate::compression::Compression;
 use crate::cpu::HostFeatures;
-use crate::error::Reason;
+use crate::error::{CacheError, Reason};
 use crate::object::CompiledObject;
 use crate::store::config::{Configuration, Given};
 use crate::trust::{KeyError, MacKey, SigningKey, Trust, read_trusted_keys};
@@ -192,6 +192,15 @@ impl StoreOptions {
         options.refused = complaints.iter().any(unusable).then_some(Reason::KeyUnusable);
         options.complaints = complaints;
         options
+    }
+
+    /// Whether a store may be opened with these options, and [`trust`](Self::trust) is what was asked for.
+    ///
+    /// # Errors
+    /// [`Reason::KeyUnusable`] when a key that the settings name cannot be used, and
+    /// [`Reason::SecureExecution`] in a program with the rights of somebody else.
+    pub fn check(&self) -> Result<(), CacheError> {
+        self.refused.map_or(Ok(()), |reason| Err(CacheError::new(reason, "store")))
     }
 
     /// Whether an object is wanted at all.

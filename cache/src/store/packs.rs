@@ -89,6 +89,8 @@ pub struct ImportReport {
 impl Store {
     /// Makes a pack of the store's entries, called `out`, over what has that name.
     ///
+    /// A store that signs its entries signs the pack as well ([`Pack::signed_by`]).
+    ///
     /// The same entries make the same file, whatever their order and the time; and unless they are kept as they
     /// are stored, whatever codec they had. `progress` is called after each.
     ///
@@ -247,7 +249,7 @@ impl Store {
     /// directory asks it after its own entries. `false`: it was mounted already.
     ///
     /// # Errors
-    /// When it cannot be used as a layer, or that cannot be written down.
+    /// When it cannot be used as a layer, is a pack with a false signature, or that cannot be written down.
     pub fn mount(&self, path: &Path) -> Result<bool, CacheError> {
         let directory = self.writable_or_why()?;
         let failed = |error| CacheError::io(path.display().to_string(), error);
@@ -256,7 +258,9 @@ impl Store {
             let what = format!("a path with a line break: {}", path.display());
             return Err(CacheError::new(Reason::BadSetting, what));
         }
-        layers::kind(&path)?;
+        if let LayerKind::Pack(_) = layers::kind(&path)? {
+            Pack::open(&path)?.signed_by()?;
+        }
         let add = |paths: &mut Vec<PathBuf>| {
             let is_new = !paths.contains(&path);
             paths.extend(is_new.then(|| path.clone()));
@@ -444,7 +448,7 @@ impl Packing<'_> {
 
     fn finish(mut self) -> Result<PackReport, CacheError> {
         if let Some(writer) = self.writer.take() {
-            let written = writer.finish();
+            let written = writer.finish(self.store.options().trust.sign_with.as_ref());
             self.report.pack = Some(written.map_err(|error| self.failed(error))?);
         }
         Ok(self.report)

@@ -22,11 +22,11 @@ use std::fmt;
 
 pub(crate) use gate::Gate;
 pub use keys::{KeyError, MacKey, PublicKey, SigningKey, read_trusted_keys};
-pub(crate) use statement::{SEAL_LENGTH, Statement};
+pub(crate) use statement::{SEAL_LENGTH, Statement, sign_pack, signer_of_pack};
 
 use crate::error::Reason;
 
-/// Signatures on one entry at most.
+/// Signatures on one entry, or one pack, at most.
 pub(crate) const MOST_SEALS: usize = 16;
 
 /// Whom a store believes. By default everybody who can write into its directory.
@@ -92,6 +92,12 @@ impl Trust {
     /// Whether entries that are offered would be believed when they are looked up.
     pub fn vouches(&self) -> bool {
         !self.is_required() || self.mac.is_some() || self.sign_with.is_some()
+    }
+
+    /// Whether one of `signers` is believed; `None`: no public key is configured to believe.
+    pub fn trusts_one_of(&self, signers: &[PublicKey]) -> Option<bool> {
+        let asks = !self.trusted.is_empty() || self.sign_with.is_some();
+        asks.then(|| signers.iter().any(|signer| self.trusts(signer.as_bytes())))
     }
 
     /// The signatures that an entry with this statement gets.

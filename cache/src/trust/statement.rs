@@ -1,15 +1,41 @@
-//! What a signature is over: that this object is what a compilation gave.
+//! What a signature is over: that this object is what a compilation gave, or that these are the entries of a pack.
 
 use ed25519_dalek::{Signature as Ed25519Signature, Signer, VerifyingKey};
 use objcache_signature::Signature;
 
-use super::SigningKey;
+use super::{PublicKey, SigningKey};
 
 /// A public key and a signature by it, in bytes.
 pub(crate) const SEAL_LENGTH: usize = 32 + 64;
 
 /// Nothing else is ever signed with these words before it.
 const CONTEXT: &str = "objcache 2026-11 statement of an entry: what a compilation gave";
+const PACK_CONTEXT: &str = "objcache 2026-11 statement of a pack: which entries are in it";
+
+/// A signature on a pack of this digest, and before it the public key.
+pub(crate) fn sign_pack(digest: &[u8; 32], key: &SigningKey) -> Vec<u8> {
+    sign(&blake3::derive_key(PACK_CONTEXT, digest), key)
+}
+
+/// Who signed the pack of this digest; `None`: the signature is false.
+pub(crate) fn signer_of_pack(digest: &[u8; 32], seal: &[u8; SEAL_LENGTH]) -> Option<PublicKey> {
+    if !verify(&blake3::derive_key(PACK_CONTEXT, digest), seal) {
+        return None;
+    }
+    seal.first_chunk().and_then(|key| PublicKey::from_bytes(*key).ok())
+}
+
+fn sign(message: &[u8; 32], key: &SigningKey) -> Vec<u8> {
+    let signature = key.0.sign(message);
+    [key.0.verifying_key().as_bytes().as_slice(), &signature.to_bytes()].concat()
+}
+
+fn verify(message: &[u8; 32], seal: &[u8; SEAL_LENGTH]) -> bool {
+    let (Some(key), Some(signature)) = (seal.first_chunk(), seal.last_chunk()) else { return false };
+    let Ok(key) = VerifyingKey::from_bytes(key) else { return false };
+    // Strict: one statement has one signature by a key, and keys that sign everything are refused.
+    key.verify_strict(message, &Ed25519Signature::from_bytes(signature)).is_ok()
+}
 
 /// What whoever signs an entry vouches for. It says nothing of how the object is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +70,11 @@ impl Statement<'_> {
 
     /// The public key, and the signature.
     pub(crate) fn sign(&self, key: &SigningKey) -> Vec<u8> {
-        let signature = key.0.sign(&self.message());
-        [key.0.verifying_key().as_bytes().as_slice(), &signature.to_bytes()].concat()
+        sign(&self.message(), key)
     }
 
     /// Whether `seal` is a true signature, by whoever its key belongs to.
     pub(crate) fn verify(&self, seal: &[u8; SEAL_LENGTH]) -> bool {
-        let (Some(key), Some(signature)) = (seal.first_chunk(), seal.last_chunk()) else { return false };
-        let Ok(key) = VerifyingKey::from_bytes(key) else { return false };
-        // Strict: one statement has one signature by a key, and keys that sign everything are refused.
-        key.verify_strict(&self.message(), &Ed25519Signature::from_bytes(signature)).is_ok()
+        verify(&self.message(), seal)
     }
 }

@@ -97,6 +97,43 @@ fn a_pack_is_compressed_as_asked_for() {
 }
 
 #[test]
+fn a_pack_tells_who_signed_it() {
+    let (sandbox, _) = filled();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| {
+        let public = sandbox.objcache(&["key", "generate", "ed25519", &format!("{name}.key")]).fine();
+        sandbox.write(&format!("{name}.pub"), &public);
+        public.trim().to_owned()
+    });
+    assert_ne!(ours, theirs);
+    let verify = |variable: &str, file: &str| {
+        finish(sandbox.command(&["pack", "verify", "all.pack", "--json"]).env(variable, sandbox.path(file)))
+    };
+    sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    let unsigned = sandbox.json(&["pack", "verify", "all.pack"]);
+    assert_eq!((&unsigned["signed_by"], &unsigned["trusted"]), (&json!([]), &Value::Null));
+    assert_eq!(verify("OBJCACHE_TRUSTED_KEYS", "ours.pub").code, 1, "by nobody");
+
+    // What was put without the key is signed by nobody, and so is put once more.
+    let key = sandbox.path("ours.key");
+    let signing = |words: &[&str]| finish(sandbox.command(words).env("OBJCACHE_SIGNING_KEY", &key)).fine();
+    signing(&["compile", "arithmetic.clif", "-o", "out.o"]);
+    signing(&["pack", "create", "all.pack", "--namespace", ""]);
+    for (variable, file, code, trusted) in [
+        ("OBJCACHE_SIGNING_KEY", "ours.key", 0, json!(true)),
+        ("OBJCACHE_TRUSTED_KEYS", "ours.pub", 0, json!(true)),
+        ("OBJCACHE_TRUSTED_KEYS", "theirs.pub", 1, json!(false)),
+    ] {
+        let run = verify(variable, file);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!((&report["trusted"], &report["signed_by"]), (&trusted, &json!([ours])));
+    }
+    assert_eq!(verify("OBJCACHE_TRUSTED_KEYS", "none.pub").code, 3, "no key is not everybody");
+    let text = sandbox.objcache(&["pack", "verify", "all.pack"]).fine();
+    assert!(text.ends_with(&format!("\nsigned by {ours}\n")), "{text}");
+}
+
+#[test]
 fn a_mounted_pack_answers_until_it_is_unmounted() {
     let (sandbox, [arithmetic, _]) = filled();
     sandbox.objcache(&["pack", "create", "all.pack"]).fine();

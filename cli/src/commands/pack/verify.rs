@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use objcache::cache::PublicKey;
 use serde::Serialize;
 
 use super::{digest, open, status};
@@ -16,7 +17,8 @@ use crate::units;
 
 /// Read and check a pack; exit code 1 when an entry or the index is damaged
 ///
-/// Prints its digest, which names its content.
+/// Prints its digest, which names its content, and who signed it. When public keys are configured that the cache
+/// believes, and none of them signed it, that is exit code 1 as well.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The pack
@@ -29,14 +31,21 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let bar = Bar::new("verify", context.output.quiet || context.output.json);
     let report = pack.verify(&mut |progress| bar.show(progress))?;
     drop(bar);
+    let signers = pack.signed_by()?;
+    let settings = context.store_options();
+    // Without the keys it would seem that nobody has to sign.
+    settings.check()?;
+    let trusted = settings.trust.trusts_one_of(&signers);
     context.output.report(&CheckedReport {
         pack: options.pack.clone(),
         digest: digest(&pack),
         checked: report.checked,
         bytes: report.bytes,
         damaged: damaged(&report.damaged),
+        signed_by: signers.iter().map(PublicKey::to_string).collect(),
+        trusted,
     })?;
-    Ok(status(&report.damaged))
+    Ok(if trusted == Some(false) { Status::Findings } else { status(&report.damaged) })
 }
 
 #[derive(Serialize)]
@@ -46,6 +55,8 @@ struct CheckedReport {
     checked: u64,
     bytes: u64,
     damaged: Vec<Damaged>,
+    signed_by: Vec<String>,
+    trusted: Option<bool>,
 }
 
 impl Report for CheckedReport {
@@ -56,6 +67,13 @@ impl Report for CheckedReport {
             0 => "none is damaged".to_owned(),
             count => format!("{count} damaged"),
         };
-        text.line(format!("{checked} ({bytes}) checked: {found}; digest {}", self.digest))
+        text.line(format!("{checked} ({bytes}) checked: {found}; digest {}", self.digest))?;
+        for key in &self.signed_by {
+            text.line(format!("signed by {key}"))?;
+        }
+        match self.trusted {
+            Some(false) => text.line("signed by nobody who is trusted".to_owned()),
+            Some(true) | None => Ok(()),
+        }
     }
 }
