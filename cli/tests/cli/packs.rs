@@ -127,6 +127,10 @@ fn a_pack_tells_who_signed_it() {
         assert_eq!(run.code, code, "{}", run.stderr);
         let report: Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!((&report["trusted"], &report["signed_by"]), (&trusted, &json!([ours])));
+        let mut mount = sandbox.command(&["pack", "mount", "all.pack", "--json"]);
+        let mounted = finish(mount.env(variable, sandbox.path(file))).fine();
+        let report: Value = serde_json::from_str(&mounted).unwrap();
+        assert_eq!(report["trusted"], trusted, "and entries are asked for their own");
     }
     assert_eq!(verify("OBJCACHE_TRUSTED_KEYS", "none.pub").code, 3, "no key is not everybody");
     let text = sandbox.objcache(&["pack", "verify", "all.pack"]).fine();

@@ -1,10 +1,10 @@
 //! `pack mount`, `pack unmount` and `pack layers`: packs and directories that are used where they are.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use objcache::cache::{LayerInfo, LayerKind};
+use objcache::cache::{LayerInfo, LayerKind, Pack, Store};
 use serde::Serialize;
 
 use crate::commands::entry::entries;
@@ -41,9 +41,19 @@ pub(crate) struct UnmountOptions {
 pub(crate) struct ListOptions {}
 
 pub(crate) fn mount(options: &MountOptions, context: &Context) -> Result<Status, Failure> {
-    let changed = context.store()?.mount(&options.path)?;
-    context.output.report(&MountReport { path: options.path.clone(), mounted: true, changed })?;
+    let store = context.store()?;
+    let changed = store.mount(&options.path)?;
+    let trusted = is_trusted(&store, &options.path)?;
+    context.output.report(&MountReport { path: options.path.clone(), mounted: true, changed, trusted })?;
     Ok(Status::Fine)
+}
+
+/// Whether somebody the cache believes signed the pack; `None`: it is a directory, or nobody has to.
+fn is_trusted(store: &Store, path: &Path) -> Result<Option<bool>, Failure> {
+    match path.is_dir() {
+        true => Ok(None),
+        false => Ok(store.options().trust.trusts_one_of(&Pack::open(path)?.signed_by()?)),
+    }
 }
 
 pub(crate) fn unmount(options: &UnmountOptions, context: &Context) -> Result<Status, Failure> {
@@ -51,7 +61,7 @@ pub(crate) fn unmount(options: &UnmountOptions, context: &Context) -> Result<Sta
         let message = format!("{} is not mounted", options.path.display());
         return Err(Failure::finding("not_mounted", message).hint("`objcache pack layers` lists what is"));
     }
-    context.output.report(&MountReport { path: options.path.clone(), mounted: false, changed: true })?;
+    context.output.report(&UnmountReport { path: options.path.clone(), mounted: false, changed: true })?;
     Ok(Status::Fine)
 }
 
@@ -60,16 +70,32 @@ struct MountReport {
     path: PathBuf,
     mounted: bool,
     changed: bool,
+    trusted: Option<bool>,
 }
 
 impl Report for MountReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
-        let verb = match (self.mounted, self.changed) {
-            (true, true) => "mounted",
-            (true, false) => "already mounted:",
-            (false, _) => "unmounted",
-        };
-        text.line(format!("{verb} {}", self.path.display()))
+        let verb = if self.changed { "mounted" } else { "already mounted:" };
+        text.line(format!("{verb} {}", self.path.display()))?;
+        match self.trusted {
+            Some(false) => text.line(
+                "signed by nobody who is trusted: only entries are used that are vouched for themselves",
+            ),
+            Some(true) | None => Ok(()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct UnmountReport {
+    path: PathBuf,
+    mounted: bool,
+    changed: bool,
+}
+
+impl Report for UnmountReport {
+    fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
+        text.line(format!("unmounted {}", self.path.display()))
     }
 }
 

@@ -72,7 +72,7 @@ impl Report for CheckedReport {
             text.line(format!("signed by {key}"))?;
         }
         match self.trusted {
-            Some(false) => text.line("signed by nobody who is trusted".to_owned()),
+            Some(false) => text.line("signed by nobody who is trusted"),
             Some(true) | None => Ok(()),
         }
     }
