@@ -9,10 +9,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use objcache_cache::{CompileOnce, Offer, Outcome};
-use support::{Random, entry_path, has, object, offer, place, signature, store_at};
+use support::{Random, Span, entry_path, has, object, offer, place, signature, store_at};
 
 const ENTRIES: u32 = 8;
 const READERS: u64 = 4;
@@ -30,7 +30,7 @@ fn four_readers_of_files_that_are_cut_and_rewritten() {
     let whole: Vec<Vec<u8>> =
         (0..ENTRIES).map(|number| std::fs::read(entry_path(&root, number)).expect("there")).collect();
     let seconds = if std::env::var_os("OBJCACHE_SOAK").is_some() { 30 } else { 10 };
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let span = Span::of(Duration::from_secs(seconds));
     let (stop, hits, misses) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let mut harms = 0;
     std::thread::scope(|scope| {
@@ -52,7 +52,8 @@ fn four_readers_of_files_that_are_cut_and_rewritten() {
             });
         }
         let mut random = Random::new(99);
-        while Instant::now() < end {
+        let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
+        while span.goes_on(|| harms > 500 && count(&hits) > 100 && count(&misses) > 100) {
             let number = random.below(ENTRIES);
             harms += u64::from(harm(&entry_path(&root, number), &whole[number as usize], &mut random));
         }

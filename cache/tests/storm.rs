@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use child::{finish, start};
 use objcache_cache::{CacheAdmin, CompileOnce, GcLimits, Offer, Store, StoreOptions, VerifyOptions};
-use support::{Random, has, object, offer, place, signature, store_at};
+use support::{Random, Span, has, object, offer, place, signature, store_at};
 
 const MAX_SIZE: u64 = 8 << 20;
 /// Objects the storm is about; together about twice what the store may keep.
@@ -140,6 +140,7 @@ fn end_by_force(mut child: Child) {
 
 /// Says what was acknowledged, as soon as it was.
 fn put_until_killed(root: &Path, from: u32) {
+    child::begin();
     let store = store_at(root);
     for number in from.. {
         offer(&store, number, length(number)).expect("taken");
@@ -151,10 +152,15 @@ fn put_until_killed(root: &Path, from: u32) {
 fn what_was_acknowledged_survives_a_kill_at_any_time() {
     let (_directory, root) = place();
     let mut random = Random::new(7);
-    let (end, mut there) = (Instant::now() + duration() / 2, Vec::new());
-    for from in (0..).step_by(1_000_000).take_while(|_| Instant::now() < end) {
+    let (span, mut there) = (Span::of(duration() / 2), Vec::new());
+    for from in (0..).step_by(1_000_000) {
+        if !span.goes_on(|| there.len() > 100) {
+            break;
+        }
         let mut child = start(&[&"put", &root, &from.to_string()]);
-        std::thread::sleep(Duration::from_millis(10 + u64::from(random.below(60))));
+        // From the opening of the store on.
+        child::wait_until_begun(&mut child);
+        std::thread::sleep(Duration::from_millis(u64::from(random.below(70))));
         child.kill().expect("runs");
         let text = String::from_utf8_lossy(&finish(child).stdout).into_owned();
         // The last line may be cut short, and then looks like another number.

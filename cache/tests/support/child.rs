@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses a part")]
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,35 @@ pub fn command(runner: &[&str], role: &[&dyn AsRef<OsStr>]) -> Command {
 
 pub fn start(role: &[&dyn AsRef<OsStr>]) -> Child {
     command(&[], role).spawn().expect("starts")
+}
+
+/// What a role says first of all.
+const ALIVE: &str = "begun";
+
+/// For the child: says that the role begins. Before that its process may take any time to start.
+pub fn begin() {
+    println!("\n{ALIVE}");
+}
+
+/// Waits for a role to begin. What it says after that is left to be read.
+pub fn wait_until_begun(child: &mut Child) {
+    let output = child.stdout.as_mut().expect("piped");
+    let mut line = Vec::new();
+    while line != ALIVE.as_bytes() {
+        line = read_line(output);
+    }
+}
+
+/// Not a byte further.
+fn read_line(output: &mut impl Read) -> Vec<u8> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    loop {
+        output.read_exact(&mut byte).expect("it lives, and says so first");
+        match byte {
+            [b'\n'] => return line,
+            [byte] => line.push(byte),
+        }
+    }
 }
 
 pub fn finish(child: Child) -> Output {

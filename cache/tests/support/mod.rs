@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses a part")]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use objcache_cache::{
     CacheAdmin, CacheError, CompiledObject, ObjectCache, Reason, Store, StoreOptions, VerifyOptions,
@@ -115,6 +115,24 @@ pub fn soak(seconds: u64, long_seconds: u64) -> Duration {
         Some(1) => long_seconds,
         Some(seconds) => seconds,
     })
+}
+
+/// Tells how long something of unknown speed goes on: for so long, and then until it has done enough to be worth
+/// something, however busy the machine is. Ten times as long, and it never will have.
+pub struct Span {
+    begun: Instant,
+    least: Duration,
+}
+
+impl Span {
+    pub fn of(least: Duration) -> Self {
+        Self { begun: Instant::now(), least }
+    }
+
+    pub fn goes_on(&self, is_enough: impl FnOnce() -> bool) -> bool {
+        let lasted = self.begun.elapsed();
+        lasted < self.least || lasted < self.least.saturating_mul(10) && !is_enough()
+    }
 }
 
 /// What may come up when processes are killed or stopped at bad moments, and costs no more than time.
