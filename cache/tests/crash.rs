@@ -7,6 +7,7 @@ mod child;
 mod strace;
 mod support;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -109,11 +110,6 @@ const CHANGES: &[&str] = &[
     "close",
 ];
 
-fn check_after_kill(what: &str, root: &Path, output: Output) {
-    assert!(!output.status.success(), "{what}: it was not killed");
-    check_what_is_left(what, root, output);
-}
-
 /// The slowest opening of a store after a kill, with one look-up, in µs.
 static SLOWEST_RESTART: AtomicU64 = AtomicU64::new(0);
 
@@ -176,7 +172,14 @@ const KILL: &str = "signal=KILL:when=@";
 
 fn kill_at_each_call(role: &str, prepare: &dyn Fn(&Path), kinds: &[&str], limit: usize) {
     let plan = Plan { role, prepare, kinds, limit, fault: KILL };
-    plan.for_each_call(check_after_kill);
+    let unreached = Cell::new(0);
+    let points = plan.for_each_call(|what, root, output| {
+        unreached.set(unreached.get() + usize::from(output.status.success()));
+        check_what_is_left(what, root, output);
+    });
+    // Which calls it makes depends a little on what other threads have done by then, so it may end before the last.
+    let unreached = unreached.get();
+    assert!(unreached * 20 <= points, "{role}: not killed {unreached} of {points} times");
     eprintln!("slowest restart so far: {} µs", SLOWEST_RESTART.load(Ordering::Relaxed));
 }
 

@@ -20,6 +20,7 @@ use crate::store::entries::{self, Found};
 use crate::store::keeper::{self, Keeper, View};
 use crate::store::recorder::Extent;
 use crate::store::room::Measurement;
+use crate::store::totals::Totals;
 use crate::store::{Shared, Store, journal, tidy};
 
 impl Store {
@@ -236,12 +237,13 @@ impl CacheAdmin for Store {
     }
 
     fn stats(&self) -> Result<CacheStats, CacheError> {
-        let view = self.view()?;
-        let mut stats = CacheStats { max_size: self.options().max_size, ..CacheStats::default() };
-        for (counter, by) in view.counts {
+        let (totals, counts) = self.with_keeper(keeper::totals)?;
+        let Totals { entries, object_bytes, disk_bytes } = totals;
+        let max_size = self.options().max_size;
+        let mut stats = CacheStats { entries, object_bytes, disk_bytes, max_size, ..CacheStats::default() };
+        for (counter, by) in counts {
             counter.add_to(&mut stats, by);
         }
-        stats.count_entries(&view.entries);
         Ok(stats)
     }
 }

@@ -19,6 +19,7 @@ use crate::store::directory::{CATALOGUE, Directory};
 use crate::store::entries::{self, Description, FileFacts, Listed};
 use crate::store::journal::{Event, Summary, Use};
 use crate::store::records;
+use crate::store::totals::{self, Totals};
 
 const STATISTICS: Keyspace = Keyspace(1);
 
@@ -88,6 +89,9 @@ pub(crate) struct Differences {
     pub(crate) stale: Vec<Signature>,
 }
 
+/// What is to be known of an entry from now on; `None`: nothing.
+type Change = (Signature, Option<EntryKnowledge>);
+
 /// What would be lost with a catalogue.
 #[derive(Default)]
 pub(crate) struct History {
@@ -101,7 +105,8 @@ impl Catalogue {
     /// Opens it, and begins a fresh one when it is damaged: then the flag is set.
     pub(crate) fn open(directory: &Directory) -> Result<(Self, bool), DatabaseError> {
         let path = directory.path().join(CATALOGUE);
-        let (database, rebuilt) = Database::open(&path, &["entries", "statistics"], Segment::SMALL)?;
+        let (database, rebuilt) =
+            Database::open(&path, &["entries", "statistics", "totals"], Segment::SMALL)?;
         Ok((Self(database), rebuilt))
     }
 
@@ -115,6 +120,8 @@ impl Catalogue {
                 writes.push((*signature, Some(known)));
             }
         }
+        let put = uses.iter().filter(|(_, used)| used.put).map(|(signature, _)| signature);
+        totals::forget(&self.0, put)?;
         records::write(&self.0, writes)?;
         self.add_counts(&counts)?;
         self.0.flush()
@@ -171,34 +178,46 @@ impl Catalogue {
         thorough: bool,
         is_pinned: impl Fn(&Signature) -> bool,
     ) -> Result<Vec<EntryInfo>, DatabaseError> {
-        let mut known = self.all_known()?;
-        let (mut infos, mut writes) = (Vec::with_capacity(listed.len()), Vec::new());
-        for Listed { signature, inode } in listed {
-            let current = match known.remove(signature) {
-                Some(older) if older.file_inode == *inode && !thorough => older,
-                older => {
-                    // Some file systems list other numbers than they tell of files.
-                    let Some(facts) = entries::facts(directory, signature)? else { continue };
-                    match older {
-                        Some(older) if older.fits(&facts) => older,
-                        older => {
-                            let Some(described) = describe_or_skip(directory, signature)? else { continue };
-                            let current = EntryKnowledge::of(described).keep_history_of(older.as_ref());
-                            writes.push((*signature, Some(current.clone())));
-                            current
-                        }
-                    }
-                }
-            };
-            let disk_bytes = current.entry.disk_bytes;
-            infos.push(current.info(*signature, disk_bytes, is_pinned(signature)));
-        }
-        writes.extend(known.into_keys().map(|gone| (gone, None)));
-        if !writes.is_empty() {
-            records::write(&self.0, writes)?;
+        let mut changes = Vec::new();
+        let infos = compare(directory, listed, self.all_known()?, thorough, is_pinned, &mut changes)?;
+        if !changes.is_empty() {
+            self.correct(changes)?;
             self.0.flush()?;
         }
         Ok(infos)
+    }
+
+    /// What all entries come to. Only those in directories that were changed are compared with their files.
+    pub(crate) fn totals(&self, directory: &Directory) -> Result<Totals, DatabaseError> {
+        let kept = totals::kept(&self.0)?;
+        let (mut sum, mut anew, mut changes) = (Totals::default(), Vec::new(), Vec::new());
+        for (fan, stamp) in totals::fans(directory)? {
+            if let Some((_, totals)) = kept[usize::from(fan)].filter(|(of, _)| *of == stamp) {
+                sum = sum.plus(totals);
+                continue;
+            }
+            let listed = entries::list_in(directory, &totals::name(fan))?;
+            let known = records::beginning_with(&self.0, fan)?.into_iter().collect();
+            let infos = compare(directory, &listed, known, false, |_| false, &mut changes)?;
+            let totals = Totals::of(&infos);
+            sum = sum.plus(totals);
+            // What cannot be told of now may be without a change of its directory.
+            if infos.len() == listed.len() {
+                anew.push((fan, stamp, totals));
+            }
+        }
+        if !changes.is_empty() {
+            self.correct(changes)?;
+        }
+        if !anew.is_empty() {
+            totals::keep(&self.0, directory, &anew)?;
+        }
+        Ok(sum)
+    }
+
+    fn correct(&self, changes: Vec<Change>) -> Result<(), DatabaseError> {
+        totals::forget(&self.0, changes.iter().map(|(signature, _)| signature))?;
+        records::write(&self.0, changes)
     }
 
     fn all_known(&self) -> Result<SignatureMap<EntryKnowledge>, DatabaseError> {
@@ -254,6 +273,40 @@ impl Catalogue {
         records::write(&self.0, signatures.map(|signature| (*signature, None)))?;
         self.0.flush()
     }
+}
+
+/// Tells of every listed entry, and notes what is out of date in what is `known`: that may be of no others.
+fn compare(
+    directory: &Directory,
+    listed: &[Listed],
+    mut known: SignatureMap<EntryKnowledge>,
+    thorough: bool,
+    is_pinned: impl Fn(&Signature) -> bool,
+    changes: &mut Vec<Change>,
+) -> Result<Vec<EntryInfo>, DatabaseError> {
+    let mut infos = Vec::with_capacity(listed.len());
+    for Listed { signature, inode } in listed {
+        let current = match known.remove(signature) {
+            Some(older) if older.file_inode == *inode && !thorough => older,
+            older => {
+                // Some file systems list other numbers than they tell of files.
+                let Some(facts) = entries::facts(directory, signature)? else { continue };
+                match older {
+                    Some(older) if older.fits(&facts) => older,
+                    older => {
+                        let Some(described) = describe_or_skip(directory, signature)? else { continue };
+                        let current = EntryKnowledge::of(described).keep_history_of(older.as_ref());
+                        changes.push((*signature, Some(current.clone())));
+                        current
+                    }
+                }
+            }
+        };
+        let disk_bytes = current.entry.disk_bytes;
+        infos.push(current.info(*signature, disk_bytes, is_pinned(signature)));
+    }
+    changes.extend(known.into_keys().map(|gone| (gone, None)));
+    Ok(infos)
 }
 
 /// One entry that cannot be read must not hide the others.

@@ -439,16 +439,30 @@ pub(crate) struct Listed {
 
 /// All that is filed as an entry, by ascending signature.
 pub(crate) fn list(directory: &Directory) -> io::Result<Vec<Listed>> {
+    let mut fans = directory.names_in(".")?;
+    fans.sort_unstable();
     let mut listed = Vec::new();
-    for fan in directory.names_in(".")? {
+    for fan in fans {
         if let Some(fan) = fan.to_str().filter(|fan| is_fan(fan)) {
-            directory.for_each_in(fan, |name, inode| {
-                listed.extend(signature_named(fan, name).map(|signature| Listed { signature, inode }));
-            })?;
+            let before = listed.len();
+            list_into(&mut listed, directory, fan)?;
+            listed[before..].sort_unstable();
         }
     }
-    listed.sort_unstable();
     Ok(listed)
+}
+
+/// The same for one pair of digits, in no order.
+pub(crate) fn list_in(directory: &Directory, fan: &str) -> io::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    list_into(&mut listed, directory, fan)?;
+    Ok(listed)
+}
+
+fn list_into(listed: &mut Vec<Listed>, directory: &Directory, fan: &str) -> io::Result<()> {
+    directory.for_each_in(fan, |name, inode| {
+        listed.extend(signature_named(fan, name).map(|signature| Listed { signature, inode }));
+    })
 }
 
 /// All signatures that something is filed under, ascending.
@@ -470,16 +484,21 @@ pub(crate) fn signatures_in(directory: &Directory, fan: &str) -> io::Result<Vec<
 /// The signature whose entry has this name in this fan-out directory.
 pub(crate) fn signature_named(fan: &str, name: &OsStr) -> Option<Signature> {
     let (fan, name) = (fan.as_bytes(), name.as_encoded_bytes());
-    let mut hex = [0; 64];
-    let (first, rest) = hex.split_at_mut_checked(fan.len())?;
-    if rest.len() != name.len() {
+    // We never write capitals.
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    if fan.len() != 2 || name.len() != 2 * (bytes.len() - 1) {
         return None;
     }
-    first.copy_from_slice(fan);
-    rest.copy_from_slice(name);
-    // Parsing takes capitals as well; we never write them.
-    let ours = hex.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    std::str::from_utf8(&hex).ok().filter(|_| ours)?.parse().ok()
+    let pairs = fan.as_chunks::<2>().0.iter().chain(name.as_chunks::<2>().0);
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(Signature::from_bytes(bytes))
 }
 
 /// What the file system tells of one entry; `None` when there is none.

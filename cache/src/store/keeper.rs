@@ -23,6 +23,7 @@ use crate::store::entries::{self, Found};
 use crate::store::journal::{self, Summary};
 use crate::store::lock_file::LockFile;
 use crate::store::recorder::Extent;
+use crate::store::totals::Totals;
 
 /// How long to wait for the role when somebody wants to know something.
 pub(crate) const WAIT: Duration = Duration::from_secs(2);
@@ -172,6 +173,22 @@ pub(crate) fn view(directory: &Directory, keeper: Option<&mut Keeper<'_>>) -> io
     view_of(directory, keeper, false)
 }
 
+/// What all entries come to, and the statistics.
+pub(crate) fn totals(
+    directory: &Directory,
+    keeper: Option<&mut Keeper<'_>>,
+) -> io::Result<(Totals, Vec<(Counter, u64)>)> {
+    let known = keeper.and_then(|keeper| {
+        keeper.use_catalogue(|catalogue| Ok((catalogue.totals(directory)?, catalogue.counts()?)))
+    });
+    let Some((totals, mut counts)) = known else {
+        let view = view(directory, None)?;
+        return Ok((Totals::of(&view.entries), view.counts));
+    };
+    counts.extend(Summary::of(journal::read(directory)?).counts);
+    Ok((totals, counts))
+}
+
 /// The same, and every file is looked at, also where the catalogue knows it.
 pub(crate) fn thorough_view(directory: &Directory, keeper: &mut Keeper<'_>) -> io::Result<View> {
     view_of(directory, Some(keeper), true)
@@ -193,8 +210,10 @@ fn view_of(directory: &Directory, mut keeper: Option<&mut Keeper<'_>>, thorough:
         Some(view) => view,
         None => View::of(described(directory, &signatures, is_pinned)),
     };
-    view.unsound = signatures;
-    view.unsound.retain(|signature| view.entries.binary_search_by_key(signature, |it| it.signature).is_err());
+    if view.entries.len() < signatures.len() {
+        let told = |signature: &Signature| view.entries.binary_search_by_key(signature, |it| it.signature);
+        view.unsound = signatures.into_iter().filter(|signature| told(signature).is_err()).collect();
+    }
     view.add(&Summary::of(journal::read(directory)?));
     Ok(view)
 }

@@ -34,6 +34,7 @@ mod records;
 mod room;
 mod running;
 mod tidy;
+mod totals;
 mod trace;
 mod usage;
 mod victims;

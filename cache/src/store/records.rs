@@ -60,6 +60,19 @@ pub(crate) fn get(
     Ok(decode(&value).find(|(of, _)| of == signature).map(|(_, knowledge)| knowledge))
 }
 
+/// What is known of the entries whose signatures begin with this byte.
+pub(crate) fn beginning_with(
+    database: &Database,
+    first: u8,
+) -> Result<Vec<(Signature, EntryKnowledge)>, DatabaseError> {
+    let mut known = Vec::new();
+    for second in (0..=0xf0).step_by(0x10) {
+        let value = database.get(ENTRIES, &[first, second])?;
+        known.extend(decode(&value.unwrap_or_default()));
+    }
+    Ok(known)
+}
+
 /// All that is known.
 pub(crate) fn all(database: &Database) -> Result<Vec<(Signature, EntryKnowledge)>, DatabaseError> {
     let mut known = Vec::new();

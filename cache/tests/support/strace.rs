@@ -101,12 +101,16 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Runs the role once for each of its own calls, with the fault there.
-    pub fn for_each_call(&self, check: impl Fn(&str, &Path, Output)) {
-        let Some(calls) = trace(self.role, self.prepare) else { return skip("there is no strace") };
+    /// Runs the role once for each of its own calls, with the fault there. Returns how many that were.
+    pub fn for_each_call(&self, check: impl Fn(&str, &Path, Output)) -> usize {
+        let Some(calls) = trace(self.role, self.prepare) else {
+            skip("there is no strace");
+            return 0;
+        };
         let points = self.run(&calls, |count| (count.before + 1, count.until), check);
         assert!(points > 5, "{}: only {points} points", self.role);
         eprintln!("{}, {}: {points} points", self.role, self.fault);
+        points
     }
 
     /// The same for the calls of all threads but the role's own: sled's, and the one that tidies. In whichever
