@@ -11,13 +11,15 @@ use crate::measure::{median, show};
 
 const ENTRIES: u32 = 10_000;
 
+type Look<'a> = &'a dyn Fn(&Store);
+
 pub(crate) fn bench() {
     let folder = tempfile::tempdir().expect("a folder for the store");
     let root = folder.path().join("store");
     let payload = fill(&root);
     open(&root).list().expect("lists");
     println!("\n10,000 entries, {payload} bytes of objects");
-    let looks: [(&str, u64, &dyn Fn(&Store)); 3] = [
+    let looks: [(&str, u64, Look<'_>); 3] = [
         ("stats", 15, &|store| assert_eq!(store.stats().expect("looks").entries, u64::from(ENTRIES))),
         ("ls", 60, &|store| assert_eq!(store.list().expect("lists").len(), ENTRIES as usize)),
         ("choosing all as victims", 100, &|store| {
