@@ -58,7 +58,17 @@ impl Record {
         SymbolKind::IndirectFunction,
     ];
 
+    // Kinds are written as their numbers and read by their places here.
+    const KINDS_ARE_IN_ORDER: () = {
+        let mut number = 0;
+        while number < Self::KINDS.len() {
+            assert!(Self::KINDS[number] as usize == number);
+            number += 1;
+        }
+    };
+
     fn encode(self) -> [u8; Self::BYTES] {
+        let () = Self::KINDS_ARE_IN_ORDER;
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.address.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.size.to_ne_bytes());
