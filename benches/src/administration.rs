@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use objcache::cache::{CacheAdmin, CompiledObject, GcLimits, ObjectCache, Store, StoreOptions};
 use objcache::signature::{Provenance, Signature};
 
-use crate::measure::{median, show};
+use crate::measure::{KEY_DOCUMENT, median, show};
 
 const ENTRIES: u32 = 10_000;
 
@@ -63,7 +63,7 @@ fn fill(root: &Path) -> u64 {
         let offered = CompiledObject {
             signature: Signature::from_bytes(blake3::hash(&number.to_le_bytes()).into()),
             object,
-            key_document: &[7; 900],
+            key_document: KEY_DOCUMENT,
             provenance: &Provenance::default(),
             namespace: "bench",
             compile_time: Duration::from_micros(u64::from(number) * 37 % 100_000),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use objcache::cache::{CompiledObject, ObjectCache, Pack, PackMode, PackSelection, Store, StoreOptions};
 use objcache::signature::{Provenance, Signature};
 
-use crate::measure::{Contender, compare, thread_time};
+use crate::measure::{Contender, KEY_DOCUMENT, compare, thread_time};
 
 const OBJECTS: u64 = 10_000;
 
@@ -114,7 +114,7 @@ fn offer(store: &Store, index: u64) -> u64 {
     let offered = CompiledObject {
         signature: signature(index),
         object: &object,
-        key_document: &[7; 900],
+        key_document: KEY_DOCUMENT,
         provenance: &Provenance::default(),
         namespace: "",
         compile_time: Duration::from_millis(20),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use objcache::cache::{CompiledObject, ObjectCache, Store, StoreOptions};
 use objcache::signature::{Provenance, Signature};
 
-use crate::measure::{Contender, compare, median, show};
+use crate::measure::{Contender, KEY_DOCUMENT, compare, median, show};
 
 pub(crate) fn bench() {
     let folder = tempfile::tempdir().expect("a folder for the store");
@@ -133,7 +133,7 @@ fn offered<'a>(signature: Signature, object: &'a [u8], provenance: &'a Provenanc
     CompiledObject {
         signature,
         object,
-        key_document: &[7; 900],
+        key_document: KEY_DOCUMENT,
         provenance,
         namespace: "",
         compile_time: Duration::from_millis(20),

@@ -15,7 +15,8 @@
 //! | 56 | 8 | length of the object |
 //! | 64 | 8 | compile time, µs |
 //! | 72 | 8 | created, µs since 1970-01-01 UTC |
-//! | 80 | 16 | zero |
+//! | 80 | 8 | length of the key document, if it is stored as a [frame](crate::document), else zero |
+//! | 88 | 8 | zero |
 //! | 96 | 32 | signature of the compilation |
 //! | 128 | 32 | BLAKE3 of the object, not as it is stored but as it is handed out |
 //! | 160 | 32 | MAC over the [digest](crate::digest) of everything before it, or zero |
@@ -28,6 +29,7 @@
 //! Format 1 had neither features nor seals; its entries are misses.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 
 use objcache_signature::{Provenance, Signature};
@@ -40,6 +42,7 @@ use crate::codec;
 use crate::compression::{self, Codec, Compression};
 use crate::cpu::{self, HostFeatures};
 use crate::digest;
+use crate::document;
 use crate::error::{CacheError, Reason};
 use crate::object::{CompiledObject, ObjectBuffer};
 use crate::trust::{Gate, MOST_SEALS, PublicKey, SEAL_LENGTH, Statement, Trust};
@@ -111,10 +114,12 @@ impl<'a> Encoded<'a> {
             cpu_features: &cpu_features,
         };
         let (codec, stored) = compression.apply(object);
+        let shortened = document::shortened(key_document);
         let parts = Parts {
             codec,
             object: &stored,
-            key_document,
+            key_document: shortened.as_deref().unwrap_or(key_document),
+            document_bytes: shortened.as_ref().map(|_| key_document.len()),
             record: &record,
             cpu_features: &cpu_features,
             seals: &trust.seals(&statement),
@@ -143,7 +148,8 @@ impl<'a> Encoded<'a> {
         let parts = Parts {
             codec,
             object: &stored,
-            key_document: trailer.key_document(entry),
+            key_document: trailer.stored_document(entry),
+            document_bytes: trailer.document.map(|bytes| bytes.get() as usize),
             record: trailer.record(entry),
             cpu_features: trailer.cpu_features(entry),
             seals: trailer.seals(entry),
@@ -208,6 +214,8 @@ struct Parts<'a> {
     codec: Codec,
     object: &'a [u8],
     key_document: &'a [u8],
+    /// How long it is, if it is stored as a frame.
+    document_bytes: Option<usize>,
     record: &'a [u8],
     cpu_features: &'a [u8],
     seals: &'a [u8],
@@ -230,7 +238,8 @@ impl Parts<'_> {
         for part in beside {
             tail.extend_from_slice(&(part.len() as u64).to_le_bytes());
         }
-        for number in [self.object_bytes, self.compile_time_us, self.created_unix_us, 0, 0] {
+        let document_bytes = self.document_bytes.map_or(0, |bytes| bytes as u64);
+        for number in [self.object_bytes, self.compile_time_us, self.created_unix_us, document_bytes, 0] {
             tail.extend_from_slice(&number.to_le_bytes());
         }
         tail.extend_from_slice(self.signature.as_bytes());
@@ -257,8 +266,11 @@ pub(crate) struct Trailer {
     pub(crate) codec: Codec,
     /// Bytes of the object as it is stored.
     pub(crate) stored: usize,
-    pub(crate) key_document: usize,
-    pub(crate) record: usize,
+    /// Bytes of the key document as it is stored.
+    key_document: usize,
+    /// Bytes of the key document, if it is stored as a frame.
+    document: Option<NonZeroU32>,
+    record: usize,
     cpu_features: usize,
     seals: usize,
     /// Bytes of the object as it is handed out.
@@ -282,13 +294,13 @@ impl Trailer {
             return Err(Reason::EntryMagic);
         }
         let codec = Codec::from_number(u32_at(12)).filter(|_| u32_at(8) == VERSION);
-        let codec = codec.filter(|_| array(trailer, 80) == [0; 16]).ok_or(Reason::EntryVersion)?;
+        let codec = codec.filter(|_| array(trailer, 88) == [0; 8]).ok_or(Reason::EntryVersion)?;
         if array(trailer, 96) != *expected.as_bytes() {
             return Err(Reason::EntrySignature);
         }
         let part = |at| usize::try_from(u64_at(at)).map_err(|_| Reason::EntryLength);
-        let [stored, key_document, record, cpu_features, seals, object] =
-            [part(16)?, part(24)?, part(32)?, part(40)?, part(48)?, part(56)?];
+        let [stored, key_document, record, cpu_features, seals, object, document] =
+            [part(16)?, part(24)?, part(32)?, part(40)?, part(48)?, part(56)?, part(80)?];
         let parts = [stored, key_document, record, cpu_features, seals, TRAILER_LENGTH];
         let sum = parts.iter().try_fold(0u64, |sum, &part| sum.checked_add(part as u64));
         let as_it_is = codec == Codec::Plain;
@@ -296,6 +308,7 @@ impl Trailer {
             || cpu_features > cpu::LIMIT
             || seals > MOST_SEALS * SEAL_LENGTH
             || object as u64 > ENTRY_LIMIT
+            || document > KEY_DOCUMENT_LIMIT
             || (as_it_is && object != stored)
         {
             return Err(Reason::EntryLength);
@@ -307,6 +320,7 @@ impl Trailer {
             codec,
             stored,
             key_document,
+            document: u32::try_from(document).ok().and_then(NonZeroU32::new),
             record,
             cpu_features,
             seals,
@@ -370,16 +384,17 @@ impl Trailer {
         Ok(found == blake3::Hash::from_bytes(self.object_digest))
     }
 
-    /// What whoever signed the checked `entry` has signed. `namespace` is its [record](Self::record)'s.
-    pub(crate) fn statement<'e>(&self, entry: &'e [u8], namespace: &'e str) -> Statement<'e> {
-        Statement {
+    /// What whoever signed the checked `entry` has signed. `namespace` is its [record](Self::record)'s. `None` when
+    /// its key document does not read.
+    pub(crate) fn statement<'e>(&self, entry: &'e [u8], namespace: &'e str) -> Option<Statement<'e>> {
+        Some(Statement {
             signature: self.signature,
             object_digest: self.object_digest,
             object_bytes: self.object as u64,
-            key_document_digest: blake3::hash(self.key_document(entry)).into(),
+            key_document_digest: blake3::hash(&self.key_document(entry)?).into(),
             namespace,
             cpu_features: self.cpu_features(entry),
-        }
+        })
     }
 
     /// The namespace of the checked `entry`; `None` when its record does not read.
@@ -394,7 +409,7 @@ impl Trailer {
         let (seals, _) = self.seals(entry).as_chunks::<SEAL_LENGTH>();
         let signers = seals.iter().filter_map(|seal| PublicKey::from_bytes(*seal.first_chunk()?).ok());
         Some(EntryRecord {
-            key_document: self.key_document(entry).to_vec(),
+            key_document: self.key_document(entry)?.into_owned(),
             provenance: Provenance::decode(&record.provenance).ok()?,
             cpu_features: cpu_features.into_iter().map(str::to_owned).collect(),
             signed_by: signers.collect(),
@@ -410,7 +425,15 @@ impl Trailer {
         part(entry, 0, self.stored)
     }
 
-    fn key_document<'e>(&self, entry: &'e [u8]) -> &'e [u8] {
+    fn key_document<'e>(&self, entry: &'e [u8]) -> Option<Cow<'e, [u8]>> {
+        let stored = self.stored_document(entry);
+        match self.document {
+            Some(length) => document::restored(stored, length.get() as usize).map(Cow::Owned),
+            None => Some(Cow::Borrowed(stored)),
+        }
+    }
+
+    fn stored_document<'e>(&self, entry: &'e [u8]) -> &'e [u8] {
         part(entry, self.stored, self.key_document)
     }
 
@@ -534,7 +557,8 @@ mod tests {
         check(&with(0, 1), Reason::EntryMagic);
         check(&with(8, 2), Reason::EntryVersion);
         check(&with(12, 4), Reason::EntryVersion);
-        check(&with(85, 1), Reason::EntryVersion);
+        check(&with(93, 1), Reason::EntryVersion);
+        check(&with(85, 1), Reason::EntryLength);
         for length in [16, 24, 32, 40, 48, 56] {
             check(&with(length, 1), Reason::EntryLength);
             check(&with(length + 7, 0x80), Reason::EntryLength);
@@ -557,6 +581,28 @@ mod tests {
         reseal(&mut hostile);
         let trailer = checked(&hostile, Trust::everybody()).expect("sealed");
         assert_eq!(trailer.entry_record(&hostile), None);
+    }
+
+    #[test]
+    fn a_key_document_is_stored_shorter_and_a_lie_about_it_is_only_no_record() {
+        let document = b"clang version 22.1.8 x86_64-unknown-linux-gnu".repeat(10);
+        let sound = entry(b"object", &document, "ns");
+        assert!(sound.len() < document.len());
+        let document_of = |entry: &[u8]| {
+            let trailer = checked(entry, Trust::everybody()).expect("sealed");
+            trailer.entry_record(entry).map(|record| record.key_document)
+        };
+        assert_eq!(document_of(&sound), Some(document.clone()));
+        for lie in [0, 1, document.len() - 1, document.len() + 1, KEY_DOCUMENT_LIMIT] {
+            let mut lying = sound.clone();
+            let at = sound.len() - TRAILER_LENGTH + 80;
+            lying[at..at + 8].copy_from_slice(&(lie as u64).to_le_bytes());
+            reseal(&mut lying);
+            assert_ne!(document_of(&lying), Some(document.clone()), "{lie}");
+            if lie > 0 {
+                assert_eq!(document_of(&lying), None, "{lie}");
+            }
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod compile_once;
 mod compression;
 mod cpu;
 mod digest;
+mod document;
 mod entry;
 mod error;
 mod evict;

@@ -27,7 +27,8 @@ impl Gate {
             return Ok(());
         }
         let namespace = trailer.namespace(entry).ok_or(Reason::EntrySeal)?;
-        match self.trust.check_seals(trailer.seals(entry), &trailer.statement(entry, &namespace)) {
+        let statement = trailer.statement(entry, &namespace).ok_or(Reason::EntryCodec)?;
+        match self.trust.check_seals(trailer.seals(entry), &statement) {
             Ok(()) if !trailer.states_its_object(entry)? => Err(Reason::EntrySeal),
             Ok(()) => {
                 self.verified.insert(*content);
