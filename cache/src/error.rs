@@ -123,6 +123,8 @@ reasons! {
     InsecureParent = "insecure_parent", "others could put another directory in its place";
     /// A key that was asked for cannot be used: rather no cache than one that believes everybody.
     KeyUnusable = "key_unusable", "a key cannot be used";
+    /// A process that has the journal locked is stopped, or hangs: nobody can tell whether there is room.
+    JournalStuck = "journal_stuck", "not taken: a process that has the journal locked does not go on";
 }
 
 impl fmt::Display for Reason {

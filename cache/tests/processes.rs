@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use child::{finish, signal, start, succeed, wait_until};
 use objcache_cache::{
@@ -32,6 +32,9 @@ fn child() {
         }
         ["write-and-die", root, number] => write_and_die(Path::new(root), parse(number)),
         ["use", root, puts, hits] => put_and_hit(Path::new(root), parse(puts), parse(hits)),
+        ["hold-the-journal", root, marks, work] => {
+            hold_the_journal(Path::new(root), Path::new(marks), work == "works");
+        }
         ["fill", root, from, count] => fill(Path::new(root), parse(from), parse(count)),
         ["keep", root] => loop {
             store_at(Path::new(root)).stats().expect("stats");
@@ -86,6 +89,18 @@ fn put_and_hit(root: &Path, puts: u32, hits: u32) {
     }
     for _ in 0..hits {
         assert!(has(&store, 100, LENGTH));
+    }
+}
+
+/// Locks the journal: for ever and doing nothing, or working for far longer than a put waits for a holder that
+/// does nothing.
+fn hold_the_journal(root: &Path, marks: &Path, works: bool) {
+    let _journal = Held::lock(&root.join("journal"));
+    fs::write(marks, "locked\n").expect("written");
+    let started = Instant::now();
+    while works && started.elapsed() < Duration::from_millis(600) {}
+    if !works {
+        std::thread::sleep(Duration::from_secs(600));
     }
 }
 
@@ -307,6 +322,27 @@ fn puts_noted_late_are_made_room_for_before_a_collection() {
         drop(journal);
         let plan = store.collect_garbage(&GcLimits::default(), true).expect("looks");
         assert!(plan.kept_bytes <= MAX_SIZE, "{plan:?}");
+    }
+}
+
+#[test]
+fn a_holder_of_the_journal_that_works_is_waited_for_and_one_that_does_nothing_costs_an_offer() {
+    for (work, taken) in [("works", true), ("stands", false)] {
+        let Scene { _directory, root, marks } = scene();
+        let mut holder = start(&[&"hold-the-journal", &root, &marks, &work]);
+        wait_until("the journal is locked", || compilations(&marks) > 0);
+        let store = store_at(&root);
+        offer(&store, 1, LENGTH).expect("no error");
+        let reasons = if taken { vec![] } else { vec![(Reason::JournalStuck, 1)] };
+        assert_eq!((has(&store, 1, LENGTH), store.reasons()), (taken, reasons), "{work}");
+        // A child that was killed has no lock any more, whatever it did.
+        holder.kill().expect("killed");
+        finish(holder);
+        offer(&store, 2, LENGTH).expect("taken");
+        assert!(has(&store, 2, LENGTH), "{work}");
+        drop(store);
+        let stats = store_at(&root).stats().expect("stats");
+        assert_eq!((stats.full, stats.reasons.len()), (0, usize::from(!taken)), "{work}: {stats:?}");
     }
 }
 

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use objcache_signature::Signature;
 use rustix::fs::{FlockOperation, flock};
@@ -26,6 +26,7 @@ use crate::clock::now_unix_us;
 use crate::store::counters::Counter;
 use crate::store::directory::{Directory, JOURNAL, Temporary};
 use crate::store::lock_file::leads_to;
+use crate::store::patience::Patience;
 
 /// The journal a keeper is working off. Left over when it dies; the next one begins with it.
 pub(crate) const FOLDING: &str = "journal.folding";
@@ -53,10 +54,8 @@ pub(crate) fn due(max_size: u64) -> u64 {
     longest(max_size) / DUE_SHARE
 }
 
-/// How long a keeper waits for the lock of the journal, and the first and longest pause of whoever waits.
+/// How long a keeper waits for the lock of the journal.
 const KEEPERS_PATIENCE: Duration = Duration::from_millis(100);
-const FIRST_PAUSE: Duration = Duration::from_micros(20);
-const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 /// So many times in a row the journal may be removed between opening and locking it.
 const MOST_REMOVALS: u32 = 100;
 
@@ -346,9 +345,9 @@ fn lock(directory: &Directory) -> io::Result<Option<Locked>> {
     lock_within(directory, Duration::ZERO)
 }
 
-/// Waits for it, but not for long: whoever holds it may be stopped.
+/// Waits for it, but not for long when nothing happens: whoever holds it may be stopped.
 fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<Locked>> {
-    let mut deadline = None;
+    let mut patience = Patience::of(patience);
     for _ in 0..MOST_REMOVALS {
         let file = match directory.open_or_create(JOURNAL) {
             Err(error) if is_in_the_way(&error) => {
@@ -358,16 +357,11 @@ fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<L
             opened => opened?,
         };
         // Polled, because a wait in the kernel has no bound.
-        let mut pause = FIRST_PAUSE;
         // Other errors come from file systems without locks: there two processes may lose each other's events.
         while let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !patience.pause(&file) {
                 return Ok(None);
             }
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         // It may have been removed before it was locked.
         let file = Locked(file);

@@ -28,6 +28,7 @@ mod misses;
 mod options;
 mod packs;
 mod parents;
+mod patience;
 mod recompress;
 mod recorder;
 mod records;

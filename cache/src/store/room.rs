@@ -3,7 +3,8 @@
 //!
 //! A put that finds no room makes some: it removes what the last tidying said goes next, just enough of it. If
 //! there is none to be had (all is pinned, or others take the room at once), the offer is not taken and counted.
-//! It never waits for the keeper.
+//! It never waits for the keeper. It waits for whoever has the journal locked as long as that process does
+//! something; when it is stopped, the offer is not taken, which has a reason of its own.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use objcache_signature::Signature;
 
 use crate::entry::Encoded;
+use crate::error::{CacheError, Reason};
 use crate::store::counters::Counter;
 use crate::store::directory::Directory;
 use crate::store::entries::Published;
@@ -21,7 +23,7 @@ use crate::store::{Shared, Store, StoreOptions, entries, keeper, tidy};
 
 /// How often a put that finds no room makes some: another may be faster to use it.
 const TRIES: u32 = 16;
-/// How long a put waits for the lock of the journal. Longer means that its holder is stopped.
+/// How long a put waits for the lock of the journal while its holder does nothing: it is stopped.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a put is told that asks for room.
@@ -89,11 +91,12 @@ impl Store {
     }
 
     pub(super) fn found_no_room(&self) {
-        self.shared.recorder.counters.add(Counter::Full, 1);
-        // Perhaps there is some to be made all the same, unless the journal cannot be had.
-        if !self.shared.journal_is_stuck.load(Ordering::Relaxed) {
-            self.tidier.start(&self.shared);
+        if self.shared.journal_is_stuck.load(Ordering::Relaxed) {
+            return self.shared.degrade_quietly(CacheError::new(Reason::JournalStuck, "offer"));
         }
+        self.shared.recorder.counters.add(Counter::Full, 1);
+        // Perhaps there is some to be made all the same.
+        self.tidier.start(&self.shared);
     }
 
     /// Charges `want` to the account, or says no.

@@ -261,7 +261,8 @@ pub const STATES: &[State] = &[
     .lenient()
     .with(&[("OBJCACHE_LOCK_WAIT", Some("1s"))]),
     State::new("a keeper that is stopped", &[], |it| locked(&it.path("keeper"))),
-    State::new("a journal whose holder is stopped", &[], |it| locked(&it.path("journal"))),
+    State::new("a journal whose holder is stopped", &["journal_stuck"], |it| locked(&it.path("journal")))
+        .lenient(),
     State::new("files in place of all directories", &[], |it| {
         for name in ["tmp", "locks", "pins", "quarantine"] {
             replaced(&it.path(name), |path| fs::write(path, "in the way"))?;
