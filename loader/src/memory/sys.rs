@@ -27,8 +27,6 @@ pub(super) enum Protection {
     Read,
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
     ReadWrite,
-    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] // Of slabs.
-    Execute,
     ReadExecute,
 }
 
@@ -94,8 +92,8 @@ impl Drop for Mapping {
     }
 }
 
-/// Zeroed memory that is mapped twice, readable and executable: the mapping returned, and in place of what is mapped from
-/// `place` up.
+/// Zeroed memory that is mapped twice, readable and executable: in place of what is mapped from `place` up, and the mapping
+/// returned.
 ///
 /// # Safety
 /// The range must be mapped and the caller's, and nobody may use it.
@@ -103,22 +101,25 @@ impl Drop for Mapping {
 pub(super) unsafe fn map_twice(place: *mut u8, len: usize) -> io::Result<Mapping> {
     let place = place.cast();
     let protection = ProtFlags::READ | ProtFlags::EXEC;
-    if duplicates() {
-        let first = map(len, protection, MapFlags::SHARED, Reach::Anywhere)?;
-        // SAFETY: the source is a live shared mapping of that length; the destination is ours to replace, as the
-        // caller vouches.
-        unsafe { mm::mremap_fixed(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE, place)? };
-        return Ok(first);
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+    // The first is the one that code is to run in: of a mapping that is made the kernel tells profilers, of one that is
+    // duplicated it does not.
+    // SAFETY: the destination is ours to replace, as the caller vouches.
+    unsafe { mm::mmap_anonymous(place, len, protection, flags | MapFlags::FIXED)? };
+    // The pages of a shared mapping are mapped a second time when an old size of zero is given (`mremap(2)`).
+    // SAFETY: the source is a live shared mapping of that length, which stays; the kernel chooses the destination.
+    if let Ok(base) = unsafe { mm::mremap(place, 0, len, mm::MremapFlags::MAYMOVE) } {
+        return Ok(Mapping { base: base.cast(), len });
     }
+    // Emulators and sandboxes do not all do that.
     let file = rustix::fs::memfd_create(c"objcache", rustix::fs::MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&file, len as u64)?;
-    let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-    // SAFETY: the kernel chooses the address, so nothing that exists is touched.
-    let base = unsafe { mm::mmap(std::ptr::null_mut(), len, protection, flags, &file, 0)? };
-    let first = Mapping { base: base.cast(), len };
-    // SAFETY: the destination is ours to replace, as the caller vouches; nobody else has the file, which stays as long.
+    // SAFETY: the destination is ours to replace, as the caller vouches.
     unsafe { mm::mmap(place, len, protection, flags | MapFlags::FIXED, &file, 0)? };
-    Ok(first)
+    // SAFETY: the kernel chooses the address, so nothing that exists is touched; nobody else has the file, which stays as
+    // long.
+    let base = unsafe { mm::mmap(std::ptr::null_mut(), len, protection, flags, &file, 0)? };
+    Ok(Mapping { base: base.cast(), len })
 }
 
 fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::Result<Mapping> {
@@ -128,20 +129,6 @@ fn map(len: usize, protection: ProtFlags, flags: MapFlags, reach: Reach) -> io::
         Reach::Anywhere => map_at(std::ptr::null_mut(), len, protection, flags),
         Reach::Low2GiB => map_low(len, protection, flags),
     }
-}
-
-/// Whether the system maps the pages of a shared mapping a second time when an old size of zero is given, as `mremap(2)`
-/// says. Emulators and sandboxes do not all do.
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn duplicates() -> bool {
-    static DUPLICATES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *DUPLICATES.get_or_init(|| {
-        let len = page_size();
-        let Ok(first) = map(len, ProtFlags::READ, MapFlags::SHARED, Reach::Anywhere) else { return false };
-        // SAFETY: the source is a live shared mapping, which stays; the kernel chooses the destination.
-        let second = unsafe { mm::mremap(first.base.cast(), 0, len, mm::MremapFlags::MAYMOVE) };
-        second.map(|base| drop(Mapping { base: base.cast(), len })).is_ok()
-    })
 }
 
 /// `hint` is null, or where to map if nothing is there.
@@ -230,8 +217,6 @@ pub(super) unsafe fn protect(start: *mut u8, len: usize, protection: Protection)
         Protection::Read => MprotectFlags::READ,
         #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
         Protection::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
-        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-        Protection::Execute => MprotectFlags::EXEC,
         Protection::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
     };
     if len == 0 {

@@ -57,10 +57,6 @@ impl Area {
         let area = Area { writable, target, skip, bounds };
         // SAFETY: the whole of a mapping of our own, out of which nothing was handed yet.
         unsafe { sys::protect(area.writable.address(), area.writable.len(), Protection::ReadWrite)? };
-        // The kernel tells profilers of executable memory when it is mapped or protected, not when it is mapped a second
-        // time: without this, perf knows of no code here.
-        area.protect_target(0, Protection::Execute)?;
-        area.protect_target(0, Protection::ReadExecute)?;
         area.protect_target(1, Protection::Read)?;
         area.protect_target(2, Protection::ReadWrite)?;
         Ok(area)
