@@ -17,6 +17,7 @@ pub(crate) use group::GroupMembers;
 pub(crate) use relocation::Relocations;
 pub(crate) use symbol::Symbols;
 
+use std::ffi::CStr;
 use std::fmt::Display;
 
 use object::elf::{FileHeader32, FileHeader64, Rel32, Rel64};
@@ -130,6 +131,7 @@ fn section_table<'a, F: Shape, T: Pod>(
 /// The string at `offset` of a string table that is known to end in a NUL.
 fn string(strings: &[u8], offset: u32, limit: u64) -> Option<&[u8]> {
     let tail = strings.get(offset as usize..)?;
-    let name = &tail[..memchr::memchr(0, tail)?];
+    // Not `memchr`: its first use asks what the processor can do, which takes longer than a load in a virtual machine.
+    let name = CStr::from_bytes_until_nul(tail).ok()?.to_bytes();
     (name.len() as u64 <= limit).then_some(name)
 }
