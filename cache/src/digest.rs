@@ -10,6 +10,8 @@ use blake3::Hasher;
 const CHUNK: usize = 1024;
 /// What is taken at once at most.
 const WIDTH: usize = 16 * CHUNK;
+/// So many bytes are few.
+const SHORT: usize = 4 * CHUNK;
 /// The length at the end.
 const END: usize = 8;
 
@@ -27,10 +29,20 @@ fn filled(length: usize) -> usize {
 
 /// The digest of content that is in one piece.
 pub(crate) fn of(content: &[u8]) -> blake3::Hash {
+    // Less is zeroed for what is short, and less memory touched that a new process has not touched yet.
+    match filled(content.len()) {
+        ..=SHORT => of_filled_up::<SHORT>(content),
+        // With the length it may be a little more than a width.
+        _ => of_filled_up::<{ WIDTH + CHUNK }>(content),
+    }
+}
+
+/// `ROOM`: for what comes after whole widths.
+#[inline(never)]
+fn of_filled_up<const ROOM: usize>(content: &[u8]) -> blake3::Hash {
     let whole = content.len() / WIDTH * WIDTH;
     let (whole, rest) = content.split_at(whole);
-    // With the length it may be a little more than a width.
-    let mut filled_up = [0; WIDTH + CHUNK];
+    let mut filled_up = [0; ROOM];
     let length = filled(content.len()) - whole.len();
     let last = &mut filled_up[..length];
     last[..rest.len()].copy_from_slice(rest);

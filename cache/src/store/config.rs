@@ -330,7 +330,12 @@ fn default_user_file() -> Option<PathBuf> {
 
 /// The nearest project's file, from `directory` upwards.
 fn nearest_project_file(directory: &Path) -> Option<PathBuf> {
-    directory.ancestors().map(|folder| folder.join(PROJECT_FILE)).find(|path| path.symlink_metadata().is_ok())
+    directory.ancestors().map(|folder| folder.join(PROJECT_FILE)).find(|path| is_there(path))
+}
+
+/// Asked of the system directly: the standard library's first such question in a process is one more, whether it may ask so.
+fn is_there(path: &Path) -> bool {
+    rustix::fs::statat(rustix::fs::CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// The content of a file; `None` when there is none.

@@ -22,7 +22,7 @@
 //! and owner and mode, of it and of the directories above it, are checked where the link leads. Below it no link
 //! is followed: those to files are refused, and others are moved away before the first write.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -116,7 +116,7 @@ pub(crate) struct Directory {
     owner: u32,
     // Subdirectories whose names survive a power cut, as far as this process has seen to it; "." for the
     // directory itself.
-    on_disk: Mutex<HashSet<String>>,
+    on_disk: Mutex<BTreeSet<String>>,
 }
 
 impl Directory {
@@ -175,7 +175,7 @@ impl Directory {
         if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
             return refuse(Reason::InsecureMode);
         }
-        if !parents::are_safe(self.root.as_fd()) {
+        if !parents::are_safe(self.root.as_fd(), &stat, rustix::process::geteuid().as_raw()) {
             return refuse(Reason::InsecureParent);
         }
         Ok(())
@@ -267,20 +267,20 @@ impl Directory {
     pub(crate) fn open_file(&self, name: &str) -> io::Result<Option<File>> {
         // Not blocking: a FIFO in place of a file would make us wait for a writer.
         match openat(&self.root, name, CLOSED | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(file) => self.only_ours(file).map(Some),
+            Ok(file) => self.only_ours(file).map(|(file, _)| Some(file)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Opens a file for reading and writing, making it when missing.
-    pub(crate) fn open_or_create(&self, name: &str) -> io::Result<File> {
+    /// Opens a file for reading and writing, making it when missing. Also tells which file it is.
+    pub(crate) fn open_or_create(&self, name: &str) -> io::Result<(File, Identity)> {
         let flags = CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
         self.only_ours(openat(&self.root, name, flags, FILE_MODE)?)
     }
 
     /// A file that is ours, and that has no second name by which what we write would get elsewhere.
-    fn only_ours(&self, file: OwnedFd) -> io::Result<File> {
+    fn only_ours(&self, file: OwnedFd) -> io::Result<(File, Identity)> {
         let stat = fstat(&file)?;
         if file_type(&stat) == FileType::RegularFile && stat.st_uid != self.owner {
             return Err(Errno::PERM.into());
@@ -288,7 +288,7 @@ impl Directory {
         if file_type(&stat) == FileType::RegularFile && stat.st_nlink > 1 {
             return Err(Errno::MLINK.into());
         }
-        Ok(file.into())
+        Ok((file.into(), Identity::of(&stat)))
     }
 
     /// Moves links away that lie where directories of ours should: what is written must not get elsewhere. The
@@ -439,6 +439,19 @@ fn open_root(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {
             })
         }
         opened => opened,
+    }
+}
+
+/// Which file it is, among all that are open or have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 

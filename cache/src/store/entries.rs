@@ -22,7 +22,8 @@ use crate::entry::{self, ENTRY_LIMIT, Encoded, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
 use crate::object::ObjectBuffer;
 use crate::store::directory::{
-    Directory, EntryName, Named, PLANNED, QUARANTINE, TEMPORARY, Temporary, allocated, file_type, unique,
+    Directory, EntryName, Identity, Named, PLANNED, QUARANTINE, TEMPORARY, Temporary, allocated, file_type,
+    unique,
 };
 use crate::store::journal::Size;
 use crate::trust::Gate;
@@ -63,18 +64,6 @@ impl Damage {
     pub(crate) fn by_name(directory: &Directory, name: &EntryName, reason: Reason) -> Self {
         let stat = statat(directory.root(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
         Self { reason, identity: stat.ok().as_ref().map(Identity::of), _file: None }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 

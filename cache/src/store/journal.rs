@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use crate::clock::now_unix_us;
 use crate::store::counters::Counter;
 use crate::store::directory::{Directory, JOURNAL, Temporary};
-use crate::store::lock_file::leads_to;
+use crate::store::lock_file::still_named;
 use crate::store::patience::Patience;
 
 /// The journal a keeper is working off. Left over when it dies; the next one begins with it.
@@ -304,7 +304,7 @@ pub(crate) fn append<T>(
 ) -> io::Result<Option<(State, T)>> {
     let Some(file) = lock_within(directory, patience)? else { return Ok(None) };
     let found = Header::read(&file);
-    let mut length = events_length(&file)?;
+    let mut length = whole_events(file.length);
     if length < longest && !news.events.is_empty() {
         let bytes: Vec<u8> = news.events.iter().flat_map(Event::encode).collect();
         file.write_all_at(&bytes, HEADER as u64 + length)?;
@@ -323,20 +323,24 @@ pub(crate) fn append<T>(
 }
 
 /// The journal, locked.
-struct Locked(File);
+struct Locked {
+    file: File,
+    // In bytes, when it was locked: nobody else changes it.
+    length: u64,
+}
 
 impl Deref for Locked {
     type Target = File;
 
     fn deref(&self) -> &File {
-        &self.0
+        &self.file
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
         // By hand, because a child forked meanwhile would hold the lock on with its copy of the descriptor.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -349,7 +353,7 @@ fn lock(directory: &Directory) -> io::Result<Option<Locked>> {
 fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<Locked>> {
     let mut patience = Patience::of(patience);
     for _ in 0..MOST_REMOVALS {
-        let file = match directory.open_or_create(JOURNAL) {
+        let (file, identity) = match directory.open_or_create(JOURNAL) {
             Err(error) if is_in_the_way(&error) => {
                 directory.move_away(JOURNAL)?;
                 continue;
@@ -363,10 +367,11 @@ fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<L
                 return Ok(None);
             }
         }
+        let mut locked = Locked { file, length: 0 };
         // It may have been removed before it was locked.
-        let file = Locked(file);
-        if leads_to(directory, JOURNAL, &file)? {
-            return Ok(Some(file));
+        if let Some(stat) = still_named(directory, JOURNAL, identity)? {
+            locked.length = stat.st_size as u64;
+            return Ok(Some(locked));
         }
     }
     Ok(None)
@@ -383,10 +388,14 @@ fn lock_patiently(directory: &Directory) -> io::Result<Option<Locked>> {
     lock_within(directory, KEEPERS_PATIENCE)
 }
 
-/// Bytes of whole events. What a torn append left at the end is written over.
+/// Bytes of whole events in a journal of `length` bytes. What a torn append left at the end is written over.
+fn whole_events(length: u64) -> u64 {
+    let length = length.saturating_sub(HEADER as u64);
+    length - length % EVENT as u64
+}
+
 fn events_length(file: &File) -> io::Result<u64> {
-    let length = file.metadata()?.len().saturating_sub(HEADER as u64);
-    Ok(length - length % EVENT as u64)
+    Ok(whole_events(file.metadata()?.len()))
 }
 
 /// Everything not yet in the catalogue, without taking it away.
@@ -462,7 +471,7 @@ pub(crate) fn work_off<E: From<io::Error>>(
 /// Moves the events into the file that is worked off. `false`: there are none, or the journal is locked.
 fn set_aside(directory: &Directory) -> io::Result<bool> {
     let Some(journal) = lock_patiently(directory)? else { return Ok(false) };
-    let length = events_length(&journal)?.min(2 * LONGEST.end());
+    let length = whole_events(journal.length).min(2 * LONGEST.end());
     if length == 0 {
         return Ok(false);
     }
@@ -480,7 +489,7 @@ fn set_aside(directory: &Directory) -> io::Result<bool> {
 pub(crate) fn compact(directory: &Directory, max_size: u64) -> io::Result<()> {
     let due = due(max_size);
     let Some(journal) = lock_patiently(directory)? else { return Ok(()) };
-    if events_length(&journal)? < due {
+    if whole_events(journal.length) < due {
         return Ok(());
     }
     let header = Header::read(&journal);
@@ -496,7 +505,7 @@ pub(crate) fn compact(directory: &Directory, max_size: u64) -> io::Result<()> {
 /// For a fresh store: begins a journal, unless there is one.
 pub(crate) fn begin(directory: &Directory, overhead: u64) -> io::Result<()> {
     match lock(directory)? {
-        Some(file) if file.metadata()?.len() == 0 => {
+        Some(file) if file.length == 0 => {
             Header { account: now_unix_us(), overhead, ..Header::default() }.write(&file)
         }
         _ => Ok(()),

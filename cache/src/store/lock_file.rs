@@ -9,10 +9,10 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FlockOperation, flock, fstat, statat};
+use rustix::fs::{AtFlags, FlockOperation, Stat, flock, statat};
 use rustix::io::Errno;
 
-use crate::store::directory::{Directory, LOCKS};
+use crate::store::directory::{Directory, Identity, LOCKS};
 
 /// The first and the longest pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -53,14 +53,14 @@ impl LockFile {
     /// `None`: another holds it.
     pub(crate) fn try_acquire(directory: &Arc<Directory>, name: &str) -> io::Result<Option<Self>> {
         for _ in 0..MOST_REMOVALS {
-            let file = match directory.open_or_create(name) {
+            let (file, identity) = match directory.open_or_create(name) {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     directory.make_directory(LOCKS)?;
                     directory.open_or_create(name)?
                 }
                 opened => opened?,
             };
-            match Self::lock(directory, name, file)? {
+            match Self::lock(directory, name, file, identity)? {
                 Tried::Held(lock) => return Ok(Some(lock)),
                 Tried::Busy => return Ok(None),
                 Tried::Removed => {}
@@ -70,13 +70,13 @@ impl LockFile {
         Err(Errno::NOLCK.into())
     }
 
-    fn lock(directory: &Arc<Directory>, name: &str, file: File) -> io::Result<Tried> {
+    fn lock(directory: &Arc<Directory>, name: &str, file: File, identity: Identity) -> io::Result<Tried> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(Tried::Busy),
             Err(error) => return Err(error.into()),
         }
-        if !leads_to(directory, name, &file)? {
+        if still_named(directory, name, identity)?.is_none() {
             return Ok(Tried::Removed);
         }
         let directory = Arc::clone(directory);
@@ -97,12 +97,11 @@ enum Tried {
     Removed,
 }
 
-/// Whether `name` is still the name of `file`.
-pub(crate) fn leads_to(directory: &Directory, name: &str, file: &File) -> io::Result<bool> {
-    let locked = fstat(file)?;
+/// What there is of a file of this name, if it is still that one.
+pub(crate) fn still_named(directory: &Directory, name: &str, identity: Identity) -> io::Result<Option<Stat>> {
     match statat(directory.root(), name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(named) => Ok((named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Ok(named) => Ok((Identity::of(&named) == identity).then_some(named)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -169,7 +168,7 @@ mod tests {
         let (_place, directory) = directory();
         let lock = LockFile::try_acquire(&directory, NAME).expect("works").expect("free");
         let open = || directory.open_or_create(NAME).expect("opens");
-        let try_lock = |file| LockFile::lock(&directory, NAME, file).expect("works");
+        let try_lock = |(file, identity)| LockFile::lock(&directory, NAME, file, identity).expect("works");
         let (first, second) = (open(), open());
         assert!(matches!(try_lock(open()), Tried::Busy));
         drop(lock);

@@ -139,7 +139,7 @@ impl Ring {
 
     /// Adds these to the file, and forgets them here. When another process has it locked, they are kept for the next time.
     pub(crate) fn write(&mut self, directory: &Directory) -> io::Result<()> {
-        let file = directory.open_or_create(MISSES)?;
+        let (file, _) = directory.open_or_create(MISSES)?;
         // Other errors come from file systems without locks: there two processes may lose each other's records.
         if let Err(rustix::io::Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             return Ok(());
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_another_process_has_locked_is_kept_for_the_next_time() {
         let (_place, directory) = directory();
-        let other = directory.open_or_create(MISSES).expect("opens");
+        let (other, _) = directory.open_or_create(MISSES).expect("opens");
         flock(&other, FlockOperation::NonBlockingLockExclusive).expect("free");
         let mut ring = Ring::default();
         ring.push(noted(1, 1));

@@ -5,35 +5,36 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{AtFlags, Mode, Stat, statat};
+use rustix::io::Errno;
 
-/// Deeper than any path can be.
-const MOST: usize = 4096;
-
-/// Whether nobody but us and root can put another directory in place of the one that is open.
-pub(super) fn are_safe(directory: BorrowedFd<'_>) -> bool {
-    // Opened as places, which takes no right to read them.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(mut stat) = fstat(directory) else { return false };
-    let mut below = openat(directory, "..", flags, Mode::empty());
-    for _ in 0..MOST {
-        // One that we may not even pass is not ours to judge: it is no way for us, nor for others like us.
-        let Ok(parent) = below else { return true };
-        let Ok(of_parent) = fstat(&parent) else { return false };
-        if (of_parent.st_dev, of_parent.st_ino) == (stat.st_dev, stat.st_ino) {
+/// Whether nobody but us (`me`) and root can put another directory in place of the one that is open, which is `found`.
+///
+/// Each is asked for by its way from there. Once one was seen to be safe, nobody else can move what leads up to it, so
+/// that longer ways pass through the same.
+pub(super) fn are_safe(directory: BorrowedFd<'_>, found: &Stat, me: u32) -> bool {
+    let place = |stat: &Stat| (stat.st_dev, stat.st_ino);
+    let (mut below, mut way) = (place(found), String::from(".."));
+    loop {
+        let parent = match statat(directory, &way, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(parent) => parent,
+            // One that we may not even pass, or that is out of sight beyond a mount, is not ours to judge: it is no way
+            // for us, nor for others like us.
+            Err(Errno::ACCESS | Errno::NOENT) => return true,
+            Err(_) => return false,
+        };
+        if place(&parent) == below {
             return true;
         }
-        if !is_safe(&of_parent) {
+        if !is_safe(&parent, me) {
             return false;
         }
-        stat = of_parent;
-        below = openat(&parent, "..", flags, Mode::empty());
+        below = place(&parent);
+        way.push_str("/..");
     }
-    false
 }
 
-fn is_safe(stat: &Stat) -> bool {
-    let me = rustix::process::geteuid().as_raw();
+fn is_safe(stat: &Stat, me: u32) -> bool {
     let mode = Mode::from_raw_mode(stat.st_mode);
     if stat.st_uid != 0 && stat.st_uid != me && !is_of_no_user_here(stat.st_uid) {
         return false;

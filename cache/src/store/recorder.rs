@@ -332,7 +332,7 @@ mod tests {
         let (_place, directory) = directory();
         let recorder = Recorder::default();
         recorder.put(&ONE, 10);
-        let other = directory.open_or_create("journal").expect("opens");
+        let (other, _) = directory.open_or_create("journal").expect("opens");
         flock(&other, FlockOperation::NonBlockingLockExclusive).expect("free");
         assert!(matches!(recorder.write(&directory, &options(), Extent::All), Ok(Written::Busy)));
         drop(other);

@@ -1,6 +1,6 @@
 //! Where an entry is let in or not: its digest is right, and now somebody has to have vouched for it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 
@@ -48,7 +48,7 @@ impl Gate {
 
 /// Entries whose signatures were found true, by the digest of all that could be false about them.
 #[derive(Default)]
-struct Verified(Mutex<HashSet<[u8; 32]>>);
+struct Verified(Mutex<BTreeSet<[u8; 32]>>);
 
 impl Verified {
     /// Beyond this all are forgotten: they take half a megabyte.
