@@ -21,7 +21,8 @@ use crate::memory::Segment;
 pub(crate) struct Bounds {
     /// All sections with data stand in the order of their names.
     by_name: bool,
-    ends: BTreeMap<Vec<u8>, Option<Range<u64>>>,
+    /// Nearly always none, and then nothing of the map's code is run or brought into memory, not even to drop it.
+    ends: Option<BTreeMap<Vec<u8>, Option<Range<u64>>>>,
 }
 
 /// An end of all sections of a name.
@@ -56,7 +57,7 @@ fn parse(format: Format, symbol: &[u8]) -> Option<(Side, Vec<u8>)> {
 impl Bounds {
     /// What the undefined symbols of all objects ask for, as far as there are such sections.
     pub(super) fn wanted(objects: &[Object<'_>], limits: &Limits) -> Result<Self, LoadError> {
-        let mut asked = BTreeSet::new();
+        let mut asked = None;
         let mut budget = NameBudget::of(limits);
         for Object { graph, symbols, .. } in objects {
             if !symbols.seen.has(Facts::UNDEFINED) {
@@ -70,17 +71,17 @@ impl Bounds {
                 let symbol = graph.symbols.get(number)?;
                 if let Some((_, section)) = parse(graph.format, graph.symbols.name(&symbol)?) {
                     budget.spend(&section)?;
-                    asked.insert(section);
+                    asked.get_or_insert_with(BTreeSet::new).insert(section);
                 }
             }
         }
         let by_name = objects.iter().any(|object| object.graph.format == Format::Coff);
         let mut wanted = Bounds { by_name, ..Bounds::default() };
-        if !asked.is_empty() {
+        if let Some(mut asked) = asked {
             let sections = objects.iter().flat_map(|object| &object.graph.sections);
             for section in sections.filter(|section| section.segment.is_some()) {
                 if let Some(name) = asked.take(section.name) {
-                    wanted.ends.insert(name, None);
+                    wanted.ends.get_or_insert_with(BTreeMap::new).insert(name, None);
                 }
             }
         }
@@ -92,13 +93,13 @@ impl Bounds {
         if self.by_name {
             return section.segment.is_some_and(|segment| segment != Segment::Code) && !section.zero_fill;
         }
-        !self.ends.is_empty() && self.ends.contains_key(section.name)
+        self.ends.as_ref().is_some_and(|ends| ends.contains_key(section.name))
     }
 
     /// All sections that are to stand together, as object and section numbers, in the order in which they do.
     pub(super) fn sections(&self, objects: &[Object<'_>]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        if self.by_name || !self.ends.is_empty() {
+        if self.by_name || self.ends.is_some() {
             for (object, Object { graph, .. }) in objects.iter().enumerate() {
                 let sections = graph.sections.iter().enumerate();
                 let included = sections.filter(|(_, section)| self.includes(section));
@@ -111,13 +112,14 @@ impl Bounds {
 
     /// Notes the target addresses, once the sections have theirs.
     pub(super) fn measure(&mut self, objects: &[Object<'_>]) {
-        if self.ends.is_empty() {
+        if self.ends.is_none() {
             return;
         }
         for (object, section) in self.sections(objects) {
             let section = &objects[object].graph.sections[section];
             let (start, end) = (section.address, section.address.wrapping_add(section.size));
-            if let Some(ends) = self.ends.get_mut(section.name).filter(|_| section.segment.is_some()) {
+            let ends = self.ends.as_mut().and_then(|ends| ends.get_mut(section.name));
+            if let Some(ends) = ends.filter(|_| section.segment.is_some()) {
                 *ends =
                     Some(ends.as_ref().map_or(start..end, |ends| ends.start.min(start)..ends.end.max(end)));
             }
@@ -126,11 +128,9 @@ impl Bounds {
 
     /// The target address of one end of all sections of a name.
     pub(super) fn address(&self, format: Format, symbol: &[u8]) -> Option<u64> {
-        if self.ends.is_empty() {
-            return None;
-        }
+        let wanted = self.ends.as_ref()?;
         let (side, name) = parse(format, symbol)?;
-        let ends = self.ends.get(&name)?.as_ref()?;
+        let ends = wanted.get(&name)?.as_ref()?;
         Some(match side {
             Side::Start => ends.start,
             Side::Stop => ends.end,
