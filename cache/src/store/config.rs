@@ -17,14 +17,14 @@
 //! Files that belong to another user, or that everybody may write, are passed over. What is not understood is left aside. Both
 //! are complained about ([`Configuration::problems`]), and change no result.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use etcetera::BaseStrategy;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, statat};
+use rustix::io::Errno;
 use toml::{Table, Value};
 
 use crate::error::Reason;
@@ -168,7 +168,8 @@ pub(crate) struct Given {
 /// The settings of this process, each with its origin.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
-    values: BTreeMap<&'static str, (OsString, Origin)>,
+    // By the names of settings. Few, and each once.
+    values: Vec<(&'static str, OsString, Origin)>,
     user_file: Option<PathBuf>,
     project_file: Option<PathBuf>,
     problems: Vec<(Reason, String)>,
@@ -206,7 +207,7 @@ impl Configuration {
         }
         for setting in SETTINGS {
             if let Some(value) = variable(setting.variable).filter(|value| !value.is_empty()) {
-                configuration.values.insert(setting.key, (value, Origin::Environment(setting.variable)));
+                configuration.set(setting.key, value, Origin::Environment(setting.variable));
             }
         }
         configuration
@@ -216,7 +217,7 @@ impl Configuration {
     pub fn options(&self) -> StoreOptions {
         let given = |variable: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.variable == variable)?;
-            let (text, origin) = self.values.get(setting.key)?;
+            let (text, origin) = self.get(setting)?;
             let label = match origin {
                 Origin::User(path) | Origin::Project(path) => format!("{}: {}", path.display(), setting.key),
                 Origin::Environment(_) | Origin::Default => setting.variable.to_owned(),
@@ -239,12 +240,12 @@ impl Configuration {
 
     /// What a setting is set to; `None` when nobody set it.
     pub fn value(&self, setting: &Setting) -> Option<String> {
-        self.values.get(setting.key).map(|(text, _)| text.to_string_lossy().into_owned())
+        self.get(setting).map(|(text, _)| text.to_string_lossy().into_owned())
     }
 
     /// Where a setting comes from.
     pub fn origin(&self, setting: &Setting) -> Origin {
-        self.values.get(setting.key).map_or(Origin::Default, |(_, origin)| origin.clone())
+        self.get(setting).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 
     /// The user's file, whether or not it is there; `None` without a home directory.
@@ -260,6 +261,16 @@ impl Configuration {
     /// What was left aside, and why, in words; values that are not understood among them.
     pub fn problems(&self) -> Vec<String> {
         self.options().complaints.into_iter().map(|(_, words)| words).collect()
+    }
+
+    fn get(&self, setting: &Setting) -> Option<(&OsString, &Origin)> {
+        let found = self.values.iter().find(|(key, ..)| *key == setting.key);
+        found.map(|(_, text, origin)| (text, origin))
+    }
+
+    fn set(&mut self, key: &'static str, text: OsString, origin: Origin) {
+        self.values.retain(|(set, ..)| *set != key);
+        self.values.push((key, text, origin));
     }
 
     fn read_file(&mut self, path: &Path, origin: impl Fn(&Path) -> Origin) {
@@ -281,7 +292,7 @@ impl Configuration {
         }
         match text_of(value) {
             Some(text) if setting.is_absolute(&text) => {
-                self.values.insert(setting.key, (text.into(), origin));
+                self.set(setting.key, text.into(), origin);
             }
             _ => {
                 self.complain(path, &format!("`{key}` is to be {}", setting.like));
@@ -319,13 +330,15 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// `config.toml` in the user's directory for configurations.
 fn default_user_file() -> Option<PathBuf> {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    // Asked for by name, because without `HOME` the password file would be searched.
-    if !is_set("XDG_CONFIG_HOME") && !is_set("HOME") {
-        return None;
-    }
-    let folder = etcetera::choose_base_strategy().ok()?.config_dir();
-    folder.is_absolute().then(|| folder.join("objcache").join("config.toml"))
+    Some(base_directory("XDG_CONFIG_HOME", ".config")?.join("objcache").join("config.toml"))
+}
+
+/// A directory that the XDG Base Directory Specification gives a variable, and a place below the home directory where that is
+/// not set. `HOME` alone tells where this is: the password file would have to be searched.
+pub(crate) fn base_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
+    // Relative ones are to be ignored.
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    set(variable).or_else(|| Some(set("HOME")?.join(below_home)))
 }
 
 /// The nearest project's file, from `directory` upwards.
@@ -335,7 +348,7 @@ fn nearest_project_file(directory: &Path) -> Option<PathBuf> {
 
 /// Asked of the system directly: the standard library's first such question in a process is one more, whether it may ask so.
 fn is_there(path: &Path) -> bool {
-    rustix::fs::statat(rustix::fs::CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// The content of a file; `None` when there is none.
@@ -344,13 +357,11 @@ fn is_there(path: &Path) -> bool {
 /// Why it is passed over, in words.
 fn read_table(path: &Path) -> Result<Option<Table>, String> {
     // Not blocking: a FIFO in place of a file would make us wait for a writer.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file = match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.to_string()),
+    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(io::Error::from(error).to_string()),
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     let me = rustix::process::geteuid().as_raw();

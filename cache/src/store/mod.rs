@@ -151,7 +151,7 @@ impl Store {
 
     fn new(mut options: StoreOptions, directory: Result<(Directory, Access), CacheError>) -> Self {
         options.max_size = options.max_size.max(SMALLEST_MAX_SIZE);
-        let shared = Shared {
+        let mut shared = Shared {
             health: Health::new(options.strict),
             recorder: Recorder::default(),
             locks: KeyedLocks::default(),
@@ -165,14 +165,13 @@ impl Store {
             options,
         };
         shared.complain();
-        let shared = match directory {
-            Ok((directory, access)) => shared.with(directory, access),
+        match directory {
+            Ok((directory, access)) => shared.adopt(directory, access),
             Err(error) => {
                 shared.health.lower_to(Service::Off, error.reason());
                 shared.degrade_quietly(error);
-                shared
             }
-        };
+        }
         shared.begin_to_trace();
         Self { shared: Arc::new(shared), tidier: Tidier::default() }
     }
@@ -229,7 +228,7 @@ fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheEr
 }
 
 impl Shared {
-    fn with(mut self, directory: Directory, access: Access) -> Self {
+    fn adopt(&mut self, directory: Directory, access: Access) {
         let directory = Arc::new(directory);
         self.network = match self.options.network {
             None => file_system::network(directory.root()),
@@ -249,7 +248,6 @@ impl Shared {
             self.degrade_quietly(CacheError::new(Reason::ReadOnly, path));
         }
         self.directory = Some(directory);
-        self
     }
 
     fn complain(&self) {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcetera::BaseStrategy;
-
 use crate::admin::GcLimits;
 use crate::compression::Compression;
 use crate::cpu::HostFeatures;
 use crate::error::{CacheError, Reason};
 use crate::object::CompiledObject;
-use crate::store::config::{Configuration, Given};
+use crate::store::config::{Configuration, Given, base_directory};
 use crate::trust::{KeyError, MacKey, SigningKey, Trust, read_trusted_keys};
 
 /// The default of [`StoreOptions::max_size`], in bytes.
@@ -150,9 +148,7 @@ impl StoreOptions {
         let mut settings = Settings { given: &given, complaints: &mut complaints };
         options.directory = match given("OBJCACHE_DIR") {
             Some(directory) => Some(directory.text.into()),
-            // Asked for by name, because without `HOME` the password file would be searched.
-            None if is_set("XDG_CACHE_HOME") || is_set("HOME") => platform_directory(),
-            None => None,
+            None => base_directory("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("objcache")),
         };
         let mut flag = |name| settings.read(name, "1 or 0", parse_flag);
         options.read_only = flag("OBJCACHE_READONLY").unwrap_or(false);
@@ -251,19 +247,9 @@ impl Settings<'_> {
     }
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| !value.is_empty())
-}
-
 pub(crate) fn has_rights_of_another() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     getuid() != geteuid() || getgid() != getegid()
-}
-
-/// `objcache` in the user's cache directory.
-fn platform_directory() -> Option<PathBuf> {
-    let cache = etcetera::choose_base_strategy().ok()?.cache_dir();
-    cache.is_absolute().then(|| cache.join("objcache"))
 }
 
 fn parse_flag(text: &str) -> Option<bool> {
