@@ -20,10 +20,11 @@ pub(crate) struct Definition {
     pub(crate) symbol: u32,
 }
 
-/// Global names with the definition that each means. Empty where the object alone decides.
+/// Global names with the definition that each means. None where the object alone decides: a map would ask the system for
+/// random numbers.
 #[derive(Default)]
 pub(crate) struct Scope<'a> {
-    definitions: HashMap<&'a [u8], Candidate>,
+    definitions: Option<HashMap<&'a [u8], Candidate>>,
 }
 
 /// A definition and how much it weighs against others.
@@ -60,7 +61,7 @@ impl<'a> Scope<'a> {
 
     /// What a name means, if an object of the link defines it.
     pub(super) fn definition(&self, name: &[u8]) -> Option<Definition> {
-        Some(self.definitions.get(name)?.definition)
+        Some(self.definitions.as_ref()?.get(name)?.definition)
     }
 
     fn add_all(
@@ -84,7 +85,7 @@ impl<'a> Scope<'a> {
 
     /// Fails with the definition that is there, when both are strong.
     fn add(&mut self, name: &'a [u8], candidate: Candidate) -> Result<(), Definition> {
-        match self.definitions.entry(name) {
+        match self.definitions.get_or_insert_default().entry(name) {
             Entry::Vacant(entry) => {
                 entry.insert(candidate);
             }
@@ -110,9 +111,8 @@ impl<'a> Scope<'a> {
             }
             let itself = Definition { object: number, symbol: symbol_number as u32 };
             let name = graph.symbols.name(&symbol)?;
-            let Some(Candidate { definition, absolute, flags, .. }) = self.definitions.get(name) else {
-                return Ok(());
-            };
+            let candidate = self.definitions.as_ref().and_then(|definitions| definitions.get(name));
+            let Some(Candidate { definition, absolute, flags, .. }) = candidate else { return Ok(()) };
             if *definition != itself {
                 state.section = SymbolState::NO_SECTION;
                 // Whether branches need a stub is a matter of the definition.
