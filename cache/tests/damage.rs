@@ -142,7 +142,7 @@ fn another_version_is_a_miss() {
     let patient = Patient::new();
     let version = patient.sound.len() - TRAILER + 8;
     assert_eq!(patient.sound[version..version + 4], [2, 0, 0, 0], "the format moved");
-    for (at, byte) in [(0, 1), (0, 3), (3, 1), (4, 4), (72, 1)] {
+    for (at, byte) in [(0, 1), (0, 3), (3, 1), (4, 4), (80, 1)] {
         let entry = resealed(&patient.sound, |entry| entry[version + at] = byte);
         fs::write(&patient.path, entry).expect("written");
         patient.check_reason(Reason::EntryVersion);
