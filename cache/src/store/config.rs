@@ -269,8 +269,10 @@ impl Configuration {
     }
 
     fn set(&mut self, key: &'static str, text: OsString, origin: Origin) {
-        self.values.retain(|(set, ..)| *set != key);
-        self.values.push((key, text, origin));
+        match self.values.iter_mut().find(|(set, ..)| *set == key) {
+            Some(value) => *value = (key, text, origin),
+            None => self.values.push((key, text, origin)),
+        }
     }
 
     fn read_file(&mut self, path: &Path, origin: impl Fn(&Path) -> Origin) {

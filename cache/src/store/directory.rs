@@ -114,6 +114,8 @@ pub(crate) struct Directory {
     root: OwnedFd,
     path: PathBuf,
     owner: u32,
+    // What files of the owner's are opened with to leave their times of access alone; only owners may.
+    quietly: OFlags,
     // Subdirectories whose names survive a power cut, as far as this process has seen to it; "." for the
     // directory itself.
     on_disk: Mutex<BTreeSet<String>>,
@@ -136,6 +138,7 @@ impl Directory {
             root,
             path: path.to_owned(),
             owner: rustix::process::geteuid().as_raw(),
+            quietly: OFlags::NOATIME,
             on_disk: Mutex::default(),
         };
         directory.check_owner()?;
@@ -157,8 +160,10 @@ impl Directory {
     pub(crate) fn open_layer(path: &Path) -> Result<Self, CacheError> {
         let root = open_root(path, true).map_err(|error| cannot_open(path, error))?;
         let stat = fstat(&root).map_err(|error| CacheError::io("fstat", error.into()))?;
-        let owner = if stat.st_uid == 0 { 0 } else { rustix::process::geteuid().as_raw() };
-        let directory = Self { root, path: path.to_owned(), owner, on_disk: Mutex::default() };
+        let me = rustix::process::geteuid().as_raw();
+        let owner = if stat.st_uid == 0 { 0 } else { me };
+        let quietly = if owner == me { OFlags::NOATIME } else { OFlags::empty() };
+        let directory = Self { root, path: path.to_owned(), owner, quietly, on_disk: Mutex::default() };
         directory.check_owner()?;
         match directory.check_version()? {
             true => Ok(directory),
@@ -263,6 +268,12 @@ impl Directory {
         self.owner
     }
 
+    /// What to open a file of ours with, so that reading it does not write the time of access: after each change the
+    /// first to read would, and it takes as long as a hit.
+    pub(crate) fn quietly(&self) -> OFlags {
+        self.quietly
+    }
+
     /// Opens a file for reading; `None` when it does not exist. Nothing but a file of ours is opened.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<Option<File>> {
         // Not blocking: a FIFO in place of a file would make us wait for a writer.
@@ -275,7 +286,7 @@ impl Directory {
 
     /// Opens a file for reading and writing, making it when missing. Also tells which file it is.
     pub(crate) fn open_or_create(&self, name: &str) -> io::Result<(File, Identity)> {
-        let flags = CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+        let flags = CLOSED | OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | self.quietly;
         self.only_ours(openat(&self.root, name, flags, FILE_MODE)?)
     }
 

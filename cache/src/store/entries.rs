@@ -137,14 +137,14 @@ enum Opened {
 fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened> {
     let name = EntryName::of(signature);
     // Not blocking, not a controlling terminal: whatever was put in place of an entry must not hold us up.
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | directory.quietly();
     let file = match openat(directory.root(), name.as_bytes(), flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Opened::Absent),
         Err(Errno::LOOP | Errno::NXIO | Errno::MLINK) => {
             return Ok(Opened::Damaged(Damage::by_name(directory, &name, Reason::EntryNotAFile)));
         }
-        Err(Errno::ACCESS) => {
+        Err(Errno::ACCESS | Errno::PERM) => {
             return Ok(Opened::Damaged(Damage::by_name(directory, &name, Reason::EntryForeignOwner)));
         }
         Err(error) => return Err(error.into()),
