@@ -31,7 +31,7 @@ use crate::store::{Shared, StoreOptions, entries, failures};
 const AGE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// After a tidying that could do nothing though it was due: do not try again for so long.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Rounds of one tidying while others fill the store as fast. Each evicts a tenth of it.
+/// Rounds of one tidying while others fill the store as fast. Each evicts a part of it.
 const ROUNDS: u32 = 16;
 /// Once in so long every file is looked at, whatever was added up: somebody else may have changed them, and who was
 /// killed has left charges behind.
@@ -50,7 +50,7 @@ struct Marks {
 
 impl Marks {
     fn of(max: u64) -> Self {
-        Self { high: max - max / 20, low: max - max / 10 }
+        Self { high: max - max / 32, low: max - max / 16 }
     }
 }
 
