@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -252,6 +253,89 @@ fn the_quarantine() {
     let (_, found) = examined(&sandbox, &|_| ());
     let is_healed = !fs::symlink_metadata(sandbox.cache().join("quarantine")).is_ok_and(|it| it.is_symlink());
     assert!(is_healed || found.iter().any(|check| check["code"] == "quarantine_unusable"), "{found:?}");
+}
+
+#[test]
+fn a_keeper_that_never_gives_its_role_back() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    let path = sandbox.cache().join("keeper");
+    let keeper = fs::File::options().write(true).create(true).truncate(false).open(path).unwrap();
+    keeper.try_lock().unwrap();
+    let (_, advice) = finds(&sandbox, "catalogue_busy", "warning", &|_| ());
+    assert!(advice.contains("fuser"), "{advice}");
+    drop(keeper);
+    finds_nothing(&sandbox);
+}
+
+/// What is found in a cache on a disk of its own, of `size`, on which `fill` is written first. `None`: there is no such disk
+/// to be had here.
+fn examined_on_a_disk(size: &str, fill: &str) -> Option<Value> {
+    let sandbox = Sandbox::new();
+    make_cache(&sandbox, 0o700);
+    let doctor = sandbox.command(&["doctor", "--json"]);
+    // Mounted where nobody else sees it, and gone with the process.
+    let script = format!(
+        "mount -t tmpfs -o mode=700,size={size} none \"$OBJCACHE_DIR\" 2>/dev/null || exit 77
+        fallocate -l {fill} \"$OBJCACHE_DIR/filler\" || exit 77
+        exec \"$0\" \"$@\""
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).arg(doctor.get_program());
+    command.args(doctor.get_args()).current_dir(sandbox.path("")).env("OBJCACHE_MAX_SIZE", "1M");
+    command.env("OBJCACHE_DIR", sandbox.cache());
+    let finished = finish(&mut command);
+    (finished.code == 1).then(|| finished.json())
+}
+
+#[test]
+fn a_disk_that_is_full_or_nearly_so() {
+    // Less than 16 MB free count as none, and a twentieth as nearly none.
+    let full = [("8m", "1m"), ("1m", "1020k")].map(|(size, fill)| (size, fill, "disk_full", "error"));
+    let nearly = ("400m", "381m", "disk_nearly_full", "warning");
+    for (size, fill, code, state) in full.into_iter().chain([nearly]) {
+        let Some(report) = examined_on_a_disk(size, fill) else { return skip("no disk can be mounted") };
+        let found = check(&report, code).unwrap_or_else(|| panic!("{size}: {report}"));
+        assert_eq!(found["state"], state, "{found}");
+        assert!(found["advice"].as_str().unwrap().contains("room"), "{found}");
+    }
+}
+
+#[test]
+fn a_file_system_without_locks() {
+    let sandbox = Sandbox::new();
+    sandbox.objcache(&["stats"]).fine();
+    let doctor = sandbox.command(&["doctor", "--json"]);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK"]);
+    command.arg(doctor.get_program()).args(doctor.get_args()).current_dir(sandbox.path(""));
+    command.env("OBJCACHE_DIR", sandbox.cache());
+    if tool("strace").is_none() {
+        return;
+    }
+    let report = finish(&mut command).json();
+    let found = check(&report, "locks_unsupported").unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(found["state"], "warning");
+    assert!(found["advice"].as_str().unwrap().contains("local disk"), "{found}");
+}
+
+/// Root runs a copy of the program that belongs to another user, with that user's rights.
+#[test]
+fn a_program_with_another_users_rights() {
+    let sandbox = Sandbox::new();
+    if !is_root(&sandbox) {
+        return skip("only root can make such a program");
+    }
+    sandbox.give_to(NOBODY);
+    let mut command = sandbox.command(&["doctor", "--json"]);
+    let program = command.get_program().to_owned();
+    chown(&program, Some(NOBODY), None).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    command.uid(0).gid(0);
+    let report = finish(&mut command).json();
+    let found = check(&report, "secure_execution").unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(found["state"], "error");
+    assert!(found["advice"].as_str().unwrap().contains("as yourself"), "{found}");
 }
 
 #[test]
