@@ -333,8 +333,8 @@ mod tests {
         let mut options = StoreOptions::at("/nowhere");
         options.max_size = 1000;
         let now = microseconds(DAY * 100);
-        assert!(!is_due(&state(950, 0, Duration::ZERO), &options, now));
-        assert!(is_due(&state(951, 0, Duration::ZERO), &options, now));
+        assert!(!is_due(&state(969, 0, Duration::ZERO), &options, now));
+        assert!(is_due(&state(970, 0, Duration::ZERO), &options, now));
         let long = journal::due(options.max_size);
         assert!(!is_due(&state(0, long - 1, Duration::ZERO), &options, now));
         assert!(is_due(&state(0, long, Duration::ZERO), &options, now));
