@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use objcache::cache::{CompiledObject, ObjectCache, Pack, PackMode, PackSelection, Store, StoreOptions};
 use objcache::signature::{Provenance, Signature};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::measure::{Contender, KEY_DOCUMENT, compare, thread_time};
+use crate::measure::{Contender, KEY_DOCUMENT, compare};
 
 const OBJECTS: u64 = 10_000;
 
@@ -15,7 +16,7 @@ pub(crate) fn bench() {
     let folder = tempfile::tempdir().expect("a folder for stores and packs");
     let path = folder.path().join("objects.pack");
     let store = open(&folder.path().join("store"), &[]);
-    let payload: u64 = (0..OBJECTS).map(|index| offer(&store, index)).sum();
+    let payload: u64 = (0..OBJECTS).map(|index| offer(&store, index, &object(index))).sum();
     println!("\n{OBJECTS} objects of 1 KB to 2 MB, half below 12 KB, {} MB in all", payload >> 20);
     for _ in 0..2 {
         rate("pack create, 400 MB/s wanted", payload, || {
@@ -35,6 +36,32 @@ pub(crate) fn bench() {
     rate("  plain files of the same sizes, written", payload, || plain_files(&folder.path().join("plain")));
     println!("  pack ÷ payload {:.4}", pack.summary().bytes as f64 / payload as f64);
     look_ups(folder.path(), &store, &path);
+    compressed(folder.path());
+}
+
+/// As packs are made by default, of what compresses as code does: pieces of this program.
+fn compressed(folder: &Path) {
+    let program = fs::read("/proc/self/exe").expect("this program");
+    let piece = |index: u64| {
+        let from = index as usize * 7_919_003 % (program.len() / 2);
+        &program[from..(from + length(index)).min(program.len())]
+    };
+    let (path, store) = (folder.join("compressed.pack"), open(&folder.join("code"), &[]));
+    let payload: u64 = (0..OBJECTS / 4).map(|index| offer(&store, index, piece(index))).sum();
+    println!("\n{} pieces of a program, {} MB in all", OBJECTS / 4, payload >> 20);
+    let pack = || {
+        let chosen = PackSelection::default();
+        store.create_pack(&path, &chosen, PackMode::default(), &mut |_| ()).expect("packs")
+    };
+    rate("pack create, Zstandard", payload, pack);
+    rate("pack create, Zstandard", payload, pack);
+    let pack = Pack::open(&path).expect("opens");
+    rate("pack verify", payload, || pack.verify(&mut |_| ()).expect("verifies"));
+    rate("pack import", payload, || {
+        let other = open(&folder.join("other code"), &[]);
+        other.import_pack(&pack, false, &mut |_| ()).expect("imports")
+    });
+    println!("  pack ÷ payload {:.4}", pack.summary().bytes as f64 / payload as f64);
 }
 
 fn look_ups(folder: &Path, store: &Store, path: &Path) {
@@ -75,14 +102,19 @@ fn look_ups(folder: &Path, store: &Store, path: &Path) {
     );
 }
 
-/// By the clock, and by the CPU time it takes: on a machine that is busy the first tells little.
+/// By the clock, and by the CPU time of all threads: on a machine that is busy the first tells little.
 fn rate<T>(name: &str, bytes: u64, work: impl FnOnce() -> T) {
-    let (started, spent) = (Instant::now(), thread_time());
+    let (started, spent) = (Instant::now(), process_time());
     let done = work();
-    let (time, spent) = (started.elapsed(), thread_time() - spent);
+    let (time, spent) = (started.elapsed(), process_time() - spent);
     drop(done);
     let rate = |time: Duration| bytes as f64 / 1e6 / time.as_secs_f64();
     println!("  {name:<52} {:>6.0} MB/s, {:>6.0} by CPU time", rate(time), rate(spent));
+}
+
+fn process_time() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 fn open(directory: &Path, layers: &[&Path]) -> Store {
@@ -109,11 +141,10 @@ fn object(index: u64) -> Vec<u8> {
     bytes
 }
 
-fn offer(store: &Store, index: u64) -> u64 {
-    let object = object(index);
+fn offer(store: &Store, index: u64, object: &[u8]) -> u64 {
     let offered = CompiledObject {
         signature: signature(index),
-        object: &object,
+        object,
         key_document: KEY_DOCUMENT,
         provenance: &Provenance::default(),
         namespace: "",

@@ -59,6 +59,7 @@ mod object;
 mod object_cache;
 mod openmetrics;
 mod pack;
+mod parallel;
 mod shelf;
 mod signature_hash;
 mod sled_cache;

@@ -19,9 +19,15 @@ use support::{entry_path, place, signature, store_at};
 fn object(number: u32, length: usize) -> Vec<u8> {
     let byte = |at: usize| match at / 512 % 2 {
         0 => (number as usize + at % 97) as u8,
-        _ => (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as u8,
+        _ => (mixed(at as u64) >> 60) as u8,
     };
     (0..length).map(byte).collect()
+}
+
+/// As good as random: nothing in it repeats.
+fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 fn options(root: &Path, compression: Compression) -> StoreOptions {

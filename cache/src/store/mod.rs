@@ -26,6 +26,7 @@ mod layers;
 mod lock_file;
 mod misses;
 mod options;
+mod packing;
 mod packs;
 mod parents;
 mod patience;

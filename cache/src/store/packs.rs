@@ -1,7 +1,6 @@
 //! Packs and layers, as a person or a build asks for them. Here trouble is an error.
 
 use std::collections::BTreeSet;
-use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
 use objcache_signature::Signature;
@@ -11,11 +10,12 @@ use crate::buffer::Buffer;
 use crate::compression::{Codec, Compression};
 use crate::entry::{Encoded, Trailer};
 use crate::error::{CacheError, Reason};
-use crate::pack::{CheckedEntry, Pack, PackSummary, PackWriter};
+use crate::pack::{CheckedEntry, Pack, PackSummary};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::store::entries::{self, Found};
 use crate::store::layers::{self, LayerInfo, LayerKind};
+use crate::store::packing::Packing;
 use crate::store::recorder::Extent;
 use crate::store::trace::{self, TraceState};
 
@@ -106,25 +106,13 @@ impl Store {
     ) -> Result<PackReport, CacheError> {
         let before = if mode.add { Some(Pack::open(out)?) } else { None };
         let chosen = self.chosen(selection)?;
-        let mut packing = Packing {
-            store: self,
-            out,
-            compression: mode.compression,
-            total: chosen.len() as u64 + before.as_ref().map_or(0, |pack| pack.summary().entries),
-            writer: None,
-            done: 0,
-            bytes: 0,
-            progress,
-            report: PackReport::default(),
-        };
+        let mut packing = Packing::of(self, out, mode.compression, progress);
         if !mode.dry_run {
-            packing.writer =
-                Some(PackWriter::create(out, self.options().durable).map_err(|error| packing.failed(error))?);
+            packing.begin_file()?;
         }
-        match &before {
-            Some(pack) => packing.merge(chosen, pack.each_entry(&self.shared.gate).peekable())?,
-            None => chosen.iter().try_for_each(|signature| packing.take(signature).map(drop))?,
-        }
+        packing.expect(chosen.len() as u64 + before.as_ref().map_or(0, |pack| pack.summary().entries));
+        let old = before.iter().flat_map(|pack| pack.each_entry(&self.shared.gate));
+        packing.merge(&chosen, old)?;
         packing.finish()
     }
 
@@ -155,7 +143,7 @@ impl Store {
     }
 
     /// A whole entry of the store or of a layer, checked.
-    fn whole_entry(&self, signature: &Signature) -> Result<layers::Found, CacheError> {
+    pub(super) fn whole_entry(&self, signature: &Signature) -> Result<layers::Found, CacheError> {
         let mut damaged = match entries::read(self.directory_or_why()?, signature, &self.shared.gate) {
             Ok(Found::Whole((bytes, trailer))) => return Ok(layers::Found::Whole(bytes, trailer)),
             Ok(Found::Refused(reason)) => Some(reason),
@@ -247,6 +235,9 @@ impl Store {
 
     /// Uses a pack, or the directory of another store, in place from now on: every store opened in this
     /// directory asks it after its own entries. `false`: it was mounted already.
+    ///
+    /// Whom the store believes is asked about each entry, so nobody need have signed the pack as a whole: that only tells
+    /// that no entry was left out.
     ///
     /// # Errors
     /// When it cannot be used as a layer, is a pack with a false signature, or that cannot be written down.
@@ -344,113 +335,4 @@ impl Store {
 
 fn trace_failed(directory: &Directory, error: std::io::Error) -> CacheError {
     CacheError::io(trace::path(directory).display().to_string(), error)
-}
-
-/// A pack being made, or only counted.
-struct Packing<'a> {
-    store: &'a Store,
-    out: &'a Path,
-    compression: Option<Compression>,
-    total: u64,
-    writer: Option<PackWriter>,
-    done: u64,
-    bytes: u64,
-    progress: &'a mut dyn FnMut(Progress),
-    report: PackReport,
-}
-
-type OldEntry = Result<(Signature, CheckedEntry), CacheError>;
-
-impl Packing<'_> {
-    fn failed(&self, error: std::io::Error) -> CacheError {
-        CacheError::io(format!("pack {}", self.out.display()), error)
-    }
-
-    /// Both are ascending, and so is what comes of it.
-    fn merge(
-        &mut self,
-        chosen: BTreeSet<Signature>,
-        mut old: Peekable<impl Iterator<Item = OldEntry>>,
-    ) -> Result<(), CacheError> {
-        for signature in &chosen {
-            while let Some(entry) = old.next_if(|it| it.as_ref().map_or(true, |(old, _)| old < signature)) {
-                self.keep(entry?)?;
-            }
-            let same = old.next_if(|it| it.as_ref().is_ok_and(|(old, _)| old == signature));
-            // What the store has not whole (any more) is kept as it was.
-            if !self.take(signature)?
-                && let Some(entry) = same
-            {
-                self.keep(entry?)?;
-            }
-        }
-        old.try_for_each(|entry| self.keep(entry?))
-    }
-
-    /// Takes an entry from the store; `false` when there is none to be had.
-    fn take(&mut self, signature: &Signature) -> Result<bool, CacheError> {
-        let added = match self.store.whole_entry(signature)? {
-            layers::Found::Whole(entry, trailer) => self.add(signature, Ok((entry, trailer)))?,
-            layers::Found::Damaged(reason) => self.add(signature, Err(reason))?,
-            layers::Found::Absent => {
-                self.report.missing.push(*signature);
-                None
-            }
-        };
-        if let Some(bytes) = added {
-            self.report.packed += 1;
-            self.report.packed_bytes += bytes;
-        }
-        self.step();
-        Ok(added.is_some())
-    }
-
-    fn keep(&mut self, (signature, entry): (Signature, CheckedEntry)) -> Result<(), CacheError> {
-        if self.add(&signature, entry)?.is_some() {
-            self.report.kept += 1;
-        }
-        self.step();
-        Ok(())
-    }
-
-    /// Adds an entry, stored as it is to be in this pack, and tells its length; `None`: it is damaged.
-    fn add(&mut self, signature: &Signature, entry: CheckedEntry) -> Result<Option<u64>, CacheError> {
-        let encoded = match &entry {
-            Ok((bytes, trailer)) => self.encoded(bytes, trailer),
-            Err(reason) => Err(*reason),
-        };
-        let encoded = match encoded {
-            Ok(encoded) => encoded,
-            Err(reason) => {
-                self.report.damaged.push(DamagedEntry { signature: *signature, reason });
-                return Ok(None);
-            }
-        };
-        self.bytes += encoded.length();
-        let added = self.writer.as_mut().map_or(Ok(()), |writer| writer.add(signature, &encoded));
-        added.map_err(|error| self.failed(error))?;
-        Ok(Some(encoded.length()))
-    }
-
-    fn encoded<'e>(&self, entry: &'e [u8], trailer: &Trailer) -> Result<Encoded<'e>, Reason> {
-        let trust = &self.store.options().trust;
-        let recoded = match self.compression {
-            Some(compression) => Encoded::recoded(entry, trailer, compression, trust)?,
-            None => None,
-        };
-        Ok(recoded.unwrap_or_else(|| Encoded::as_is(entry)))
-    }
-
-    fn step(&mut self) {
-        self.done += 1;
-        (self.progress)(Progress { done: self.done, total: self.total.max(self.done), bytes: self.bytes });
-    }
-
-    fn finish(mut self) -> Result<PackReport, CacheError> {
-        if let Some(writer) = self.writer.take() {
-            let written = writer.finish(self.store.options().trust.sign_with.as_ref());
-            self.report.pack = Some(written.map_err(|error| self.failed(error))?);
-        }
-        Ok(self.report)
-    }
 }
