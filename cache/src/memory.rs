@@ -89,11 +89,7 @@ impl ObjectCache for MemoryCache {
     }
 
     fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
-        let failure = self.failures.get(signature);
-        if failure.is_some() {
-            self.shelf.index().failure_hit();
-        }
-        Ok(failure)
+        Ok(self.failures.get(signature).inspect(|_| self.shelf.index().failure_hit()))
     }
 
     fn notify_compile_failed(

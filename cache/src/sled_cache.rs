@@ -232,11 +232,7 @@ impl ObjectCache for SledCache {
     }
 
     fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
-        let failure = self.failures.get(signature);
-        if failure.is_some() {
-            self.index.lock().failure_hit();
-        }
-        Ok(failure)
+        Ok(self.failures.get(signature).inspect(|_| self.index.lock().failure_hit()))
     }
 
     fn notify_compile_failed(
