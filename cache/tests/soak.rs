@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use child::{finish, signal};
 use objcache_cache::{
-    CacheAdmin, CacheStats, CompileOnce, GcLimits, Offer, Store, StoreOptions, VerifyOptions,
+    CacheAdmin, CacheStats, CompileOnce, GcLimits, Offer, Reason, Store, StoreOptions, VerifyOptions,
 };
 use rustix::process::Signal;
 use support::{Random, Span, has, object, offer_costing, place, signature};
@@ -235,8 +235,13 @@ fn what_many_processes_put_stays_within_the_bounds_at_every_instant() {
     assert!(most.entries <= MAX_ENTRIES + 1, "{}", most.entries);
     assert!(most.bytes > MAX_SIZE / 2, "the bound was never near: {most:?}");
     assert!(is_much(&stats), "{stats:?}");
-    assert!(stats.full < stats.puts / 20, "room is made for nearly all: {stats:?}");
-    assert!(stats.reasons.iter().all(|(reason, _)| support::HARMLESS.contains(reason)), "{stats:?}");
+    // For each look they are stopped one after the other, and so is now and then one that has the journal locked.
+    let is_stuck = |reason: &Reason| *reason == Reason::JournalStuck;
+    let stuck: u64 =
+        stats.reasons.iter().filter(|(reason, _)| is_stuck(reason)).map(|(_, count)| count).sum();
+    assert!(stats.full + stuck < stats.puts / 20, "nearly all are taken: {stats:?}");
+    let is_harmless = |reason: &Reason| support::HARMLESS.contains(reason) || is_stuck(reason);
+    assert!(stats.reasons.iter().all(|(reason, _)| is_harmless(reason)), "{stats:?}");
     assert_eq!(stats.quarantined, 0);
     let [middle, end] = memory;
     assert!(middle > 0, "the kernel does not say what memory they take");
