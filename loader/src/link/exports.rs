@@ -6,6 +6,8 @@ use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use smallvec::SmallVec;
+
 use crate::graph::{SymbolKind, SymbolLabel};
 
 /// An exported symbol of a loaded image.
@@ -91,56 +93,73 @@ impl Record {
     }
 }
 
-/// Puts [`Exports`] together.
+/// Puts [`Exports`] together whose names are offsets into one string table, which is taken as it is.
 pub(super) struct ExportBuilder<'a> {
-    /// Room for as many records as there may be, then the names gathered so far.
+    /// Room for as many records as there may be.
     bytes: Vec<u8>,
-    room: usize,
     count: u32,
-    /// A string table that all names are offsets into, to follow the records.
-    strings: Option<&'a [u8]>,
+    strings: &'a [u8],
 }
 
 impl<'a> ExportBuilder<'a> {
-    /// `strings`: a string table that all names are offsets into; without one, names are gathered, about so many bytes each.
-    pub(super) fn new(count: usize, strings: Option<&'a [u8]>) -> Self {
-        const NAME: usize = 24;
+    pub(super) fn new(count: usize, strings: &'a [u8]) -> Self {
         let room = count * Record::BYTES;
-        let mut bytes = Vec::with_capacity(room + strings.map_or(NAME * count, <[u8]>::len));
+        let mut bytes = Vec::with_capacity(room + strings.len());
         bytes.resize(room, 0);
-        ExportBuilder { bytes, room, count: 0, strings }
+        ExportBuilder { bytes, count: 0, strings }
     }
 
-    /// Adds a symbol whose name is in the string table.
     #[inline]
     pub(super) fn add(&mut self, label: SymbolLabel, weak: bool, address: u64) {
         let SymbolLabel { name, size, kind } = label;
-        let Ok(name) = u32::try_from(self.room + name as usize) else { return };
+        let Ok(name) = u32::try_from(self.bytes.len() + name as usize) else { return };
         let at = self.count as usize * Record::BYTES;
         let record = Record { address, size, name, kind, weak }.encode();
         self.bytes[at..at + Record::BYTES].copy_from_slice(&record);
         self.count += 1;
     }
 
-    /// Adds a symbol with its name.
-    pub(super) fn add_named(&mut self, label: SymbolLabel, weak: bool, address: u64, name: &[u8]) {
-        let Ok(offset) = u32::try_from(self.bytes.len() - self.room) else { return };
-        self.bytes.extend_from_slice(name);
-        self.bytes.push(0);
-        self.add(SymbolLabel { name: offset, ..label }, weak, address);
-    }
-
     pub(super) fn finish(mut self) -> Exports {
         match self.count {
             0 => self.bytes = Vec::new(),
-            _ => self.bytes.extend_from_slice(self.strings.unwrap_or_default()),
+            _ => self.bytes.extend_from_slice(self.strings),
         }
-        Exports {
-            bytes: self.bytes.into(),
-            count: self.count,
-            scans: AtomicU32::new(0),
-            index: OnceLock::new(),
+        Exports::of(self.bytes, self.count)
+    }
+}
+
+/// Puts [`Exports`] together symbol by symbol, each with its name. Memory is taken at the end, for what there is then: a small
+/// image gets what it needs in one go.
+#[derive(Default)]
+pub(super) struct NamedExports<'a> {
+    symbols: SmallVec<[(Record, &'a [u8]); Exports::SCANNED]>,
+    /// Bytes of all names, and of the NUL behind each.
+    names: usize,
+}
+
+impl<'a> NamedExports<'a> {
+    pub(super) fn add(&mut self, label: SymbolLabel, weak: bool, address: u64, name: &'a [u8]) {
+        let SymbolLabel { size, kind, .. } = label;
+        // Where its name is follows from how many there are.
+        self.symbols.push((Record { address, size, name: 0, kind, weak }, name));
+        self.names += name.len() + 1;
+    }
+
+    pub(super) fn finish(self) -> Exports {
+        let room = self.symbols.len() * Record::BYTES;
+        let mut bytes = Vec::with_capacity(room + self.names);
+        let (mut name, mut count) = (room, 0);
+        for (record, text) in &self.symbols {
+            let Ok(place) = u32::try_from(name) else { break };
+            bytes.extend_from_slice(&Record { name: place, ..*record }.encode());
+            name += text.len() + 1;
+            count += 1;
         }
+        for (_, text) in &self.symbols {
+            bytes.extend_from_slice(text);
+            bytes.push(0);
+        }
+        Exports::of(bytes, count)
     }
 }
 
@@ -155,6 +174,10 @@ impl Exports {
 
     /// Of longer names the first bytes are shown.
     const LONGEST_NAME: usize = 64 << 10;
+
+    fn of(bytes: Vec<u8>, count: u32) -> Self {
+        Exports { bytes: bytes.into(), count, scans: AtomicU32::new(0), index: OnceLock::new() }
+    }
 
     /// The address of the symbol with that name.
     pub(crate) fn address(&self, name: &str) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Resolve: an address for every symbol that something refers to, and the list of those that others may refer to.
 
 use super::bounds::Bounds;
-use super::exports::{ExportBuilder, Exports};
+use super::exports::{ExportBuilder, Exports, NamedExports};
 use super::layout::ImageAddresses;
 use super::scope::{Definition, Scope};
 use super::symbols::{Facts, IMPORT_PREFIX, SymbolState};
@@ -10,7 +10,9 @@ use super::threads::TLS_MODULE_BASE;
 use super::{Environment, Object};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
-use crate::graph::{DecodeSymbols, Format, LinkGraph, Symbol, SymbolKind, SymbolPlace, of_every_format};
+use crate::graph::{
+    DecodeSymbols, Format, LinkGraph, Symbol, SymbolKind, SymbolLabel, SymbolPlace, of_every_format,
+};
 use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 use crate::tls;
@@ -100,23 +102,36 @@ fn resolve_own(object: &mut Object<'_>) -> usize {
 pub(super) fn exports<A: Architecture>(objects: &[Object<'_>]) -> Result<Exports, LoadError> {
     let count = objects.iter().map(|object| object.symbols.exported).sum();
     // The one object's string table is taken as it is; if there are several, or few names, those are gathered.
-    let strings = match objects {
-        [object] if count > Exports::SCANNED => object.graph.symbols.strings(),
-        _ => None,
-    };
-    let mut exports = ExportBuilder::new(count, strings);
+    if let ([object], true) = (objects, count > Exports::SCANNED) {
+        if let Some(strings) = object.graph.symbols.strings() {
+            let mut exports = ExportBuilder::new(count, strings);
+            of_every_format!(&object.graph.symbols, table => {
+                each_export::<A>(object, table, |label, weak, address| exports.add(label, weak, address));
+            });
+            return Ok(exports.finish());
+        }
+    }
+    let mut exports = NamedExports::default();
     for object in objects {
-        of_every_format!(&object.graph.symbols, table => add_exports::<A>(&mut exports, object, table, strings))?;
+        of_every_format!(&object.graph.symbols, table => {
+            each_export::<A>(object, table, |label, weak, address| {
+                // A name longer than anybody may ask for is no export.
+                if let Ok(name) = table.name(label.name) {
+                    exports.add(label, weak, address, name);
+                }
+            });
+        });
     }
     Ok(exports.finish())
 }
 
-fn add_exports<A: Architecture>(
-    exports: &mut ExportBuilder<'_>,
+/// Gives each exported symbol: its label, whether it is weak, its address as a pointer.
+#[inline(always)]
+fn each_export<A: Architecture>(
     object: &Object<'_>,
     table: &impl DecodeSymbols,
-    strings: Option<&[u8]>,
-) -> Result<(), LoadError> {
+    mut each: impl FnMut(SymbolLabel, bool, u64),
+) {
     let Object { graph, symbols, .. } = object;
     for (number, state) in symbols.states.iter().enumerate() {
         if !state.facts.has(Facts::EXPORTED) {
@@ -128,19 +143,8 @@ fn add_exports<A: Architecture>(
             let offset = state.address.wrapping_sub(section.address);
             label.size = label.size.min(section.size.saturating_sub(offset));
         }
-        let address = A::pointer_value(state.address, state.flags);
-        let weak = state.facts.has(Facts::WEAK);
-        match strings {
-            Some(_) => exports.add(label, weak, address),
-            None => {
-                // A name longer than anybody may ask for is no export.
-                if let Ok(name) = graph.symbols.name(&graph.symbols.get(number)?) {
-                    exports.add_named(label, weak, address, name);
-                }
-            }
-        }
+        each(label, state.facts.has(Facts::WEAK), A::pointer_value(state.address, state.flags));
     }
-    Ok(())
 }
 
 /// Finds symbols that are in no loaded section of their object.
