@@ -172,14 +172,15 @@ const KILL: &str = "signal=KILL:when=@";
 
 fn kill_at_each_call(role: &str, prepare: &dyn Fn(&Path), kinds: &[&str], limit: usize) {
     let plan = Plan { role, prepare, kinds, limit, fault: KILL };
-    let unreached = Cell::new(0);
+    let killed = Cell::new(0);
     let points = plan.for_each_call(|what, root, output| {
-        unreached.set(unreached.get() + usize::from(output.status.success()));
+        killed.set(killed.get() + usize::from(!output.status.success()));
         check_what_is_left(what, root, output);
     });
-    // Which calls it makes depends a little on what other threads have done by then, so it may end before the last.
-    let unreached = unreached.get();
-    assert!(unreached * 20 <= points, "{role}: not killed {unreached} of {points} times");
+    // The last few may be calls that it rarely makes.
+    let killed = killed.get();
+    assert!(killed * 20 >= points * 19, "{role}: killed only {killed} of {points} times");
+    eprintln!("{role}: killed {killed} of {points} times");
     eprintln!("slowest restart so far: {} µs", SLOWEST_RESTART.load(Ordering::Relaxed));
 }
 

@@ -88,6 +88,10 @@ fn count(log: &str) -> Calls {
     calls
 }
 
+/// How often a role is run until it makes a call that it made when it was traced: how many it makes depends a little
+/// on what other threads have done by then.
+const TRIES: usize = 5;
+
 /// What to run, and where to let it fail.
 pub struct Plan<'a> {
     pub role: &'a str,
@@ -107,7 +111,7 @@ impl Plan<'_> {
             skip("there is no strace");
             return 0;
         };
-        let points = self.run(&calls, |count| (count.before + 1, count.until), check);
+        let points = self.run(&calls, |count| (count.before + 1, count.until), TRIES, check);
         assert!(points > 5, "{}: only {points} points", self.role);
         eprintln!("{}, {}: {points} points", self.role, self.fault);
         points
@@ -117,7 +121,7 @@ impl Plan<'_> {
     /// of them is the first to make so many.
     pub fn for_each_call_elsewhere(&self, check: impl Fn(&str, &Path, Output)) {
         let Some(calls) = trace(self.role, self.prepare) else { return skip("there is no strace") };
-        let points = self.run(&calls, |count| (1, count.elsewhere), check);
+        let points = self.run(&calls, |count| (1, count.elsewhere), 1, check);
         eprintln!("{}, {}, elsewhere: {points} points", self.role, self.fault);
     }
 
@@ -125,6 +129,7 @@ impl Plan<'_> {
         &self,
         calls: &Calls,
         range: impl Fn(&Count) -> (usize, usize),
+        tries: usize,
         check: impl Fn(&str, &Path, Output),
     ) -> usize {
         let soak = std::env::var_os("OBJCACHE_SOAK").is_some();
@@ -136,20 +141,31 @@ impl Plan<'_> {
             // Another part of them for another fault.
             let offset = self.fault.bytes().map(usize::from).sum::<usize>() % step;
             for at in (first + offset..=last).step_by(step) {
-                self.run_with_fault(kind, at, last, &check);
+                let run = || self.run_with_fault(kind, at, last, &check);
+                let _ = (0..tries).any(|_| run());
                 points += 1;
             }
         }
         points
     }
 
-    fn run_with_fault(&self, kind: &str, at: usize, last: usize, check: &impl Fn(&str, &Path, Output)) {
+    /// Returns whether it got as far as the fault: one that is to be killed must not end well.
+    fn run_with_fault(
+        &self,
+        kind: &str,
+        at: usize,
+        last: usize,
+        check: &impl Fn(&str, &Path, Output),
+    ) -> bool {
         let (_directory, root) = place();
         (self.prepare)(&root);
         let trace = format!("trace={kind}");
         let inject = format!("inject={kind}:{}", self.fault.replace('@', &at.to_string()));
         let strace = ["strace", "-f", "-o", "/dev/null", "-e", &trace, "-e", &inject];
         let child = child::command(&strace, &[&self.role, &root]).spawn().expect("started before");
-        check(&format!("{}: {kind} {at} of {last}, {}", self.role, self.fault), &root, finish(child));
+        let output = finish(child);
+        let was_reached = !(self.fault.starts_with("signal=KILL") && output.status.success());
+        check(&format!("{}: {kind} {at} of {last}, {}", self.role, self.fault), &root, output);
+        was_reached
     }
 }
