@@ -6,8 +6,10 @@ use std::process::{Command, Output};
 /// Runs an example with a cache of its own.
 fn example(name: &str, cache: &Path, arguments: &[&Path]) -> Output {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--package", "objcache", "--example", name, "--"]).args(arguments);
-    let output = command.env("OBJCACHE_DIR", cache).output().expect("cargo runs");
+    // Of the whole workspace, as it was built: for one package the dependencies would be compiled anew, with less in them.
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(["run", "--quiet", "--example", name, "--"]).args(arguments).env("OBJCACHE_DIR", cache);
+    let output = command.output().expect("cargo runs");
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
