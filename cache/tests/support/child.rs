@@ -93,9 +93,9 @@ pub fn succeed(child: Child) -> String {
     text
 }
 
-/// Waits until `condition` holds; a minute at most, which only a hanging test needs.
+/// Waits until `condition` holds; ten minutes at most, which only a hanging test needs.
 pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(600);
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(2));
