@@ -17,7 +17,6 @@ pub(crate) use group::GroupMembers;
 pub(crate) use relocation::Relocations;
 pub(crate) use symbol::Symbols;
 
-use std::ffi::CStr;
 use std::fmt::Display;
 
 use object::elf::{FileHeader32, FileHeader64, Rel32, Rel64};
@@ -131,7 +130,21 @@ fn section_table<'a, F: Shape, T: Pod>(
 /// The string at `offset` of a string table that is known to end in a NUL.
 fn string(strings: &[u8], offset: u32, limit: u64) -> Option<&[u8]> {
     let tail = strings.get(offset as usize..)?;
-    // Not `memchr`: its first use asks what the processor can do, which takes longer than a load in a virtual machine.
-    let name = CStr::from_bytes_until_nul(tail).ok()?.to_bytes();
+    let name = &tail[..first_nul(tail)?];
     (name.len() as u64 <= limit).then_some(name)
+}
+
+/// What every processor can do is faster for names, and the first use of all else asks what this one can, which takes longer
+/// than a load where a hypervisor has to answer.
+#[cfg(target_arch = "x86_64")]
+fn first_nul(bytes: &[u8]) -> Option<usize> {
+    match memchr::arch::x86_64::sse2::memchr::One::new(0) {
+        Some(finder) => finder.find(bytes),
+        None => memchr::memchr(0, bytes),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn first_nul(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(0, bytes)
 }
