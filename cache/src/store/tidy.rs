@@ -50,7 +50,9 @@ struct Marks {
 
 impl Marks {
     fn of(max: u64) -> Self {
-        Self { high: max - max / 32, low: max - max / 16 }
+        // Of a few entries a 32nd is none: one and two then, of ten and twenty at least.
+        let part = |divisor: u64, least: u64| (max / divisor).max(least.min(max / 10));
+        Self { high: max - part(32, 1), low: max - part(16, 2) }
     }
 }
 
