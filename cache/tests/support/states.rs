@@ -261,8 +261,11 @@ pub const STATES: &[State] = &[
     .lenient()
     .with(&[("OBJCACHE_LOCK_WAIT", Some("1s"))]),
     State::new("a keeper that is stopped", &[], |it| locked(&it.path("keeper"))),
-    State::new("a journal whose holder is stopped", &["journal_stuck"], |it| locked(&it.path("journal")))
-        .lenient(),
+    State::new("a journal whose holder is stopped", &["journal_stuck"], |it| {
+        fs::remove_file(it.entry())?;
+        locked(&it.path("journal"))
+    })
+    .lenient(),
     State::new("files in place of all directories", &[], |it| {
         for name in ["tmp", "locks", "pins", "quarantine"] {
             replaced(&it.path(name), |path| fs::write(path, "in the way"))?;
