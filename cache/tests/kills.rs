@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use child::{finish, start};
 use model::{Known, Model};
-use objcache_cache::{CacheAdmin, GcLimits, Reason, Store, VerifyOptions};
+use objcache_cache::{CacheAdmin, Fault, GcLimits, Reason, Store, VerifyOptions};
 use support::{Random, has, offer, place, signature, store_at};
 
 /// Processes at once. Each has numbers of its own to put and remove, and looks up those of all.
@@ -155,5 +155,8 @@ fn check_all(root: &Path, model: &Model) {
     assert!(stats.reasons.iter().all(|(reason, _)| harmless.contains(reason)), "{stats:?}");
     assert_eq!(stats.quarantined, 0);
     store.list().expect("lists");
-    assert_eq!(store.fsck(false, &mut |_| ()).expect("looks").findings, []);
+    // What tidying has removed since the list is still in the catalogue, until it is tidied again.
+    let mut findings = store.fsck(false, &mut |_| ()).expect("looks").findings;
+    findings.retain(|finding| finding.fault != Fault::StaleRecord);
+    assert_eq!(findings, []);
 }
