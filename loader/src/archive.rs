@@ -65,7 +65,7 @@ impl<'a> Archive<'a> {
     /// As [`parse`](Self::parse).
     pub fn parse_within(bytes: &'a [u8], limits: &Limits) -> Result<Self, LoadError> {
         match bytes {
-            [b'!', b'<', b't', b'h', b'i', b'n', b'>', b'\n', ..] => Err(LoadError::Unsupported(
+            [b'!', b'<', b't', b'h', b'i', b'n', b'>', b'\n', ..] => Err(LoadError::unsupported(
                 "a thin archive: its members are other files; make an ordinary one of them".to_owned(),
             )),
             _ if bytes.starts_with(MAGIC) => Self::read(bytes, limits),

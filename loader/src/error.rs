@@ -59,12 +59,23 @@ pub enum LoadError {
     Unwind(String),
 }
 
+// Errors are made out of line: `cold` keeps what leads to them out of the way of what is executed.
 impl LoadError {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn unsupported(what: impl Into<String>) -> Self {
+        LoadError::Unsupported(what.into())
+    }
+
+    #[cold]
+    #[inline(never)]
     pub(crate) fn malformed(place: impl Into<String>, why: impl Into<String>) -> Self {
         LoadError::Malformed { place: place.into(), why: why.into() }
     }
 
     /// Says which object is meant, if objects have names.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn of_object(self, name: &str) -> Self {
         match name {
             "" => self,
@@ -72,6 +83,8 @@ impl LoadError {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn limit(what: &'static str, value: u64, limit: u64) -> Self {
         LoadError::Limit { what, value, limit }
     }
@@ -227,6 +240,7 @@ impl LookupError {
 
 /// A name out of an object as text: what is not UTF-8 or not printable is escaped, so that a hostile name cannot
 /// draw on a terminal.
+#[cold]
 pub(crate) fn printable(name: &[u8]) -> String {
     const SHOWN: usize = 256;
     let cut = &name[..name.len().min(SHOWN)];

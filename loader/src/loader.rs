@@ -207,7 +207,7 @@ impl Loader {
     ) -> Result<(LoadedImage, u64), LoadError> {
         let executes_here = self.memory.executes_here();
         if executes_here && !machine.is_host() {
-            return Err(LoadError::Unsupported(format!("{} code in this process", machine.name())));
+            return Err(LoadError::unsupported(format!("{} code in this process", machine.name())));
         }
         let (memory, limits, relax) = (&*self.memory, &self.limits, self.relax);
         let environment = Environment { memory, resolver, limits, relax };
@@ -293,12 +293,12 @@ pub struct InputObject<'a> {
 
 fn common_machine(objects: &[Object<'_>]) -> Result<Machine, LoadError> {
     let [first, others @ ..] = objects else {
-        return Err(LoadError::Unsupported("a link of no objects".to_owned()));
+        return Err(LoadError::unsupported("a link of no objects"));
     };
     let (machine, format) = (first.graph.machine, first.graph.format);
     match others.iter().find(|other| other.graph.machine != machine || other.graph.format != format) {
         None => Ok(machine),
-        Some(other) => Err(LoadError::Unsupported(format!(
+        Some(other) => Err(LoadError::unsupported(format!(
             "{} is for {} ({:?}), {} for {} ({:?})",
             first.graph.name,
             machine.name(),

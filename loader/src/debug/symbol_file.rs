@@ -21,8 +21,7 @@ pub(crate) fn symbol_file(loaded: &LoadedObject<'_>, debug: DebugSections<'_>) -
 
 fn of<A: Architecture>(loaded: &LoadedObject<'_>, debug: DebugSections<'_>) -> Result<Vec<u8>, LoadError> {
     let identity = A::IDENTITY.elf;
-    let identity =
-        identity.ok_or_else(|| LoadError::Unsupported("a symbol file for this machine".to_owned()))?;
+    let identity = identity.ok_or_else(|| LoadError::unsupported("a symbol file for this machine"))?;
     let graph = &loaded.link.object.graph;
     let mut file = Writer { bytes: Vec::new(), wide: identity.class == 64, big_endian: identity.big_endian };
     let mut headers = vec![Header::default()];

@@ -222,7 +222,7 @@ impl Elsewhere<'_, '_> {
         if object.symbols.get(meant.symbol as usize)?.kind == SymbolKind::IndirectFunction {
             if !self.addresses_are_pointers || !A::STUB_USES_SLOT {
                 let what = format!("`{}`: an indirect function (STT_GNU_IFUNC)", printable(name));
-                return Err(LoadError::Unsupported(what));
+                return Err(LoadError::unsupported(what));
             }
             state.facts.add(Facts::INDIRECT);
         }

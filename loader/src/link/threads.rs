@@ -87,14 +87,14 @@ pub(super) fn serve<A: Architecture>(
     }
     if !executes_here && !environment.memory.has_thread_blocks() {
         let what = "a thread-local variable, of which the threads of the target have no copy,";
-        return Err(LoadError::Unsupported(what.to_owned()));
+        return Err(LoadError::unsupported(what));
     }
     if !executes_here {
         threads.offset = Some(A::THREAD_BLOCK.offset(address, size, align));
     } else if let Some(reserved) = reserved {
         threads.offset = Some(reserved.keep(size)?);
     } else {
-        let module = tls::Module::new(template).map_err(|why| LoadError::Unsupported(why.to_owned()))?;
+        let module = tls::Module::new(template).map_err(|why| LoadError::unsupported(why))?;
         if objects.iter().any(|object| object.detours.size() != 0) {
             threads.detours = Some(module.descriptor(0));
         }
@@ -131,7 +131,7 @@ fn find_external(
     };
     for ((number, _), offset) in others.iter().zip(offsets) {
         states[*number].address = offset.map_err(|why| {
-            LoadError::Unsupported(format!("`{}`: {why}", graph.symbol_label(*number as u32)))
+            LoadError::unsupported(format!("`{}`: {why}", graph.symbol_label(*number as u32)))
         })?;
     }
     Ok(())

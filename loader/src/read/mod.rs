@@ -50,7 +50,7 @@ pub(crate) fn debug_sections<'a>(
     match format {
         Format::Elf => elf::debug_sections(object, limits),
         Format::MachO | Format::Coff => {
-            Err(LoadError::Unsupported(format!("debug information in {format:?} objects")))
+            Err(LoadError::unsupported(format!("debug information in {format:?} objects")))
         }
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn debug_sections<'a>(
 /// Names what the bytes are instead, as far as their first bytes tell.
 fn foreign(object: &[u8]) -> LoadError {
     let unsupported =
-        |what: &str| LoadError::Unsupported(format!("{what}; only ELF, Mach-O and COFF objects are loaded"));
+        |what: &str| LoadError::unsupported(format!("{what}; only ELF, Mach-O and COFF objects are loaded"));
     match object {
         [] => LoadError::UnknownFormat("it is empty".to_owned()),
         [0xce, 0xfa, 0xed, 0xfe, ..] => unsupported("this is a 32-bit Mach-O file"),

@@ -66,7 +66,7 @@ fn short_file() -> LoadError {
 fn ordinary_header(object: &[u8]) -> Result<Header, LoadError> {
     let (header, _) = pod::from_bytes::<ImageFileHeader>(object).map_err(|()| short_file())?;
     if header.characteristics.get(LE).0 & pe::IMAGE_FILE_EXECUTABLE_IMAGE.0 != 0 {
-        return Err(LoadError::Unsupported("a linked COFF image; a relocatable object is needed".to_owned()));
+        return Err(LoadError::unsupported("a linked COFF image; a relocatable object is needed"));
     }
     Ok(Header {
         machine: header.machine.get(LE).0,
@@ -79,7 +79,7 @@ fn ordinary_header(object: &[u8]) -> Result<Header, LoadError> {
 
 /// "ANON_OBJECT_HEADER_BIGOBJ": the class says what an anonymous object is.
 fn big_header(object: &[u8]) -> Result<Header, LoadError> {
-    let unsupported = |what: &str| Err(LoadError::Unsupported(what.to_owned()));
+    let unsupported = |what: &str| Err(LoadError::unsupported(what));
     match object.get(4..6) {
         None => return Err(short_file()),
         Some([0, 0]) => return unsupported("a short import object; it has no code"),
@@ -102,7 +102,7 @@ fn big_header(object: &[u8]) -> Result<Header, LoadError> {
 fn machine(number: u16) -> Result<Machine, LoadError> {
     Machine::find(|known| known.coff == Some(number)).ok_or_else(|| {
         let name = machine_name(number).unwrap_or("unknown");
-        LoadError::Unsupported(format!("COFF machine {number:#06x} ({name})"))
+        LoadError::unsupported(format!("COFF machine {number:#06x} ({name})"))
     })
 }
 

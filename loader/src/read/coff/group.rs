@@ -105,7 +105,7 @@ fn definition<E: SymbolEntry>(
         pe::IMAGE_COMDAT_SELECT_NEWEST => {
             let name = printable(sections[place].name);
             let what = "a COMDAT section of which the newest is wanted (IMAGE_COMDAT_SELECT_NEWEST)";
-            return Err(LoadError::Unsupported(format!("{name}: {what}")));
+            return Err(LoadError::unsupported(format!("{name}: {what}")));
         }
         other => return malformed(format!("its COMDAT selection {} is unknown", other.0)),
     }))

@@ -89,7 +89,7 @@ fn base_64(digits: &[u8]) -> Option<u32> {
 /// Where a section is loaded. Arrays of constructors are written to by relocation only, so they need no writable memory:
 /// they are complete before they are protected.
 fn segment(header: &ImageSectionHeader, name: &[u8]) -> Result<Option<Segment>, LoadError> {
-    let unsupported = |what: &str| Err(LoadError::Unsupported(format!("{}: {what}", printable(name))));
+    let unsupported = |what: &str| Err(LoadError::unsupported(format!("{}: {what}", printable(name))));
     let for_the_linker = has(header, pe::IMAGE_SCN_LNK_REMOVE) || has(header, pe::IMAGE_SCN_LNK_INFO);
     if for_the_linker || has(header, pe::IMAGE_SCN_MEM_DISCARDABLE) || is_left_out(name) {
         return Ok(None);
@@ -212,7 +212,7 @@ fn runtime_array(name: &[u8], suffix: &[u8]) -> Result<Role, LoadError> {
         [b'T', rest @ ..] => {
             Ok(Role::FinalizersForwards { priority: order::LAST - order::SECOND - order::of_suffix(rest) })
         }
-        [b'L' | b'D', ..] => Err(LoadError::Unsupported(format!(
+        [b'L' | b'D', ..] => Err(LoadError::unsupported(format!(
             "{}: functions to run for each thread (thread-local storage)",
             printable(name)
         ))),

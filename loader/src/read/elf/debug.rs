@@ -60,7 +60,7 @@ fn of_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<Vec<Unloa
         name_budget.spend(name)?;
         if name.starts_with(b".zdebug_") || name.starts_with(b".debug_") && has(elf::SHF_COMPRESSED) {
             let what = format!("{}: compressed debug information", printable(name));
-            return Err(LoadError::Unsupported(what));
+            return Err(LoadError::unsupported(what));
         }
         if name.starts_with(b".debug_") {
             let bytes = content::<F>(object, header, ".debug")?;

@@ -23,7 +23,7 @@ pub(crate) fn parse<'a>(object: &'a [u8], limits: &Limits) -> Result<LinkGraph<'
         Some([2, 1]) => parse_shape::<FileHeader64<LittleEndian>>(object, limits),
         Some([1, 1]) => parse_shape::<FileHeader32<LittleEndian>>(object, limits),
         Some([2, 2]) => parse_shape::<FileHeader64<BigEndian>>(object, limits),
-        Some([1, 2]) => Err(LoadError::Unsupported("32-bit big-endian ELF".to_owned())),
+        Some([1, 2]) => Err(LoadError::unsupported("32-bit big-endian ELF")),
         _ => Err(LoadError::malformed("ELF header", "unknown class or byte order")),
     }
 }
@@ -78,7 +78,7 @@ impl Tables {
 }
 
 pub(super) fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
-    let unsupported = |what: String| Err(LoadError::Unsupported(what));
+    let unsupported = |what: String| Err(LoadError::unsupported(what));
     let (header, _) = pod::from_bytes::<F>(object)
         .map_err(|()| LoadError::malformed("ELF header", "the file is shorter than its header"))?;
     let machine = machine(header)?;
@@ -101,7 +101,7 @@ fn machine<F: Shape>(header: &F) -> Result<Machine, LoadError> {
     Machine::find(|known| known.elf == Some(identity)).ok_or_else(|| {
         let ElfIdentity { e_machine, class, big_endian } = identity;
         let order = if big_endian { "big" } else { "little" };
-        LoadError::Unsupported(format!("ELF machine {e_machine}, {class}-bit, {order}-endian"))
+        LoadError::unsupported(format!("ELF machine {e_machine}, {class}-bit, {order}-endian"))
     })
 }
 
@@ -189,7 +189,7 @@ pub(super) fn relocation_table<'a, F: Shape>(
     header: &Header<F>,
     what: &RelocationSection,
 ) -> Result<RelocationTable<'a>, LoadError> {
-    let unsupported = |kind: &str| Err(LoadError::Unsupported(format!("{what}: {kind}")));
+    let unsupported = |kind: &str| Err(LoadError::unsupported(format!("{what}: {kind}")));
     match header.sh_type(order::<F>()) {
         elf::SHT_RELA => Ok(F::rela(section_table::<F, _>(object, header, what)?)),
         elf::SHT_REL => match F::rel(section_table::<F, _>(object, header, what)?) {

@@ -85,7 +85,7 @@ pub(super) fn read<'a, F: Shape>(
 fn segment<F: Shape>(header: &Header<F>, name: &[u8]) -> Result<Option<Segment>, LoadError> {
     let flags = header.sh_flags(order::<F>());
     let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
-    let unsupported = |what: &str| Err(LoadError::Unsupported(format!("{}: {what}", printable(name))));
+    let unsupported = |what: &str| Err(LoadError::unsupported(format!("{}: {what}", printable(name))));
     if has(elf::SHF_EXCLUDE) || name == b".note.gnu.property" {
         return Ok(None);
     }

@@ -67,7 +67,7 @@ fn file_header(object: &[u8]) -> Result<&MachHeader64<LittleEndian>, LoadError> 
         macho::MH_BUNDLE => "a bundle (MH_BUNDLE)".to_owned(),
         other => format!("Mach-O file type {}", other.0),
     };
-    Err(LoadError::Unsupported(format!("{what}; a relocatable object is needed")))
+    Err(LoadError::unsupported(format!("{what}; a relocatable object is needed")))
 }
 
 /// `arm64e` has the same type as `arm64`, but signs its pointers.
@@ -77,10 +77,10 @@ fn machine(header: &MachHeader64<LittleEndian>) -> Result<Machine, LoadError> {
     let cpu = header.cputype.get(LE);
     let subtype = header.cpusubtype.get(LE).0 & SUBTYPE;
     if cpu == macho::CPU_TYPE_ARM64 && subtype == ARM64E {
-        return Err(LoadError::Unsupported("arm64e, with signed pointers".to_owned()));
+        return Err(LoadError::unsupported("arm64e, with signed pointers"));
     }
     Machine::find(|known| known.macho == Some(cpu.0))
-        .ok_or_else(|| LoadError::Unsupported(format!("Mach-O cpu type {:#x}", cpu.0)))
+        .ok_or_else(|| LoadError::unsupported(format!("Mach-O cpu type {:#x}", cpu.0)))
 }
 
 /// What the load commands say, as far as a relocatable object needs it. Versions, linker options, optimisation hints and

@@ -91,7 +91,7 @@ impl RelocationInput<'_> {
             let place = || format!("{name}+{:#x}", entry.r_word0.get(LE));
             if entry.r_word0.get(LE) & macho::R_SCATTERED != 0 {
                 let what = "a scattered relocation";
-                return Err(LoadError::Unsupported(format!("{name}: relocation {number}: {what}")));
+                return Err(LoadError::unsupported(format!("{name}: relocation {number}: {what}")));
             }
             let info = entry.info(LE);
             let next = self.entries.get(number + 1).map(|next| next.info(LE));

@@ -110,14 +110,14 @@ fn segment(header: &Header, name: &SectionName) -> Result<Option<Segment>, LoadE
         return Ok(None);
     }
     if let Some(what) = unsupported(kind(header)).filter(|_| header.size.get(LE) != 0) {
-        return Err(LoadError::Unsupported(format!("{name}: {what}")));
+        return Err(LoadError::unsupported(format!("{name}: {what}")));
     }
     let instructions = macho::S_ATTR_PURE_INSTRUCTIONS | macho::S_ATTR_SOME_INSTRUCTIONS;
     let is_code = has(header, instructions) || (segment, section) == (b"__TEXT", b"__text");
     match (is_code, segment) {
         (true, b"__DATA" | b"__DATA_CONST" | b"__DATA_DIRTY") => {
             let what = "a section that is both writable and executable";
-            Err(LoadError::Unsupported(format!("{name}: {what}")))
+            Err(LoadError::unsupported(format!("{name}: {what}")))
         }
         (true, _) => Ok(Some(Segment::Code)),
         (false, b"__TEXT" | b"__DATA_CONST") => Ok(Some(Segment::ReadOnly)),

@@ -223,7 +223,7 @@ impl Fault {
             Fault::NoSuchSection(section) => format!("it is in section {section}, which is not there"),
             Fault::Indirect => {
                 let what = "an alias for a symbol of another object (N_INDR)";
-                return LoadError::Unsupported(format!("symbol {number}: {what}"));
+                return LoadError::unsupported(format!("symbol {number}: {what}"));
             }
             Fault::Type(kind) => format!("its type {kind:#x} is unknown"),
         };
