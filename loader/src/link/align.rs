@@ -15,9 +15,6 @@ pub(super) fn cut_padding<A: Architecture>(
     graph: &mut LinkGraph<'_>,
     limits: &Limits,
 ) -> Result<(), LoadError> {
-    if !A::ALIGNS_BY_RELOCATION {
-        return Ok(());
-    }
     for number in 0..graph.sections.len() {
         let section = &graph.sections[number];
         if section.segment.is_none() || section.zero_fill {

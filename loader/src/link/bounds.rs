@@ -22,8 +22,11 @@ pub(crate) struct Bounds {
     /// All sections with data stand in the order of their names.
     by_name: bool,
     /// Nearly always none, and then nothing of the map's code is run or brought into memory, not even to drop it.
-    ends: Option<BTreeMap<Vec<u8>, Option<Range<u64>>>>,
+    ends: Option<Ends>,
 }
+
+/// Where all sections of a name begin and end, once that is known.
+type Ends = BTreeMap<Vec<u8>, Option<Range<u64>>>;
 
 /// An end of all sections of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +57,33 @@ fn parse(format: Format, symbol: &[u8]) -> Option<(Side, Vec<u8>)> {
     }
 }
 
+/// Those of the names that sections have.
+#[cold]
+fn ends_of_sections(objects: &[Object<'_>], mut asked: BTreeSet<Vec<u8>>) -> Option<Ends> {
+    let mut ends = Ends::new();
+    let sections = objects.iter().flat_map(|object| &object.graph.sections);
+    for section in sections.filter(|section| section.segment.is_some()) {
+        if let Some(name) = asked.take(section.name) {
+            ends.insert(name, None);
+        }
+    }
+    (!ends.is_empty()).then_some(ends)
+}
+
 impl Bounds {
     /// What the undefined symbols of all objects ask for, as far as there are such sections.
+    #[inline]
     pub(super) fn wanted(objects: &[Object<'_>], limits: &Limits) -> Result<Self, LoadError> {
+        let by_name = objects.iter().any(|object| object.graph.format == Format::Coff);
+        let ends = match objects.iter().any(|object| object.symbols.seen.has(Facts::UNDEFINED)) {
+            true => Self::wanted_ends(objects, limits)?,
+            false => None,
+        };
+        Ok(Bounds { by_name, ends })
+    }
+
+    #[inline(never)]
+    fn wanted_ends(objects: &[Object<'_>], limits: &Limits) -> Result<Option<Ends>, LoadError> {
         let mut asked = None;
         let mut budget = NameBudget::of(limits);
         for Object { graph, symbols, .. } in objects {
@@ -75,17 +102,7 @@ impl Bounds {
                 }
             }
         }
-        let by_name = objects.iter().any(|object| object.graph.format == Format::Coff);
-        let mut wanted = Bounds { by_name, ..Bounds::default() };
-        if let Some(mut asked) = asked {
-            let sections = objects.iter().flat_map(|object| &object.graph.sections);
-            for section in sections.filter(|section| section.segment.is_some()) {
-                if let Some(name) = asked.take(section.name) {
-                    wanted.ends.get_or_insert_with(BTreeMap::new).insert(name, None);
-                }
-            }
-        }
-        Ok(wanted)
+        Ok(asked.and_then(|asked| ends_of_sections(objects, asked)))
     }
 
     #[inline]
@@ -97,24 +114,36 @@ impl Bounds {
     }
 
     /// All sections that are to stand together, as object and section numbers, in the order in which they do.
+    #[inline]
     pub(super) fn sections(&self, objects: &[Object<'_>]) -> Vec<(usize, usize)> {
-        let mut found = Vec::new();
-        if self.by_name || self.ends.is_some() {
-            for (object, Object { graph, .. }) in objects.iter().enumerate() {
-                let sections = graph.sections.iter().enumerate();
-                let included = sections.filter(|(_, section)| self.includes(section));
-                found.extend(included.map(|(section, _)| (object, section)));
-            }
-            found.sort_by_key(|(object, section)| objects[*object].graph.sections[*section].name);
+        match self.by_name || self.ends.is_some() {
+            true => self.sections_by_name(objects),
+            false => Vec::new(),
         }
+    }
+
+    #[inline(never)]
+    fn sections_by_name(&self, objects: &[Object<'_>]) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (object, Object { graph, .. }) in objects.iter().enumerate() {
+            let sections = graph.sections.iter().enumerate();
+            let included = sections.filter(|(_, section)| self.includes(section));
+            found.extend(included.map(|(section, _)| (object, section)));
+        }
+        found.sort_by_key(|(object, section)| objects[*object].graph.sections[*section].name);
         found
     }
 
     /// Notes the target addresses, once the sections have theirs.
+    #[inline]
     pub(super) fn measure(&mut self, objects: &[Object<'_>]) {
-        if self.ends.is_none() {
-            return;
+        if self.ends.is_some() {
+            self.measure_some(objects);
         }
+    }
+
+    #[cold]
+    fn measure_some(&mut self, objects: &[Object<'_>]) {
         for (object, section) in self.sections(objects) {
             let section = &objects[object].graph.sections[section];
             let (start, end) = (section.address, section.address.wrapping_add(section.size));

@@ -35,15 +35,25 @@ impl FunctionArray {
 
 impl Hooks {
     /// `None` when there are none. `indirect`: what is to be bound first.
+    #[inline]
     pub(super) fn of(
         objects: &[Object<'_>],
         indirect: Vec<IndirectFunction>,
         dso_handle: Option<u64>,
     ) -> Option<Self> {
         let has_arrays = objects.iter().any(|object| object.survey.hooks);
-        if !has_arrays && indirect.is_empty() && dso_handle.is_none() {
-            return None;
+        match has_arrays || !indirect.is_empty() || dso_handle.is_some() {
+            true => Self::of_some(objects, indirect, dso_handle),
+            false => None,
         }
+    }
+
+    #[inline(never)]
+    fn of_some(
+        objects: &[Object<'_>],
+        indirect: Vec<IndirectFunction>,
+        dso_handle: Option<u64>,
+    ) -> Option<Self> {
         let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
         let mut hooks = Hooks { indirect, dso_handle, windows, ..Hooks::default() };
         for section in survey::special(objects).filter(|section| section.size != 0) {

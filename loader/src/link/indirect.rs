@@ -22,11 +22,17 @@ pub(crate) struct IndirectFunction {
 }
 
 /// Finds the functions that need a stub, by symbol number. Others may refer to them as to any.
+#[inline]
 pub(super) fn plan(objects: &mut [Object<'_>]) -> Result<(), LoadError> {
+    match objects.iter().any(|object| object.symbols.seen.has(Facts::INDIRECT)) {
+        true => plan_some(objects),
+        false => Ok(()),
+    }
+}
+
+#[cold]
+fn plan_some(objects: &mut [Object<'_>]) -> Result<(), LoadError> {
     for Object { graph, symbols, indirect, .. } in objects {
-        if !symbols.seen.has(Facts::INDIRECT) {
-            continue;
-        }
         let exported = &mut symbols.exported;
         for (number, state) in symbols.states.iter_mut().enumerate() {
             if !state.facts.has(Facts::INDIRECT) || state.section == SymbolState::NO_SECTION {
@@ -44,11 +50,17 @@ pub(super) fn plan(objects: &mut [Object<'_>]) -> Result<(), LoadError> {
 }
 
 /// From now on the symbols mean their stubs, in all objects. Returns what there is to bind.
+#[inline]
 pub(super) fn redirect<A: Architecture>(objects: &mut [Object<'_>]) -> Vec<IndirectFunction> {
-    let mut functions = Vec::new();
-    if objects.iter().all(|object| object.indirect.is_empty()) {
-        return functions;
+    match objects.iter().all(|object| object.indirect.is_empty()) {
+        true => Vec::new(),
+        false => redirect_some::<A>(objects),
     }
+}
+
+#[cold]
+fn redirect_some<A: Architecture>(objects: &mut [Object<'_>]) -> Vec<IndirectFunction> {
+    let mut functions = Vec::new();
     let mut stubs = HashMap::new();
     for Object { symbols, indirect, addresses, .. } in &mut *objects {
         for (place, number) in (0u64..).zip(&*indirect) {
@@ -70,6 +82,7 @@ pub(super) fn redirect<A: Architecture>(objects: &mut [Object<'_>]) -> Vec<Indir
 }
 
 /// Writes the stubs, and `unbound` into the words that they jump through.
+#[cold]
 pub(super) fn write<A: Architecture>(
     object: &Object<'_>,
     code: &mut [u8],
@@ -77,9 +90,6 @@ pub(super) fn write<A: Architecture>(
     unbound: u64,
 ) -> Result<(), LoadError> {
     let Object { indirect, addresses, graph, .. } = object;
-    if indirect.is_empty() {
-        return Ok(());
-    }
     let stubs = &mut code[addresses.indirect_stubs_offset as usize..];
     let slots = &mut data[addresses.indirect_slots_offset as usize..];
     let words = slots.chunks_exact_mut(A::SLOT_SIZE as usize);

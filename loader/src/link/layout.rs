@@ -13,7 +13,7 @@ use super::tables::{StubKey, Tables};
 use super::{Object, survey};
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
-use crate::graph::{LinkGraph, Role, Section};
+use crate::graph::{Role, Section};
 use crate::limits::Limits;
 use crate::memory::{InFlightMemory, MemoryRequest, Placement, Segment, SegmentRequest};
 
@@ -68,7 +68,8 @@ pub(super) fn arrange<A: Architecture>(
     cursor.place_bounded::<A>(objects, bounds)?;
     for zero_fill in [false, true] {
         for Object { graph, survey, tables, detours, addresses, .. } in &mut *objects {
-            let range = if zero_fill { survey.zero_filled.clone() } else { 0..graph.sections.len() };
+            let range = if zero_fill { &survey.zero_filled } else { &survey.loaded };
+            let range = range.clone();
             for number in range {
                 let section = &mut graph.sections[number];
                 let is_next = section.segment.is_some() && section.zero_fill == zero_fill;
@@ -238,7 +239,10 @@ pub(super) fn assign<A: Architecture>(
             let placed = placement.and_then(|placement| placement.place(file, name, number));
             placed.unwrap_or(otherwise)
         };
-        assign_sections(&mut object.graph, &bases, &place);
+        for (number, section) in object.survey.loaded_mut(&mut object.graph.sections) {
+            let Some(segment) = section.segment else { continue };
+            section.address = place(section.name, number, bases[segment.index()] + section.offset);
+        }
         let [code, read_only, data] = bases;
         let addresses = &mut object.addresses;
         addresses.slots = place(b".got", 0, read_only + addresses.slots_offset);
@@ -254,13 +258,5 @@ pub(super) fn assign<A: Architecture>(
         image: used.map(|segment| bases[segment.index()]).min().unwrap_or(0),
         code: code..code + request.segments[Segment::Code.index()].size as u64,
         segments: bases,
-    }
-}
-
-fn assign_sections(graph: &mut LinkGraph<'_>, bases: &[u64; 3], place: &impl Fn(&[u8], usize, u64) -> u64) {
-    for (number, section) in graph.sections.iter_mut().enumerate() {
-        if let Some(segment) = section.segment {
-            section.address = place(section.name, number, bases[segment.index()] + section.offset);
-        }
     }
 }

@@ -154,10 +154,13 @@ pub(crate) fn link<A: Architecture>(
     environment: &Environment<'_>,
 ) -> Result<Linked, LoadError> {
     let Environment { memory: manager, resolver, limits, relax } = environment;
+    let executes_here = manager.executes_here();
 
-    for object in &mut *objects {
-        align::cut_padding::<A>(&mut object.graph, limits)
-            .map_err(|error| error.of_object(object.graph.name))?;
+    if A::ALIGNS_BY_RELOCATION {
+        for object in &mut *objects {
+            align::cut_padding::<A>(&mut object.graph, limits)
+                .map_err(|error| error.of_object(object.graph.name))?;
+        }
     }
     let anything_discarded = prune::discard_duplicate_groups(objects)?;
     for object in &mut *objects {
@@ -170,7 +173,7 @@ pub(crate) fn link<A: Architecture>(
         preempt::give_way(object, *resolver, &mut budget)
             .map_err(|error| error.of_object(object.graph.name))?;
     }
-    let binds_here = manager.executes_here() && A::STUB_USES_SLOT;
+    let binds_here = executes_here && A::STUB_USES_SLOT;
     if binds_here {
         indirect::plan(objects)?;
     }
@@ -180,16 +183,20 @@ pub(crate) fn link<A: Architecture>(
     for Object { graph, symbols, .. } in &mut *objects {
         symbols::place_commons(graph, symbols, limits)?;
     }
-    let reserved = if manager.executes_here() { threads::plan_fixed::<A>(objects)? } else { None };
+    let has_thread_locals = objects.iter().any(|object| object.survey.thread_locals);
+    let reserved = match has_thread_locals && executes_here {
+        true => threads::plan_fixed::<A>(objects)?,
+        false => None,
+    };
     let mut bounds = Bounds::wanted(objects, limits)?;
     let placed = manager.placement().is_some();
     let near = !placed && image_bytes(objects) < A::BRANCH_REACH;
-    for Object { graph, symbols, tables, thread_accesses, .. } in &mut *objects {
-        if !manager.executes_here() {
+    for Object { graph, survey, symbols, tables, thread_accesses, .. } in &mut *objects {
+        if !executes_here {
             let found = thread_relax::find::<A>(graph, symbols);
             *thread_accesses = found.map_err(|error| error.of_object(graph.name))?;
         }
-        *tables = tables::plan::<A>(graph, symbols, thread_accesses, near, !near, binds_here)
+        *tables = tables::plan::<A>(graph, survey, symbols, thread_accesses, near, !near, binds_here)
             .map_err(|error| error.of_object(graph.name))?;
     }
 

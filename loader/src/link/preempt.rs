@@ -12,15 +12,25 @@ use crate::limits::NameBudget;
 use crate::resolver::SymbolResolver;
 
 /// From now on such symbols are external, and what the object has of them is used by nobody.
+#[inline]
 pub(super) fn give_way(
     object: &mut Object<'_>,
     resolver: &dyn SymbolResolver,
     budget: &mut NameBudget,
 ) -> Result<(), LoadError> {
-    let Object { graph, symbols, .. } = object;
-    if graph.format != Format::Elf || !symbols.seen.has(Facts::WEAK) {
-        return Ok(());
+    match object.graph.format == Format::Elf && object.symbols.seen.has(Facts::WEAK) {
+        true => weak_ones_give_way(object, resolver, budget),
+        false => Ok(()),
     }
+}
+
+#[inline(never)]
+fn weak_ones_give_way(
+    object: &mut Object<'_>,
+    resolver: &dyn SymbolResolver,
+    budget: &mut NameBudget,
+) -> Result<(), LoadError> {
+    let Object { graph, symbols, .. } = object;
     for (number, state) in symbols.states.iter_mut().enumerate() {
         let is_weak = state.facts.has(Facts::WEAK) && state.facts.has(Facts::EXPORTED);
         if !is_weak || state.section == SymbolState::NO_SECTION {

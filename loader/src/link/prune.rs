@@ -9,11 +9,16 @@ use crate::error::{LoadError, printable};
 use crate::graph::{LinkGraph, Selection};
 
 /// Unloads all but one group of each name. Says whether anything was unloaded.
+#[inline]
 pub(super) fn discard_duplicate_groups(objects: &mut [Object<'_>]) -> Result<bool, LoadError> {
-    let total: usize = objects.iter().map(|object| object.graph.groups.len()).sum();
-    if total < 2 {
-        return Ok(false);
+    match objects.iter().map(|object| object.graph.groups.len()).sum() {
+        0 | 1 => Ok(false),
+        total => discard_duplicates_of(objects, total),
     }
+}
+
+#[inline(never)]
+fn discard_duplicates_of(objects: &mut [Object<'_>], total: usize) -> Result<bool, LoadError> {
     let mut order = Vec::with_capacity(total);
     for (number, object) in objects.iter().enumerate() {
         order.extend((0..object.graph.groups.len()).map(|group| (number, group)));

@@ -11,6 +11,8 @@ use crate::graph::{LinkGraph, Role, Section};
 pub(crate) struct Survey {
     /// About how many bytes they take.
     pub(super) bytes: u64,
+    /// All are among these numbers.
+    pub(super) loaded: Range<usize>,
     /// All that are zeros are among these numbers.
     pub(super) zero_filled: Range<usize>,
     /// All that mean something to the loader itself are among these.
@@ -28,6 +30,7 @@ impl Survey {
             if section.segment.is_none() {
                 continue;
             }
+            include(&mut survey.loaded, number);
             survey.bytes = survey.bytes.saturating_add(section.size).saturating_add(section.align);
             if section.zero_fill {
                 include(&mut survey.zero_filled, number);
@@ -47,6 +50,29 @@ impl Survey {
     }
 }
 
+impl Survey {
+    /// The loaded sections with their numbers. Behind them objects have tables, a section each.
+    #[inline]
+    pub(super) fn loaded<'g, 'a>(
+        &self,
+        sections: &'g [Section<'a>],
+    ) -> impl Iterator<Item = (usize, &'g Section<'a>)> + use<'g, 'a> {
+        let numbered = self.loaded.clone().zip(&sections[self.loaded.clone()]);
+        numbered.filter(|(_, section)| section.segment.is_some())
+    }
+
+    /// Likewise.
+    #[inline]
+    pub(super) fn loaded_mut<'g, 'a>(
+        &self,
+        sections: &'g mut [Section<'a>],
+    ) -> impl Iterator<Item = (usize, &'g mut Section<'a>)> + use<'g, 'a> {
+        let numbered = self.loaded.clone().zip(&mut sections[self.loaded.clone()]);
+        numbered.filter(|(_, section)| section.segment.is_some())
+    }
+}
+
+#[inline]
 fn include(range: &mut Range<usize>, number: usize) {
     *range = if range.end == 0 { number..number + 1 } else { range.start..number + 1 };
 }

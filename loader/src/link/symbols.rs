@@ -225,14 +225,24 @@ fn outside(graph: &LinkGraph<'_>, number: usize, offset: u64, size: u64) -> Load
 }
 
 /// Makes room for the common symbols of an object that are not defined elsewhere.
+#[inline]
 pub(super) fn place_commons(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
     limits: &Limits,
 ) -> Result<(), LoadError> {
-    if !symbols.seen.has(Facts::COMMON) {
-        return Ok(());
+    match symbols.seen.has(Facts::COMMON) {
+        true => place_some_commons(graph, symbols, limits),
+        false => Ok(()),
     }
+}
+
+#[cold]
+fn place_some_commons(
+    graph: &LinkGraph<'_>,
+    symbols: &mut Symbols,
+    limits: &Limits,
+) -> Result<(), LoadError> {
     for number in 0..symbols.states.len() {
         let facts = symbols.states[number].facts;
         if facts.has(Facts::COMMON) && !facts.has(Facts::DEFINED_ELSEWHERE) {

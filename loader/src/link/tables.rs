@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::survey::Survey;
 use super::symbols::{Facts, SymbolState, Symbols};
 use super::thread_relax::{ThreadAccesses, is_consumed};
 use crate::arch::{Architecture, Operand, Simple, SimpleKinds, SlotKind};
@@ -128,6 +129,7 @@ impl Tables {
 /// branch within the image reaches its target. `islands`: sections may be far from each other, so each needs its own stubs.
 pub(super) fn plan<A: Architecture>(
     graph: &LinkGraph<'_>,
+    survey: &Survey,
     symbols: &mut Symbols,
     thread_accesses: &ThreadAccesses,
     everything_is_near: bool,
@@ -135,8 +137,8 @@ pub(super) fn plan<A: Architecture>(
     binds_indirect: bool,
 ) -> Result<Tables, LoadError> {
     let mut plan = Plan { everything_is_near, islands, binds_indirect, ..Plan::default() };
-    for (number, section) in graph.sections.iter().enumerate() {
-        if section.segment.is_none() {
+    for (number, section) in survey.loaded(&graph.sections) {
+        if section.relocations.len() == 0 {
             continue;
         }
         let consumed = thread_accesses.consumed_of(number);

@@ -53,10 +53,11 @@ fn template(objects: &[Object<'_>]) -> Template {
 
 /// Decides how the image's own variables are served in this process to code that counts on one distance in all threads:
 /// from what is set aside, as long as they begin as zero and there is room, or with detours.
+#[cold]
 pub(super) fn plan_fixed<A: Architecture>(
     objects: &mut [Object<'_>],
 ) -> Result<Option<tls::Reserved>, LoadError> {
-    if thread_locals(objects).next().is_none() || !any_at_fixed_offset::<A>(objects) {
+    if !any_at_fixed_offset::<A>(objects) {
         return Ok(None);
     }
     let align = thread_locals(objects).map(|section| section.align).max().unwrap_or(1);
@@ -68,12 +69,28 @@ pub(super) fn plan_fixed<A: Architecture>(
 }
 
 /// Finds a place for the block. The sections have their addresses, the symbols theirs.
+#[inline]
 pub(super) fn serve<A: Architecture>(
     objects: &mut [Object<'_>],
     reserved: Option<tls::Reserved>,
     environment: &Environment<'_>,
 ) -> Result<Threads, LoadError> {
+    let any =
+        |object: &Object<'_>| object.survey.thread_locals || object.symbols.seen.has(Facts::THREAD_LOCAL);
     let executes_here = environment.memory.executes_here();
+    match objects.iter().any(any) {
+        true => serve_some::<A>(objects, reserved, environment, executes_here),
+        false => Ok(Threads { executes_here, ..Threads::default() }),
+    }
+}
+
+#[cold]
+fn serve_some<A: Architecture>(
+    objects: &mut [Object<'_>],
+    reserved: Option<tls::Reserved>,
+    environment: &Environment<'_>,
+    executes_here: bool,
+) -> Result<Threads, LoadError> {
     let template = template(objects);
     let some_have = |object: &&mut Object<'_>| object.symbols.seen.has(Facts::THREAD_LOCAL);
     for Object { graph, symbols, .. } in objects.iter_mut().filter(some_have) {

@@ -82,7 +82,7 @@ pub(super) fn write<A: Architecture>(
 fn fill_gaps<A: Architecture>(objects: &[Object<'_>], working: &mut [WorkingMemory<'_>; 3]) {
     let mut ends = [0usize; 3];
     let mut in_order = true;
-    for section in objects.iter().flat_map(|object| &object.graph.sections) {
+    for (_, section) in objects.iter().flat_map(|object| object.survey.loaded(&object.graph.sections)) {
         let Some(segment) = section.segment.filter(|_| !section.zero_fill) else { continue };
         let start = section.offset as usize;
         let end = start + section.size as usize;
@@ -145,7 +145,7 @@ pub(super) struct FoundOut {
 impl Link<'_, '_> {
     fn write_sections<A: Architecture>(&self, working: &mut [WorkingMemory<'_>; 3]) -> Result<(), LoadError> {
         let graph = &self.object.graph;
-        for (number, section) in graph.sections.iter().enumerate() {
+        for (number, section) in self.object.survey.loaded(&graph.sections) {
             let Some(segment) = section.segment else { continue };
             if section.zero_fill {
                 // A section that is all zeros has nothing to patch: any relocation is refused.
@@ -163,9 +163,16 @@ impl Link<'_, '_> {
             }
         }
         let [code, read_only, data] = working;
-        indirect::write::<A>(self.object, code.bytes, data.bytes, crate::image::unbound_function())?;
-        self.write_slots::<A>(read_only.bytes)?;
-        self.write_stubs::<A>(code.bytes)
+        if !self.object.indirect.is_empty() {
+            indirect::write::<A>(self.object, code.bytes, data.bytes, crate::image::unbound_function())?;
+        }
+        if self.object.tables.slot_words != 0 {
+            self.write_slots::<A>(read_only.bytes)?;
+        }
+        if !self.object.tables.stubs().is_empty() {
+            self.write_stubs::<A>(code.bytes)?;
+        }
+        Ok(())
     }
 
     pub(super) fn patch<A: Architecture>(
@@ -506,11 +513,9 @@ impl Link<'_, '_> {
         A::pointer_value(address, state.flags)
     }
 
+    #[inline(never)]
     fn write_slots<A: Architecture>(&self, read_only: &mut [u8]) -> Result<(), LoadError> {
         let Object { tables, addresses, .. } = self.object;
-        if tables.slot_words == 0 {
-            return Ok(());
-        }
         let slots = &mut read_only[addresses.slots_offset as usize..];
         for (key, word) in tables.slots() {
             let slot = &mut slots[(word * A::SLOT_SIZE) as usize..];
@@ -540,6 +545,7 @@ impl Link<'_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn write_stubs<A: Architecture>(&self, code: &mut [u8]) -> Result<(), LoadError> {
         let Object { tables, .. } = self.object;
         for (number, key) in (0..).zip(tables.stubs()) {
