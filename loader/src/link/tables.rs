@@ -154,7 +154,10 @@ pub(super) fn plan<A: Architecture>(
             next += 1;
         }
     }
-    plan.number::<A>(graph, symbols)
+    match plan.any {
+        true => plan.number::<A>(graph, symbols),
+        false => Ok(Tables { low_2gib: plan.low_2gib, ..Tables::default() }),
+    }
 }
 
 /// The number of the first relocation from `start` on that is to be looked at. On its own, so that what it works with stays
@@ -326,15 +329,13 @@ impl Plan {
     }
 
     /// Entries that relocations refer to come first, those that only a stub jumps through follow.
+    #[inline(never)]
     fn number<A: Architecture>(
         mut self,
         graph: &LinkGraph<'_>,
         symbols: &Symbols,
     ) -> Result<Tables, LoadError> {
         let mut tables = Tables { low_2gib: self.low_2gib, ..Tables::default() };
-        if !self.any {
-            return Ok(tables);
-        }
         self.stubs.sort_unstable();
         self.stubs.dedup();
         let mut words = 0;

@@ -175,7 +175,21 @@ impl Link<'_, '_> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn patch<A: Architecture>(
+        &self,
+        number: usize,
+        section: &Section<'_>,
+        bytes: &mut [u8],
+    ) -> Result<(), LoadError> {
+        match section.relocations.len() {
+            0 => Ok(()),
+            _ => self.patch_all::<A>(number, section, bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn patch_all<A: Architecture>(
         &self,
         number: usize,
         section: &Section<'_>,
