@@ -111,7 +111,7 @@ fn serve_some<A: Architecture>(
     } else if let Some(reserved) = reserved {
         threads.offset = Some(reserved.keep(size)?);
     } else {
-        let module = tls::Module::new(template).map_err(|why| LoadError::unsupported(why))?;
+        let module = tls::Module::new(template).map_err(LoadError::unsupported)?;
         if objects.iter().any(|object| object.detours.size() != 0) {
             threads.detours = Some(module.descriptor(0));
         }

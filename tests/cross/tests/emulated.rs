@@ -27,6 +27,8 @@ struct Machine {
     gnu_threads: &'static [&'static str],
     /// Images share slabs, unless something says otherwise.
     slabs: bool,
+    /// The loader is compiled as users would have it.
+    is_optimized: bool,
 }
 
 impl Machine {
@@ -84,6 +86,7 @@ const AARCH64: Machine = Machine {
     ],
     gnu_threads: &["-fPIC -mtls-dialect=trad", "-fPIC -mtls-dialect=trad -ftls-model=local-dynamic"],
     slabs: true,
+    is_optimized: true,
 };
 
 #[test]
@@ -142,6 +145,7 @@ fn armv7() {
         threads: &[],
         gnu_threads: &[],
         slabs: false,
+        is_optimized: false,
     });
 }
 
@@ -164,6 +168,7 @@ fn riscv64() {
         threads: &[],
         gnu_threads: &[],
         slabs: false,
+        is_optimized: false,
     });
 }
 
@@ -402,6 +407,13 @@ fn build_runner(machine: &Machine, rustc: &Path) -> PathBuf {
     let folder = workspace().join("target/cross");
     let mut cargo = cargo(rustc, &folder);
     cargo.args(["build", "--package", "objcache-cross", "--target", machine.target]);
+    if !machine.is_optimized {
+        // What optimizing them takes is longer than what they then run shorter.
+        let plain = |package| format!("profile.dev.package.{package}.opt-level=0");
+        cargo.args(
+            ["objcache-loader", "gimli", "addr2line"].map(plain).iter().flat_map(|it| ["--config", it]),
+        );
+    }
     cargo.env(linker, format!("{}-gcc", machine.gnu));
     if machine.build_std {
         cargo.arg("-Zbuild-std").env("RUSTC_BOOTSTRAP", "1");
@@ -423,6 +435,8 @@ fn cargo(rustc: &Path, target: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(workspace()).env("RUSTC", rustc).env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo.env_remove("RUSTC_WRAPPER").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // Nobody changes what was built and builds it again.
+    cargo.env("CARGO_INCREMENTAL", "0");
     cargo.env("CARGO_TARGET_DIR", target).arg("--quiet").arg("--locked");
     cargo
 }
