@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags, open};
 use super::format::{self, Node, Record, TRAILER_LENGTH, is_node_length};
 use crate::admin::{DamagedEntry, EntryRecord, Progress, VerifyReport};
 use crate::buffer::Buffer;
+use crate::digest;
 use crate::entry::{self, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::object::ObjectBuffer;
@@ -265,19 +266,19 @@ impl Pack {
         if at.length > ENTRY_LIMIT || !at.lies_in(format::HEAD_LENGTH as u64, self.trailer.entries_end) {
             return Err(Trouble::Damaged(Reason::PackDamaged));
         }
-        let bytes = self.read(at)?;
+        let mut bytes = self.read(at)?;
         // The index must vouch for this entry, not for any that is sound.
         if !bytes.ends_with(&at.digest) {
             return Err(Trouble::Damaged(Reason::EntryDigest));
         }
-        let trailer = Trailer::check(&bytes, &at.signature, gate).map_err(Trouble::Damaged)?;
+        let trailer = Trailer::check_buffer(&mut bytes, &at.signature, gate).map_err(Trouble::Damaged)?;
         Ok((bytes, trailer))
     }
 
     /// The caller has bounded the length by that of the file.
     fn read(&self, at: &Record) -> io::Result<Buffer> {
         let length = at.length as usize;
-        let mut bytes = Buffer::with_room(length).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut bytes = Buffer::with_room(digest::room(length)).ok_or(io::ErrorKind::OutOfMemory)?;
         while bytes.len() < length {
             let offset = at.offset + bytes.len() as u64;
             let room = rustix::buffer::spare_capacity(&mut bytes);

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::buffer::Buffer;
 use crate::cpu::HostFeatures;
+use crate::digest;
 use crate::entry::{self, ENTRY_LIMIT, Encoded, TRAILER_LENGTH, Trailer};
 use crate::error::Reason;
 use crate::object::ObjectBuffer;
@@ -112,7 +113,7 @@ fn read_and<T>(
     };
     let length = stat.st_size as usize;
     // `open_entry` bounds the size; what the system cannot give even so is an error, not an abort.
-    let mut bytes = Buffer::with_room(length).ok_or(Errno::NOMEM)?;
+    let mut bytes = Buffer::with_room(digest::room(length)).ok_or(Errno::NOMEM)?;
     while bytes.len() < length {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
             Ok(0) => return Ok(Found::Damaged(Damage::of(file, &stat, Reason::EntryLength))),
@@ -120,7 +121,7 @@ fn read_and<T>(
             Err(error) => return Err(error.into()),
         }
     }
-    let checked = Trailer::check(&bytes, signature, gate).and_then(|trailer| open(bytes, trailer));
+    let checked = Trailer::check_buffer(&mut bytes, signature, gate).and_then(|trailer| open(bytes, trailer));
     Ok(match checked {
         Ok(whole) => Found::Whole(whole),
         Err(reason) if reason.is_ours_alone() => Found::Refused(reason),
