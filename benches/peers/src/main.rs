@@ -6,7 +6,7 @@
 
 #![deny(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use objcache_peers::cases::memory::Memory;
 use objcache_peers::cases::{cold, exceptions, load, lookup, memory, threads, tiny};
@@ -27,7 +27,11 @@ fn main() {
         |name: &str| options.peers.is_empty() || options.peers.iter().any(|word| name.contains(word));
     let wanted = |peer: &&dyn Peer| is_wanted(peer.name());
     let peers = peers.iter().map(|peer| &**peer).filter(wanted).collect();
-    let run = Run { peers, workloads, folder, minutes: options.minutes };
+    let others = options.plugins.iter().filter_map(|(name, path)| {
+        let folder = Path::new(path).parent()?;
+        folder.join("cold").exists().then(|| (name.clone(), folder.to_owned()))
+    });
+    let run = Run { peers, workloads, folder, others: others.collect(), minutes: options.minutes };
     match &options.words[..] {
         // Asked by this program itself.
         [case, peer] if case == "memory" && !CASES.contains(&peer.as_str()) => run.report_memory(peer),
@@ -81,6 +85,8 @@ struct Run<'p> {
     peers: Vec<&'p dyn Peer>,
     workloads: Workloads,
     folder: PathBuf,
+    /// Other builds that a whole process is measured of, and where they are.
+    others: Vec<(String, PathBuf)>,
     minutes: bool,
 }
 
@@ -220,17 +226,16 @@ impl Run<'_> {
     fn cold(&self) {
         let code = self.workloads.renamable();
         let shared = PathBuf::from(code.shared.to_str().expect("a path in UTF-8"));
-        let times = cold::compare(&self.folder, &shared.with_extension("o"), &shared);
-        let mut table = Table::of(
-            "A whole process: start, load, first call (CPU time)",
-            cold::WAYS.map(|(name, _)| name),
-        );
-        let nothing = times[0].unwrap_or_default();
+        let ways = cold::ways(&self.folder, &self.others);
+        let times = cold::compare(&self.folder, &ways, &shared.with_extension("o"), &shared);
+        let title = "A whole process: start, load, first call (CPU time)";
+        let mut table = Table::of(title, ways.iter().map(|way| way.name.as_str()));
         table.add("process", times.iter().map(|time| time.map(show)));
-        table.add(
-            "more than nothing",
-            times.iter().map(|time| time.map(|time| format!("{:+.2} ms", (time - nothing) / 1e6))),
-        );
+        let more = ways.iter().zip(&times).map(|(way, time)| {
+            let more = (*time)? - times[way.nothing]?;
+            Some(format!("{:+.2} ms", more / 1e6))
+        });
+        table.add("more than nothing", more);
         table.add_line("our goal", &["", "+0.2 ms"]);
         println!("{table}");
     }

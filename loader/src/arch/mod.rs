@@ -4,18 +4,26 @@
 //! nothing unsafe, nothing tied to the host, so any of them can be tested anywhere. GOT entries and stubs are made by
 //! a pass ([`crate::link::tables`]); a fix-up only sees place, target and addend.
 
+#[cfg(any(feature = "all-arch", target_arch = "aarch64"))]
 pub(crate) mod aarch64;
+#[cfg(any(feature = "all-arch", target_arch = "arm"))]
 pub(crate) mod arm;
 mod coff;
-#[cfg(test)]
+#[cfg(all(test, feature = "all-arch"))]
 mod coverage;
 mod fields;
+#[cfg(any(feature = "all-arch", target_arch = "x86"))]
 pub(crate) mod i386;
 mod local_exec;
+#[cfg(any(feature = "all-arch", target_arch = "loongarch64"))]
 pub(crate) mod loongarch64;
+#[cfg(any(feature = "all-arch", target_arch = "powerpc64"))]
 pub(crate) mod ppc64;
+#[cfg(any(feature = "all-arch", target_arch = "riscv32", target_arch = "riscv64"))]
 pub(crate) mod riscv;
+#[cfg(any(feature = "all-arch", target_arch = "s390x"))]
 pub(crate) mod s390x;
+#[cfg(any(feature = "all-arch", target_arch = "x86_64"))]
 pub(crate) mod x86_64;
 
 pub(crate) use fields::*;
@@ -29,17 +37,17 @@ use crate::made::Code;
 
 /// Lists the machines with their architectures: the only place, besides its own file, that an architecture is named in.
 macro_rules! machines {
-    ($($machine:ident => $architecture:ty,)*) => {
+    ($($(#[$built:meta])* $machine:ident => $architecture:ty,)*) => {
         /// Instruction set of an object.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Machine {
-            $(#[doc = stringify!($machine)] $machine,)*
+            $($(#[$built])* #[doc = stringify!($machine)] $machine,)*
         }
 
         impl Machine {
             /// The machine that a format's header names.
             pub(crate) fn find(named: impl Fn(&Identity) -> bool) -> Option<Self> {
-                $(if named(&<$architecture as Architecture>::IDENTITY) {
+                $($(#[$built])* if named(&<$architecture as Architecture>::IDENTITY) {
                     return Some(Machine::$machine);
                 })*
                 None
@@ -48,14 +56,14 @@ macro_rules! machines {
             /// Whether this process executes such code.
             pub(crate) fn is_host(self) -> bool {
                 match self {
-                    $(Machine::$machine => <$architecture as Architecture>::IDENTITY.is_host,)*
+                    $($(#[$built])* Machine::$machine => <$architecture as Architecture>::IDENTITY.is_host,)*
                 }
             }
 
             /// The name that users know it by.
             pub(crate) fn name(self) -> &'static str {
                 match self {
-                    $(Machine::$machine => <$architecture as Architecture>::IDENTITY.name,)*
+                    $($(#[$built])* Machine::$machine => <$architecture as Architecture>::IDENTITY.name,)*
                 }
             }
         }
@@ -64,7 +72,7 @@ macro_rules! machines {
         macro_rules! with_architecture {
             ($machine_value:expr, $parameter:ident => $body:expr) => {
                 match $machine_value {
-                    $($crate::arch::Machine::$machine => {
+                    $($(#[$built])* $crate::arch::Machine::$machine => {
                         type $parameter = $architecture;
                         $body
                     })*
@@ -76,16 +84,31 @@ macro_rules! machines {
 }
 
 machines! {
+    #[cfg(any(feature = "all-arch", target_arch = "x86_64"))]
     X86_64 => crate::arch::x86_64::X86_64,
+    #[cfg(any(feature = "all-arch", target_arch = "aarch64"))]
     AArch64 => crate::arch::aarch64::AArch64,
+    #[cfg(any(feature = "all-arch", target_arch = "powerpc64"))]
     Ppc64 => crate::arch::ppc64::Ppc64,
+    #[cfg(any(feature = "all-arch", target_arch = "s390x"))]
     S390x => crate::arch::s390x::S390x,
+    #[cfg(any(feature = "all-arch", target_arch = "riscv64"))]
     Riscv64 => crate::arch::riscv::Riscv<64>,
+    #[cfg(any(feature = "all-arch", target_arch = "riscv32"))]
     Riscv32 => crate::arch::riscv::Riscv<32>,
+    #[cfg(any(feature = "all-arch", target_arch = "loongarch64"))]
     LoongArch64 => crate::arch::loongarch64::LoongArch64,
+    #[cfg(any(feature = "all-arch", target_arch = "x86"))]
     I386 => crate::arch::i386::I386,
+    #[cfg(any(feature = "all-arch", target_arch = "arm"))]
     Arm => crate::arch::arm::Arm,
 }
+
+/// Ends an error about a machine that nothing is known of.
+pub(crate) const NOT_ALL: &str = match cfg!(feature = "all-arch") {
+    true => "",
+    false => "; the loader was built without `all-arch`, so it knows this process's own machine only",
+};
 
 /// How object formats name a machine.
 #[derive(Debug, Clone, Copy)]

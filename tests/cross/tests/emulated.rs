@@ -425,9 +425,39 @@ fn build_runner(machine: &Machine, rustc: &Path) -> PathBuf {
 #[test]
 fn what_is_below_the_engine_builds_with_rust_1_85() {
     let Some(rustc) = oldest_rustc() else { return };
-    let mut cargo = cargo(&rustc, &workspace().join("target/oldest"));
-    cargo.args(["check", "--package", "objcache-signature", "--package", "objcache-loader"]);
-    tool_runs(cargo.env("RUSTFLAGS", "-D warnings"));
+    for features in [&["--package", "objcache-signature"][..], &["--no-default-features"]] {
+        let mut cargo = cargo(&rustc, &workspace().join("target/oldest"));
+        cargo.args(["check", "--package", "objcache-loader"]).args(features);
+        tool_runs(cargo.env("RUSTFLAGS", "-D warnings"));
+    }
+}
+
+/// The runner's loader is built without `all-arch`.
+#[test]
+fn objects_of_another_machine_are_refused_by_name() {
+    let Some(compiler) = oldest_rustc() else { return };
+    let gcc = format!("{}-gcc", AARCH64.gnu);
+    if ![AARCH64.qemu, CLANG, &gcc].iter().all(|tool| has(tool)) {
+        return;
+    }
+    let runner = build_runner(&AARCH64, &compiler);
+    let folder = scratch("another-machine");
+    let source = folder.join("empty.c");
+    std::fs::write(&source, "int zero(void) { return 0; }").unwrap();
+    for (target, named) in [
+        ("x86_64-linux-gnu", "ELF machine 62"),
+        ("x86_64-apple-macos", "Mach-O cpu type 0x1000007"),
+        ("i686-pc-windows-gnu", "COFF machine 0x014c (i386)"),
+    ] {
+        let object = folder.join(target);
+        let mut compiler = Command::new(CLANG);
+        tool_runs(compiler.arg(format!("--target={target}")).arg("-c").arg(&source).arg("-o").arg(&object));
+        let mut command = Command::new(AARCH64.qemu);
+        let output =
+            command.args(["-L", &format!("/usr/{}", AARCH64.gnu)]).arg(&runner).arg(&object).output();
+        let errors = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(errors.contains(named) && errors.contains("built without `all-arch`"), "{errors}");
+    }
 }
 
 /// Cargo, with another compiler than the one that runs this test.

@@ -1,38 +1,63 @@
 //! A whole process: it starts, gets one object, loads it, calls it and ends. Another program (`bin/cold.rs`), as small as
-//! each way allows.
+//! each way allows. Other builds of objcache have their own.
 
 use std::fs;
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::measure::{median, turns};
 
-/// What a process does: its name in the table, and the argument of `cold`.
-pub const WAYS: [(&str, &str); 6] = [
-    ("nothing", "nothing"),
-    ("objcache: load", "objcache"),
-    ("objcache: hit in the store, load", "hit"),
-    ("dlopen", "dlopen"),
-    ("LLVM 22 LLJIT", "LLVM 22 LLJIT (JITLink)"),
-    ("LLVM 22 raw jitlink::link", "LLVM 22 raw"),
-];
+/// What a process does.
+pub struct Way {
+    /// Its name in the table.
+    pub name: String,
+    program: PathBuf,
+    argument: &'static str,
+    /// Which way is the same program doing nothing.
+    pub nothing: usize,
+}
 
-/// Nanoseconds of CPU time of the whole process, by [`WAYS`].
-pub fn compare(folder: &Path, object: &Path, shared: &Path) -> Vec<Option<f64>> {
+/// All ways: those of the programs in `folder`, and in the folders of other builds, which have names.
+pub fn ways(folder: &Path, others: &[(String, PathBuf)]) -> Vec<Way> {
+    let ours = [
+        ("nothing", "nothing"),
+        ("objcache: load", "objcache"),
+        ("objcache: hit in the store, load", "hit"),
+        ("dlopen", "dlopen"),
+        ("LLVM 22 LLJIT", "LLVM 22 LLJIT (JITLink)"),
+        ("LLVM 22 raw jitlink::link", "LLVM 22 raw"),
+    ];
+    let way = |name: String, program, argument, nothing| Way { name, program, argument, nothing };
+    let mut ways: Vec<Way> = ours
+        .into_iter()
+        .map(|(name, argument)| way(name.to_owned(), folder.join("cold"), argument, 0))
+        .collect();
+    for (build, folder) in others {
+        let nothing = ways.len();
+        for (what, argument) in [("nothing", "nothing"), ("load", "objcache"), ("hit, load", "hit")] {
+            ways.push(way(format!("{build}: {what}"), folder.join("cold"), argument, nothing));
+        }
+    }
+    ways
+}
+
+/// Nanoseconds of CPU time of the whole process, by ways.
+pub fn compare(folder: &Path, ways: &[Way], object: &Path, shared: &Path) -> Vec<Option<f64>> {
     const ROUNDS: usize = 150;
     let store = folder.join("store");
     let _ = fs::remove_dir_all(&store);
-    let process = |way: &str| {
-        let mut command = Command::new(folder.join("cold"));
-        command.arg(way).arg(object).arg(shared).env("OBJCACHE_DIR", &store);
+    let process = |program: &Path, argument: &str| {
+        let mut command = Command::new(program);
+        command.arg(argument).arg(object).arg(shared).env("OBJCACHE_DIR", &store);
         command
     };
-    assert!(process("fill").status().is_ok_and(|status| status.success()), "the store is filled");
-    let mut times = vec![Vec::new(); WAYS.len()];
+    let filled = process(&folder.join("cold"), "fill").status();
+    assert!(filled.is_ok_and(|status| status.success()), "the store is filled");
+    let mut times = vec![Vec::new(); ways.len()];
     for round in 0..ROUNDS {
-        for way in turns(round, WAYS.len()) {
-            times[way].extend(cpu_time(process(WAYS[way].1)));
+        for way in turns(round, ways.len()) {
+            times[way].extend(cpu_time(process(&ways[way].program, ways[way].argument)));
         }
     }
     times.iter_mut().map(|times| median(times)).collect()

@@ -7,7 +7,7 @@ use object::pod;
 use super::directives::CommonAlignments;
 use super::symbol::TableOfSymbols;
 use super::{Strings, SymbolEntry, Symbols, group, section, table};
-use crate::arch::Machine;
+use crate::arch::{self, Machine};
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, Section};
 use crate::limits::{Limits, NameBudget};
@@ -102,7 +102,7 @@ fn big_header(object: &[u8]) -> Result<Header, LoadError> {
 fn machine(number: u16) -> Result<Machine, LoadError> {
     Machine::find(|known| known.coff == Some(number)).ok_or_else(|| {
         let name = machine_name(number).unwrap_or("unknown");
-        LoadError::unsupported(format!("COFF machine {number:#06x} ({name})"))
+        LoadError::unsupported(format!("COFF machine {number:#06x} ({name}){}", arch::NOT_ALL))
     })
 }
 

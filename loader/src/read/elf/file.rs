@@ -9,7 +9,7 @@ use object::read::elf::SectionHeader as _;
 
 use super::section::{self, SectionNames};
 use super::{Header, Shape, Symbols, group, order, section_table, table};
-use crate::arch::{ElfIdentity, Machine};
+use crate::arch::{self, ElfIdentity, Machine};
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, RelocationTable, Section};
 use crate::limits::{Limits, NameBudget};
@@ -101,7 +101,8 @@ fn machine<F: Shape>(header: &F) -> Result<Machine, LoadError> {
     Machine::find(|known| known.elf == Some(identity)).ok_or_else(|| {
         let ElfIdentity { e_machine, class, big_endian } = identity;
         let order = if big_endian { "big" } else { "little" };
-        LoadError::unsupported(format!("ELF machine {e_machine}, {class}-bit, {order}-endian"))
+        let not_all = arch::NOT_ALL;
+        LoadError::unsupported(format!("ELF machine {e_machine}, {class}-bit, {order}-endian{not_all}"))
     })
 }
 

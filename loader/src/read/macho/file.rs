@@ -8,7 +8,7 @@ use super::eh_frame::UnwindTables;
 use super::relocation::RelocationInput;
 use super::section::{self, SectionName};
 use super::{Header, LE, Relocations, Storage, Symbols, Tables, table};
-use crate::arch::Machine;
+use crate::arch::{self, Machine};
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, RelocationTable, Role, Section, SymbolTable};
 use crate::limits::{Limits, NameBudget};
@@ -80,7 +80,7 @@ fn machine(header: &MachHeader64<LittleEndian>) -> Result<Machine, LoadError> {
         return Err(LoadError::unsupported("arm64e, with signed pointers"));
     }
     Machine::find(|known| known.macho == Some(cpu.0))
-        .ok_or_else(|| LoadError::unsupported(format!("Mach-O cpu type {:#x}", cpu.0)))
+        .ok_or_else(|| LoadError::unsupported(format!("Mach-O cpu type {:#x}{}", cpu.0, arch::NOT_ALL)))
 }
 
 /// What the load commands say, as far as a relocatable object needs it. Versions, linker options, optimisation hints and

@@ -66,7 +66,7 @@ impl RelocationInput<'_> {
     }
 
     fn is_x86_64(&self) -> bool {
-        self.machine == Machine::X86_64
+        self.machine.name() == "x86_64"
     }
 
     fn subtractor(&self) -> u8 {
