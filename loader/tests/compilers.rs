@@ -187,3 +187,21 @@ fn cpp_through_gcc() {
 fn cpp_through_clang() {
     cpp_objects_run(CLANGXX);
 }
+
+/// `ld.gold` names the groups of constructors by the section symbol of the group itself.
+#[test]
+fn what_gold_puts_together_has_all_its_groups() {
+    if !has(GXX) || !has("ld.gold") {
+        return;
+    }
+    let source = "extern \"C\" int same(int n) { return n; }
+        struct One { int x; One(int n); }; inline One::One(int n) : x(same(n)) {}
+        struct Other { int y; Other(int n); }; inline Other::Other(int n) : y(same(n) + 1) {}
+        extern \"C\" int sum() { One one(3); Other other(4); return one.x + other.y; }";
+    let (apart, together) = (scratch("apart.o"), scratch("together.o"));
+    std::fs::write(&apart, compile_text(GXX, &["-O0", "-fPIC"], "cpp", source)).unwrap();
+    run("ld.gold", &["-r", apart.to_str().unwrap(), "-o", together.to_str().unwrap()]);
+    let object = std::fs::read(together).unwrap();
+    let image = Loader::new().load(&object, &ProcessSymbols).unwrap();
+    assert_eq!(call_int(&image, "sum", &[]), 8);
+}

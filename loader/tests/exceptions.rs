@@ -200,6 +200,68 @@ fn a_panic_passes_through_loaded_frames_and_cleans_up() {
     }
 }
 
+/// Nothing in these says that they have to do with exceptions: what throws is given to them.
+#[test]
+fn a_panic_passes_through_code_that_calls_by_pointers() {
+    let by_pointer = "int lets_through(int n, int (*f)(int)) { return f(n) + 1; }";
+    let by_table = "struct Table { int (*first)(int); int (*f)(int); };
+        static __attribute__((noinline)) int inner(struct Table *table, int n) { return table->f(n) + 1; }
+        int lets_through(int n, int (*f)(int)) { struct Table table = {0, f}; return inner(&table, n); }";
+    for compiler in [GCC, CLANG].into_iter().filter(|compiler| has(compiler)) {
+        for (source, model) in [
+            (by_pointer, "-fPIC"),
+            (by_table, "-fPIC"),
+            (by_pointer, "-mcmodel=large"),
+            (by_pointer, "-mindirect-branch=thunk-inline"),
+            (by_pointer, "-mretpoline"),
+        ] {
+            let knows = if compiler == GCC { !model.contains("retpoline") } else { !model.contains("thunk") };
+            let here = cfg!(target_arch = "x86_64") || model == "-fPIC";
+            for level in ["-O0", "-O2"].into_iter().filter(|_| knows && here) {
+                let options = [level, model, "-fexceptions", "-fno-optimize-sibling-calls"];
+                let object = compile_text(compiler, &options, "c", source);
+                for loader in loaders() {
+                    let image = loader.load(&object, &ProcessSymbols).unwrap();
+                    type Passes = extern "C-unwind" fn(i32, extern "C-unwind" fn(i32) -> i32) -> i32;
+                    // SAFETY: of that type in both sources, and compiled to let exceptions through.
+                    let lets_through = unsafe { image.get::<Passes>("lets_through") }.unwrap();
+                    assert!(lets_through(-1, host_panics) >= 0);
+                    let call = AssertUnwindSafe(|| lets_through(7, host_panics));
+                    let caught = panic::catch_unwind(call).unwrap_err();
+                    assert_eq!(caught.downcast_ref::<i32>(), Some(&7));
+                }
+            }
+        }
+    }
+}
+
+/// The object in the middle calls a function of the third by its table of virtual functions.
+#[test]
+fn an_exception_passes_through_an_image_between_two_others() {
+    let _turn = TURN.lock();
+    let Some(host) = Host::new() else { return };
+    let shape = "struct Shape { virtual int area(int) = 0; };";
+    let middle = format!("{shape} int apply(Shape *shape, int n) {{ return shape->area(n) + 1; }}");
+    let outer = format!(
+        "{shape} int apply(Shape *, int);
+        struct Bad : Shape {{ int area(int n) override {{ if (n > 3) throw n; return n; }} }};
+        extern \"C\" int catches(int n) {{ Bad bad; try {{ return apply(&bad, n); }} catch (int it) {{ return -it; }} }}"
+    );
+    for compiler in [GXX, CLANGXX].into_iter().filter(|compiler| has(compiler)) {
+        for level in ["-O0", "-O2"] {
+            let [middle, outer] =
+                [&middle, &outer].map(|text| compile_text(compiler, &[level, "-fPIC"], "cpp", text));
+            for loader in loaders() {
+                let middle = loader.load(&middle, &host.resolver()).unwrap();
+                let apply = middle.address("_Z5applyP5Shapei").unwrap();
+                let own = AbsoluteSymbols::new().with("_Z5applyP5Shapei", apply);
+                let outer = loader.load(&outer, &chain(own, host.resolver())).unwrap();
+                assert_eq!([2, 40].map(|n| call_int(&outer, "catches", &[n])), [3, -40]);
+            }
+        }
+    }
+}
+
 /// Where the calls came from when loaded code called back.
 static TRACE: parking_lot::Mutex<Vec<u64>> = parking_lot::Mutex::new(Vec::new());
 
@@ -249,11 +311,11 @@ fn backtraces_pass_through_loaded_code_that_is_registered() {
     if !has(GCC) {
         return;
     }
-    let [inside, beyond] = frames_of_a_trace(LibgccFrames::of_every_image());
-    assert_eq!(inside, 2);
-    assert!(beyond > 3, "the test's own callers, {beyond}");
-    // C code catches nothing, and is not registered unless that is asked for.
-    assert_eq!(frames_of_a_trace(LibgccFrames::new()), [1, 0]);
+    for registrar in [LibgccFrames::new(), LibgccFrames::of_every_image()] {
+        let [inside, beyond] = frames_of_a_trace(registrar);
+        assert_eq!(inside, 2);
+        assert!(beyond > 3, "the test's own callers, {beyond}");
+    }
     assert_eq!(frames_of_a_trace(NoUnwind), [1, 0]);
 }
 

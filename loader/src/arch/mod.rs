@@ -254,6 +254,11 @@ pub(crate) trait Architecture {
         Err(FixupProblem::Unsupported("alignment by relocation"))
     }
 
+    /// Whether there may be a call in `code` whose target no relocation tells. What is no call may be taken for one.
+    fn may_call_indirectly(_code: &[u8]) -> bool {
+        true
+    }
+
     /// Fills padding that was cut with instructions that do nothing.
     fn write_nops(_padding: &mut [u8]) {}
 

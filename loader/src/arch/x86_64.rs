@@ -293,6 +293,18 @@ impl Architecture for X86_64 {
         name.unwrap_or_else(|| format!("relocation type {raw}"))
     }
 
+    /// `call r/m64` and `call m16:64` are FF /2 and FF /3. A thunk against speculation, which returns to its target, has a
+    /// `pause` where the processor may guess.
+    fn may_call_indirectly(code: &[u8]) -> bool {
+        let Some(next) = code.get(1..) else { return false };
+        // Without branches, so that many bytes are compared at once.
+        let found = code.iter().zip(next).fold(0, |found, (byte, next)| {
+            let is_call = u8::from(*byte == 0xff) & u8::from(next & 0x30 == 0x10);
+            found | is_call | u8::from(*byte == 0xf3) & u8::from(*next == 0x90)
+        });
+        found != 0
+    }
+
     #[inline]
     fn operand(kind: Kind) -> Operand {
         match kind {

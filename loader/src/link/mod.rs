@@ -48,7 +48,7 @@ use crate::arch::Architecture;
 use crate::error::LoadError;
 use crate::graph::{Format, LinkGraph, Role, Section};
 use crate::limits::{Limits, NameBudget};
-use crate::memory::{FinalizedMemory, MemoryManager};
+use crate::memory::{FinalizedMemory, MemoryManager, Segment};
 use crate::resolver::SymbolResolver;
 use crate::unwind::{FrameTable, UnwindInfo};
 
@@ -211,7 +211,7 @@ pub(crate) fn link<A: Architecture>(
     write::write::<A>(objects, &image, &threads, *relax, &mut memory.working()?)?;
     let memory = memory.finalize()?;
 
-    let unwind = unwind_info(objects, image.code.clone(), memory.arena());
+    let unwind = unwind_info::<A>(objects, image.code.clone(), memory.arena());
     let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
     Ok(Linked {
         memory,
@@ -239,7 +239,11 @@ fn image_bytes(objects: &[Object<'_>]) -> u64 {
 }
 
 /// What an unwinder wants to know of the image.
-fn unwind_info(objects: &[Object<'_>], code: Range<u64>, arena: Option<Range<u64>>) -> UnwindInfo {
+fn unwind_info<A: Architecture>(
+    objects: &[Object<'_>],
+    code: Range<u64>,
+    arena: Option<Range<u64>>,
+) -> UnwindInfo {
     let throws = objects.iter().any(|object| object.symbols.throws);
     let mut info = UnwindInfo { code, arena, throws, ..UnwindInfo::default() };
     let table = |section: &Section<'_>| FrameTable { address: section.address, size: section.size };
@@ -259,7 +263,23 @@ fn unwind_info(objects: &[Object<'_>], code: Range<u64>, arena: Option<Range<u64
             info.xdata.push(table(section));
         }
     }
+    info.calls = throws || !info.eh_frames.is_empty() && may_call_out::<A>(objects);
     info
+}
+
+/// Whether a function of the image may be waiting for one elsewhere. Calls by pointers are looked for in small images only: a
+/// large one without any is rare, and what follows from it costs it less.
+fn may_call_out<A: Architecture>(objects: &[Object<'_>]) -> bool {
+    const SMALL: u64 = 16 << 10;
+    let mut left = SMALL;
+    objects.iter().any(|object| object.symbols.refers_out)
+        || objects.iter().flat_map(|object| &object.graph.sections).any(|section| {
+            if section.segment != Some(Segment::Code) {
+                return false;
+            }
+            left = left.saturating_sub(section.size);
+            left == 0 || A::may_call_indirectly(section.bytes)
+        })
 }
 
 /// COFF: `.pdata`, or `.pdata$function`.

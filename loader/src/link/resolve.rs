@@ -43,6 +43,7 @@ pub(super) fn resolve<A: Architecture>(
             budget: &mut budget,
             uses_dso_handle: false,
             throws: false,
+            refers_out: false,
             imports: Vec::new(),
             unresolved: Vec::new(),
             unresolved_count: 0,
@@ -59,12 +60,14 @@ pub(super) fn resolve<A: Architecture>(
             }
         }
         let (uses_dso_handle, throws) = (elsewhere.uses_dso_handle, elsewhere.throws);
+        let refers_out = elsewhere.refers_out;
         let imports = std::mem::take(&mut elsewhere.imports);
         let resolved = result.and_then(|()| elsewhere.into_result());
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
         symbols.uses_dso_handle = uses_dso_handle;
         symbols.throws = throws;
+        symbols.refers_out = refers_out;
         symbols.imports = imports;
         resolved.map_err(|error| error.of_object(objects[number].graph.name))?;
     }
@@ -161,6 +164,7 @@ struct Elsewhere<'e, 'a> {
     budget: &'e mut NameBudget,
     uses_dso_handle: bool,
     throws: bool,
+    refers_out: bool,
     /// As [`Symbols::imports`](super::symbols::Symbols::imports).
     imports: Vec<(u32, u64)>,
     /// The first of those that nobody knows.
@@ -271,6 +275,7 @@ impl Elsewhere<'_, '_> {
         if synthesized.is_some() {
             state.facts.add(Facts::SYNTHESIZED);
         }
+        self.refers_out |= synthesized.is_none();
         let weak = state.facts.has(Facts::WEAK);
         if let Some(address) = synthesized.or_else(|| self.ask(name, weak)) {
             (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);

@@ -24,6 +24,8 @@ pub(crate) struct Symbols {
     pub(crate) uses_dso_handle: bool,
     /// Something refers to a function that may throw an exception. Set by resolving.
     pub(crate) throws: bool,
+    /// Something refers to what is not of this link. Set by resolving.
+    pub(crate) refers_out: bool,
     /// How many are imports ([`Facts::IMPORT`]).
     pub(crate) import_count: usize,
     /// For imports that nobody defines as such, by number: the address that their GOT entries hold. Set by resolving.

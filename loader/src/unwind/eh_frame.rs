@@ -182,6 +182,10 @@ fn common_entry(
     back: u32,
 ) -> Result<CommonEntry, String> {
     let entry = (at + 4).checked_sub(back as usize);
+    // Nearly always the last one.
+    if let Some((_, last)) = common_entries.last().filter(|(last, _)| Some(*last) == entry) {
+        return Ok(*last);
+    }
     let found = entry.and_then(|entry| common_entries.binary_search_by_key(&entry, |known| known.0).ok());
     found
         .map(|found| common_entries[found].1)

@@ -21,27 +21,31 @@ use super::pool::{Pool, Registry};
 use super::{FrameTable, UnwindInfo, UnwindRegistrar, UnwindRegistration, eh_frame};
 use crate::{fork, process};
 
-/// Registers images with libgcc, if it is in the process: those that have to do with exceptions, or all that have unwind
-/// tables.
+/// Registers images with libgcc, if it is in the process: those that exceptions and backtraces may meet, or all that have
+/// unwind tables.
 ///
 /// Where libgcc is older than version 13, images of one [arena](UnwindInfo::arena) share registrations, so that throws cost
 /// the same however many there are. Images that have no arena, as those of [`PageMemory`](crate::PageMemory), are
 /// registered one by one there, and each makes every throw in the process some nanoseconds slower.
+///
+/// Such a libgcc takes a lock at each throw once anything is registered, whoever registered it, and a child that was forked while
+/// another thread held it waits for ever when it throws, or loads or drops an image that is registered. Fork while no other
+/// thread throws, or `exec` in the child.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LibgccFrames {
     every_image: bool,
 }
 
 impl LibgccFrames {
-    /// Registers the images that [catch](UnwindInfo::catches) exceptions or clean up when one passes, and those that call what
-    /// [throws](UnwindInfo::throws). The default: other code costs nothing. An exception that passes through it (of a function
-    /// with a C name, or given as a pointer) ends the program, and a backtrace ends before it.
+    /// Registers the images that [catch](UnwindInfo::catches) exceptions or clean up when one passes, and those that
+    /// [call](UnwindInfo::calls) something that is not in them, whatever it is: an exception may come out of it, and a
+    /// backtrace out of that. The default: code that computes and returns costs nothing. What looks at it while it runs, a signal
+    /// handler for instance, gets no further by libgcc.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Registers all images with unwind tables, for exceptions and backtraces through code of any language. Checking and
-    /// registering a small table costs about a microsecond a load.
+    /// Registers all images with unwind tables. Checking and registering a small table costs half a microsecond a load.
     pub fn of_every_image() -> Self {
         LibgccFrames { every_image: true }
     }
@@ -129,13 +133,18 @@ impl OneFrame {
 
 impl UnwindRegistrar for LibgccFrames {
     unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
-        let wanted = info.catches || info.throws || self.every_image;
-        let Some(libgcc) = wanted.then(libgcc).flatten() else { return Ok(None) };
+        // Those of code that has to do with exceptions as far as its own tables and the names it uses tell.
+        let must_do = info.catches || info.throws || self.every_image;
+        let Some(libgcc) = (must_do || info.calls).then(libgcc).flatten() else { return Ok(None) };
         let mut tables = Vec::with_capacity(info.eh_frames.len());
         for FrameTable { address, size } in &*info.eh_frames {
             // SAFETY: the caller vouches for the range.
             let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *size as usize) };
-            eh_frame::check(bytes, *address, &info.code)?;
+            match eh_frame::check(bytes, *address, &info.code) {
+                // Code of a language that knows no exceptions does without.
+                Err(_) if !must_do => return Ok(None),
+                checked => checked?,
+            }
             // libgcc ignores tables that begin with the terminator, when registering and when deregistering.
             if bytes.first_chunk().is_some_and(|length| *length != [0; 4]) {
                 tables.push(*address as usize);
@@ -171,8 +180,8 @@ fn shared_arena(info: &UnwindInfo) -> Option<&Range<u64>> {
     info.arena.as_ref().filter(is_around)
 }
 
-/// Neither the lock of the pool nor libgcc's own for registrations is ever held by somebody else in a child process: forks
-/// wait.
+/// Neither the lock of the pool nor, by loads, libgcc's own for registrations is held by somebody else in a child process:
+/// forks wait. Throws take libgcc's as well, before version 13, and no fork can be made to wait for them.
 fn gate() -> fork::Gate {
     fork::watch();
     fork::enter()

@@ -30,6 +30,8 @@ pub struct UnwindInfo {
     pub catches: bool,
     /// The image refers to functions elsewhere that throw exceptions, or that may: those of C++ and Rust, by their names.
     pub throws: bool,
+    /// Functions of the image may call others that are not of it: it refers to some, or may call by a pointer.
+    pub calls: bool,
 }
 
 impl UnwindInfo {

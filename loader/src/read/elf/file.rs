@@ -49,7 +49,7 @@ fn parse_shape<'a, F: Shape>(object: &'a [u8], limits: &Limits) -> Result<LinkGr
     let symbols = Symbols::<F>::find(object, headers, tables.symbols, limits)?;
     let relocations = tables.relocations;
     attach_relocations::<F>(object, headers, relocations, symbols.section(), &mut sections, limits)?;
-    let groups = group::read(object, headers, tables.groups, &symbols, &sections, limits)?;
+    let groups = group::read(object, headers, tables.groups, &symbols, &names, limits)?;
 
     let symbols = F::symbol_table(symbols);
     Ok(LinkGraph { name: "", format: Format::Elf, machine, sections, symbols, groups, cuts: Vec::new() })

@@ -7,9 +7,10 @@ use object::elf;
 use object::endian::Endian as _;
 use object::read::elf::SectionHeader as _;
 
+use super::section::SectionNames;
 use super::{Header, Shape, Symbols, order, section_table};
 use crate::error::LoadError;
-use crate::graph::{Group, GroupMembers as AnyMembers, Section, Selection, SymbolPlace};
+use crate::graph::{Group, GroupMembers as AnyMembers, Selection, SymbolPlace};
 use crate::limits::{Limits, NameBudget};
 
 /// The section numbers in a group, as words of the object.
@@ -37,12 +38,12 @@ pub(super) fn read<'a, F: Shape>(
     headers: &'a [Header<F>],
     numbers: Range<usize>,
     symbols: &Symbols<'a, F>,
-    sections: &[Section<'a>],
+    names: &SectionNames<'a>,
     limits: &Limits,
 ) -> Result<Vec<Group<'a>>, LoadError> {
     let mut groups = Vec::new();
     let mut budget = NameBudget::of(limits);
-    let mut members_left = sections.len();
+    let mut members_left = headers.len();
     for number in numbers {
         let header = &headers[number];
         if header.sh_type(order::<F>()) != elf::SHT_GROUP {
@@ -58,13 +59,13 @@ pub(super) fn read<'a, F: Shape>(
             return Err(LoadError::malformed(what.to_string(), why));
         };
         members_left = left;
-        if let Some(stranger) = members.iter().find(|member| *member >= sections.len()) {
+        if let Some(stranger) = members.iter().find(|member| *member >= headers.len()) {
             return Err(LoadError::malformed(
                 what.to_string(),
                 format!("it names section {stranger}, which is not there"),
             ));
         }
-        let name = name::<F>(header, symbols, sections, &what)?;
+        let name = name::<F>(header, headers, symbols, names, &what)?;
         budget.spend(name)?;
         groups.push(Group { name, members: AnyMembers::Elf(members), selection: Selection::Any });
     }
@@ -94,11 +95,13 @@ fn words<'a, F: Shape>(
     }
 }
 
-/// A group is named by a symbol, or, as some assemblers do it, by the section of a section symbol.
+/// A group is named by a symbol, or, as some assemblers do it, by the section of a section symbol: with `ld.gold -r` the
+/// group's own.
 fn name<'a, F: Shape>(
     header: &Header<F>,
+    headers: &[Header<F>],
     symbols: &Symbols<'a, F>,
-    sections: &[Section<'a>],
+    names: &SectionNames<'a>,
     what: &dyn Display,
 ) -> Result<&'a [u8], LoadError> {
     let number = header.sh_info(order::<F>()) as usize;
@@ -110,7 +113,10 @@ fn name<'a, F: Shape>(
     }
     let symbol = symbols.get(number)?;
     match symbol.place {
-        SymbolPlace::Section(section) if symbol.name == 0 => Ok(sections[section as usize].name),
+        SymbolPlace::Section(section) if symbol.name == 0 => {
+            let section = section as usize;
+            headers.get(section).map_or(Ok(b""), |header| names.get::<F>(section, header))
+        }
         _ => symbols.name(symbol.name),
     }
 }
