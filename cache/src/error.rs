@@ -125,6 +125,8 @@ reasons! {
     KeyUnusable = "key_unusable", "a key cannot be used";
     /// A process that has the journal locked is stopped, or hangs: nobody can tell whether there is room.
     JournalStuck = "journal_stuck", "not taken: a process that has the journal locked does not go on";
+    /// The directory holds other things, and is no store: what lies under names that a store uses would be lost.
+    NotAStore = "not_a_store", "it holds other things, and is no objcache store";
 }
 
 impl fmt::Display for Reason {

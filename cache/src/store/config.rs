@@ -279,13 +279,20 @@ impl Configuration {
         match read_table(path) {
             Ok(Some(table)) => table.iter().for_each(|(key, value)| self.take(key, value, path, &origin)),
             Ok(None) => {}
-            Err(problem) => self.complain(path, &problem),
+            Err(Unread { problem, may_name_keys }) => {
+                self.complain(path, &problem);
+                // A project's file has no say in that.
+                self.key_is_missing |= may_name_keys && matches!(origin(path), Origin::User(_));
+            }
         }
     }
 
     fn take(&mut self, key: &str, value: &Value, path: &Path, origin: &dyn Fn(&Path) -> Origin) {
         let Some(setting) = Setting::by_key(key) else {
-            let meant = Setting::like_key(key).map(|key| format!(": is `{key}` meant?")).unwrap_or_default();
+            let like = Setting::like_key(key);
+            let is_key = like.and_then(Setting::by_key).is_some_and(Setting::is_key);
+            self.key_is_missing |= is_key && matches!(origin(path), Origin::User(_));
+            let meant = like.map(|key| format!(": is `{key}` meant?")).unwrap_or_default();
             return self.complain(path, &format!("there is no setting `{}`{meant}", key.escape_debug()));
         };
         let origin = origin(path);
@@ -357,34 +364,49 @@ fn is_there(path: &Path) -> bool {
 ///
 /// # Errors
 /// Why it is passed over, in words.
-fn read_table(path: &Path) -> Result<Option<Table>, String> {
+/// A file that cannot be made use of.
+struct Unread {
+    problem: String,
+    /// It may be there that keys are asked for.
+    may_name_keys: bool,
+}
+
+impl<P: Into<String>> From<P> for Unread {
+    fn from(problem: P) -> Self {
+        Self { problem: problem.into(), may_name_keys: true }
+    }
+}
+
+fn read_table(path: &Path) -> Result<Option<Table>, Unread> {
     // Not blocking: a FIFO in place of a file would make us wait for a writer.
     let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
+        Err(Errno::NOENT) if path.is_symlink() => return Err("it is a link to nothing".into()),
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(io::Error::from(error).to_string()),
+        Err(error) => return Err(io::Error::from(error).to_string().into()),
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     let me = rustix::process::geteuid().as_raw();
     if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
+        return Err("it is not a regular file".into());
     } else if metadata.uid() != me && metadata.uid() != 0 {
-        return Err("it belongs to another user and is passed over".to_owned());
+        return Err("it belongs to another user and is passed over".into());
     } else if metadata.mode() & 0o002 != 0 {
-        return Err("everybody may write it, so it is passed over".to_owned());
+        return Err("everybody may write it, so it is passed over".into());
     }
     let mut text = String::new();
     file.take(LONGEST_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > LONGEST_FILE {
-        return Err(format!("it is longer than {LONGEST_FILE} bytes"));
+        return Err(format!("it is longer than {LONGEST_FILE} bytes").into());
     }
     // The parser's message goes on for lines and shows the text; its first line says where and what.
     text.parse().map(Some).map_err(|error: toml::de::Error| {
         let line = error
             .span()
             .map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
-        format!("line {line}: {}", error.message())
+        let may_name_keys = SETTINGS.iter().any(|setting| setting.is_key() && text.contains(setting.key));
+        Unread { problem: format!("line {line}: {}", error.message()), may_name_keys }
     })
 }
 
@@ -498,6 +520,36 @@ mod tests {
             assert!(problems[0].contains("config.toml"), "{problems:?}");
             assert_eq!(configuration.options().max_size, DEFAULT_MAX_SIZE);
         }
+    }
+
+    /// Rather no cache than one that believes everybody, because of a slip of the pen.
+    #[test]
+    fn where_keys_may_be_asked_for_and_are_not_understood_there_is_no_cache() {
+        let refused = |user: &str| configured(Some(user), None, &[]).options().refused;
+        for text in [
+            "trusted_keys = \"/k\"\nmax_size =",
+            "mac_key = \"/k\"\nmac_key = \"/k\"",
+            "trusted_key = \"/k\"",
+            "signing_keys = \"/k\"",
+            "[trusted_keys]",
+            "trusted_keys = \"relative\"",
+        ] {
+            assert_eq!(refused(text), Some(Reason::KeyUnusable), "{text}");
+        }
+        for text in
+            ["max_size =", "durable = true\ndurable = true", "max_sise = 1", "[durable]", "colour = 1"]
+        {
+            assert_eq!(refused(text), None, "{text}");
+        }
+        let projects = configured(None, Some("trusted_keys = \"/k\"\nmax_size ="), &[]);
+        assert_eq!(projects.options().refused, None, "no project decides whom to believe");
+
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("config.toml");
+        std::os::unix::fs::symlink("nowhere", &path).expect("made");
+        let configuration = Configuration::of(&|_| None, None, Some(path));
+        assert!(configuration.problems()[0].contains("a link to nothing"));
+        assert_eq!(configuration.options().refused, Some(Reason::KeyUnusable));
     }
 
     #[test]

@@ -40,6 +40,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{CacheError, Reason};
+use crate::store::founding::{self, Format};
 use crate::store::parents;
 
 pub(crate) const TEMPORARY: &str = "tmp";
@@ -80,11 +81,10 @@ pub(crate) const KNOWN_NAMES: &[&str] = &[
     TRACE_ENDED,
 ];
 
-const VERSION_FILE: &str = "VERSION";
-const VERSION_TEXT: &str = "objcache store 1\n";
-const TAG_FILE: &str = "CACHEDIR.TAG";
+pub(crate) const VERSION_FILE: &str = "VERSION";
+pub(crate) const TAG_FILE: &str = "CACHEDIR.TAG";
 /// The first line is prescribed by <https://bford.info/cachedir/>.
-const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+pub(crate) const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory is a cache of compiled objects, made by objcache. It may be removed at any time.\n";
 
 const DIRECTORY_MODE: Mode = Mode::RWXU;
@@ -150,6 +150,11 @@ impl Directory {
             (false, true) => Access::WriteFresh,
         };
         if access == Access::WriteFresh {
+            let may = founding::may_become_a_store(&directory);
+            match may.map_err(|error| CacheError::io(path.display().to_string(), error))? {
+                true => {}
+                false => return Err(CacheError::new(Reason::NotAStore, path.display().to_string())),
+            }
             directory.make_layout().map_err(|error| CacheError::io(path.display().to_string(), error))?;
         }
         Ok((directory, access))
@@ -186,24 +191,25 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether there is a version file; an error when it is not of this format.
+    /// Whether there is a sound version file; an error when it is of a later format.
     fn check_version(&self) -> Result<bool, CacheError> {
         let refuse = |reason| CacheError::new(reason, self.path.join(VERSION_FILE).display().to_string());
         let file = match self.open_file(VERSION_FILE) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
+            Err(error) if is_in_the_way(&error) => return Ok(false),
             Err(error) => return Err(refuse(Reason::of(&error)).with_source(error)),
         };
         // One read: nobody writes such a file but by a rename.
         let mut text = [0; 64];
-        let length =
-            file.read_at(&mut text, 0).map_err(|error| refuse(Reason::of(&error)).with_source(error))?;
-        match &text[..length] {
-            // A power cut may leave a file its length, and zeros.
-            text if text.iter().all(|byte| *byte == 0) => Ok(false),
-            // Cut short by a crash at creation: as if it were missing.
-            text if VERSION_TEXT.as_bytes().starts_with(text) => Ok(text.len() == VERSION_TEXT.len()),
-            _ => Err(refuse(Reason::FutureFormat)),
+        let length = match file.read_at(&mut text, 0) {
+            Err(error) if is_in_the_way(&error) => return Ok(false),
+            read => read.map_err(|error| refuse(Reason::of(&error)).with_source(error))?,
+        };
+        match Format::of(&text[..length]) {
+            Format::Ours => Ok(true),
+            Format::Unknown => Ok(false),
+            Format::Later => Err(refuse(Reason::FutureFormat)),
         }
     }
 
@@ -213,12 +219,15 @@ impl Directory {
             self.make_directory(name)?;
         }
         self.replace_file(TAG_FILE, TAG_TEXT.as_bytes())?;
-        self.replace_file(VERSION_FILE, VERSION_TEXT.as_bytes())
+        self.replace_file(VERSION_FILE, founding::version_text().as_bytes())
     }
 
     pub(crate) fn replace_file(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let mut temporary = Temporary::create(self)?;
         temporary.file.write_all(contents)?;
+        if temporary.rename_to(name.as_bytes()) == Err(Errno::ISDIR) {
+            self.move_away(name)?;
+        }
         temporary.rename_to(name.as_bytes())?;
         Ok(())
     }
@@ -293,11 +302,16 @@ impl Directory {
     /// A file that is ours, and that has no second name by which what we write would get elsewhere.
     fn only_ours(&self, file: OwnedFd) -> io::Result<(File, Identity)> {
         let stat = fstat(&file)?;
-        if file_type(&stat) == FileType::RegularFile && stat.st_uid != self.owner {
-            return Err(Errno::PERM.into());
-        }
-        if file_type(&stat) == FileType::RegularFile && stat.st_nlink > 1 {
-            return Err(Errno::MLINK.into());
+        let refused = match file_type(&stat) {
+            FileType::Directory => Some(Errno::ISDIR),
+            FileType::RegularFile if stat.st_uid != self.owner => Some(Errno::PERM),
+            FileType::RegularFile if stat.st_nlink > 1 => Some(Errno::MLINK),
+            FileType::RegularFile => None,
+            // A FIFO, which cannot be read at a place.
+            _ => Some(Errno::SPIPE),
+        };
+        if let Some(refused) = refused {
+            return Err(refused.into());
         }
         Ok((file.into(), Identity::of(&stat)))
     }
@@ -435,6 +449,12 @@ fn cannot_open(path: &Path, error: Errno) -> CacheError {
         _ => Reason::of(&error),
     };
     CacheError::new(reason, path.display().to_string()).with_source(error)
+}
+
+/// Whether something that is no file of ours lies there: a directory, a link, a socket, a FIFO.
+pub(crate) fn is_in_the_way(error: &io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(error, Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::MLINK | Errno::SPIPE))
 }
 
 fn open_root(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {

@@ -176,6 +176,7 @@ fn refused(error: &CacheError) -> Check {
     let advice = match error.reason() {
         Reason::NoHome => "set HOME, XDG_CACHE_HOME or OBJCACHE_DIR",
         Reason::SecureExecution => "run it as yourself: a program with another user's rights has no cache",
+        Reason::NotAStore => "name a directory that is empty, or that is made for the cache (OBJCACHE_DIR)",
         Reason::NotADirectory => "move away what is there, or name another directory",
         Reason::ForeignOwner => "name a directory of your own (OBJCACHE_DIR); a cache is for one user",
         Reason::InsecureMode => "chmod 700, after making sure that nobody put anything in",

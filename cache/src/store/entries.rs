@@ -7,12 +7,13 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use objcache_signature::Signature;
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fstat, openat, renameat, renameat_with, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, openat, openat2, renameat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -139,8 +140,10 @@ fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened
     let name = EntryName::of(signature);
     // Not blocking, not a controlling terminal: whatever was put in place of an entry must not hold us up.
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | directory.quietly();
-    let file = match openat(directory.root(), name.as_bytes(), flags, Mode::empty()) {
+    let file = match open_without_links(directory.root(), name.as_bytes(), flags) {
         Ok(file) => file,
+        // A link in place of the directory: the next to write here moves it away.
+        Err(Errno::LOOP) if is_link(directory, name.fan()) => return Ok(Opened::Absent),
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Opened::Absent),
         Err(Errno::LOOP | Errno::NXIO | Errno::MLINK) => {
             return Ok(Opened::Damaged(Damage::by_name(directory, &name, Reason::EntryNotAFile)));
@@ -168,6 +171,26 @@ fn open_entry(directory: &Directory, signature: &Signature) -> io::Result<Opened
         Some(reason) => Opened::Damaged(Damage::of(file, &stat, reason)),
         None => Opened::File(file, stat),
     })
+}
+
+/// Follows no link in place of a directory either. Systems that know no such call (before Linux 5.6, some sandboxes) tell so
+/// once.
+fn open_without_links(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    static UNKNOWN: AtomicBool = AtomicBool::new(false);
+    if !UNKNOWN.load(Ordering::Relaxed) {
+        match openat2(root, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::NOSYS) => UNKNOWN.store(true, Ordering::Relaxed),
+            // A sandbox that forbids calls it does not know, or a file that is not ours.
+            Err(Errno::PERM) => {}
+            opened => return opened,
+        }
+    }
+    openat(root, name, flags, Mode::empty())
+}
+
+fn is_link(directory: &Directory, name: &str) -> bool {
+    let stat = statat(directory.root(), name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| file_type(&stat) == FileType::Symlink)
 }
 
 /// What an entry of `length` bytes takes, in bytes.

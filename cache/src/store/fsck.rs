@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use objcache_signature::Signature;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, Stat, chmodat, flock, statat};
+use rustix::io::Errno;
 
 use crate::admin::Progress;
 use crate::error::{CacheError, Reason};
@@ -200,7 +201,7 @@ fn check_leftovers(directory: &Directory, swept: bool, report: &mut FsckReport) 
                 Ok(Some(file)) if is_held(&file) => {}
                 // Let go of while we looked.
                 Ok(None) => {}
-                Ok(Some(file)) if file.metadata()?.is_dir() => {
+                Err(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {
                     report.find(path, Fault::ForeignFile, false);
                 }
                 _ => report.find(path, fault, swept),

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use crate::clock::now_unix_us;
 use crate::store::counters::Counter;
-use crate::store::directory::{Directory, JOURNAL, Temporary};
+use crate::store::directory::{Directory, JOURNAL, Temporary, is_in_the_way};
 use crate::store::lock_file::still_named;
 use crate::store::patience::Patience;
 
@@ -375,12 +375,6 @@ fn lock_within(directory: &Directory, patience: Duration) -> io::Result<Option<L
         }
     }
     Ok(None)
-}
-
-/// Whether something that is no file lies there: a directory, a link, a socket.
-fn is_in_the_way(error: &io::Error) -> bool {
-    let error = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(error, Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::MLINK))
 }
 
 /// For the keeper, who can wait a little.

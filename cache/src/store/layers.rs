@@ -22,7 +22,7 @@ use crate::clock;
 use crate::entry::Trailer;
 use crate::error::{CacheError, Reason};
 use crate::pack::{self, Pack};
-use crate::store::directory::{Directory, LAYERS, LOCKS};
+use crate::store::directory::{Directory, LAYERS, LOCKS, is_in_the_way};
 use crate::store::entries;
 use crate::store::lock_file::LockFile;
 use crate::trust::Gate;
@@ -194,9 +194,13 @@ pub(super) fn kind(path: &Path) -> Result<LayerKind, CacheError> {
     Ok(Layer::open(path)?.kind())
 }
 
-/// The layers mounted on a store: a line each in a file of its directory.
+/// The layers mounted on a store: a line each in a file of its directory. What is no file there is replaced by the next list.
 pub(super) fn mounted(directory: &Directory) -> io::Result<Vec<PathBuf>> {
-    let Some(file) = directory.open_file(LAYERS)? else { return Ok(Vec::new()) };
+    let file = match directory.open_file(LAYERS) {
+        Err(error) if is_in_the_way(&error) => None,
+        opened => opened?,
+    };
+    let Some(file) = file else { return Ok(Vec::new()) };
     let mut text = Vec::new();
     file.take(LONGEST_LIST).read_to_end(&mut text)?;
     let lines = text.split(|byte| *byte == b'\n').map(|line| Path::new(OsStr::from_bytes(line)));

@@ -17,6 +17,7 @@ mod doctor;
 mod entries;
 mod failures;
 mod file_system;
+mod founding;
 mod fsck;
 mod group;
 mod health;

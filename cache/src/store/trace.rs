@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use objcache_signature::Signature;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, renameat, statat};
 use rustix::io::Errno;
 
 use crate::error::{CacheError, Reason};
 use crate::signature_hash::SignatureSet;
-use crate::store::directory::{Directory, TRACE, TRACE_ENDED};
+use crate::store::directory::{Directory, TRACE, TRACE_ENDED, file_type, is_in_the_way};
 
 /// The longest trace that is written or read, in bytes: a million signatures.
 pub(crate) const LONGEST: u64 = LINE * 1_000_000;
@@ -189,19 +189,37 @@ fn open_shared(directory: &Directory) -> Option<File> {
 
 /// Switches tracing on. `false`: it was on.
 pub(super) fn start(directory: &Directory) -> io::Result<bool> {
+    if !make_way(directory, TRACE)? {
+        return Ok(false);
+    }
+    // Before tracing is on: it is not to be on when this fails.
+    if !make_way(directory, TRACE_ENDED)? {
+        directory.remove_file(TRACE_ENDED.as_bytes())?;
+    }
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     match openat(directory.root(), TRACE, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(_) => {
-            directory.remove_file(TRACE_ENDED.as_bytes())?;
-            Ok(true)
-        }
+        Ok(_) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Moves what is no file away. Whether the name is free now.
+fn make_way(directory: &Directory, name: &str) -> io::Result<bool> {
+    match statat(directory.root(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if file_type(&stat) == FileType::RegularFile => Ok(false),
+        Ok(_) => directory.move_away(name).map(|()| true),
+        Err(Errno::NOENT) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Switches tracing off; the trace stays until the next begins. `false`: it was not on.
 pub(super) fn stop(directory: &Directory) -> io::Result<bool> {
+    if make_way(directory, TRACE)? {
+        return Ok(false);
+    }
+    make_way(directory, TRACE_ENDED)?;
     match renameat(directory.root(), TRACE, directory.root(), TRACE_ENDED) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
@@ -211,14 +229,18 @@ pub(super) fn stop(directory: &Directory) -> io::Result<bool> {
 
 /// Whether tracing is on.
 pub(super) fn is_on(directory: &Directory) -> bool {
-    statat(directory.root(), TRACE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    let stat = statat(directory.root(), TRACE, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| file_type(&stat) == FileType::RegularFile)
 }
 
 /// The trace that is being written, else the last one; `None` when there is neither.
 pub(super) fn read(directory: &Directory) -> io::Result<Option<Trace>> {
     for name in [TRACE, TRACE_ENDED] {
-        if let Some(file) = directory.open_file(name)? {
-            return Trace::of(regular(file)?).map(Some);
+        match directory.open_file(name) {
+            Ok(Some(file)) => return Trace::of(file).map(Some),
+            Ok(None) => {}
+            Err(error) if is_in_the_way(&error) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(None)

@@ -166,10 +166,15 @@ impl FromStr for PublicKey {
 /// The public keys in a file, one a line. Nothing may follow a key but blanks and a remark.
 ///
 /// # Errors
-/// When it cannot be read, others may write it, or a line is not a key.
+/// When it cannot be read, others may write it, a line is not a key, or it has none: who trusts nobody is not to believe
+/// everybody.
 pub fn read_trusted_keys(path: impl AsRef<Path>) -> Result<Vec<PublicKey>, KeyError> {
     let text = read_file(path.as_ref(), Secrecy::Public)?;
-    lines(&text).map(|line| line.split_whitespace().next().unwrap_or_default().parse()).collect()
+    let keys = lines(&text).map(|line| line.split_whitespace().next().unwrap_or_default().parse());
+    match keys.collect::<Result<Vec<_>, _>>() {
+        Ok(keys) if keys.is_empty() => Err(KeyError::Malformed("there is no key in it")),
+        keys => keys,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -275,6 +280,10 @@ mod tests {
         assert_ne!(other, signing.public());
         let (_place, path) = file(&format!("{} CI\n# old\n{other}\n", signing.public()), 0o644);
         assert_eq!(read_trusted_keys(path).expect("read"), [signing.public(), other]);
+        for text in ["", "# nobody\n\n"] {
+            let (_place, path) = file(text, 0o644);
+            assert!(matches!(read_trusted_keys(path), Err(KeyError::Malformed(_))));
+        }
     }
 
     #[test]
