@@ -4,7 +4,9 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use objcache_cache::{
     CacheAdmin, Codec, CompiledObject, Compression, MacKey, ObjectCache, Pack, PackMode, PackReport,
@@ -175,6 +177,38 @@ fn damaged_entries_are_left_out_of_packs_and_stores() {
     let healed = pack_with(&store, &out, &PackSelection::default(), ADD);
     assert_eq!((healed.packed, healed.damaged.len()), (7, 1), "3 is still damaged in the store");
     assert!(fs::read(&out).unwrap() == sound);
+}
+
+#[test]
+fn a_pack_takes_the_place_of_regular_files_only_and_those_behind_links() {
+    let (place, root) = place();
+    let store = filled(&root, 0..3);
+    let path = |name: &str| place.path().join(name);
+    fs::write(path("one.pack"), b"old").unwrap();
+    symlink("one.pack", path("link.pack")).unwrap();
+    symlink("missing.pack", path("dangling.pack")).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    assert!(Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo runs").success());
+    symlink("fifo", path("link to a fifo")).unwrap();
+
+    let summary = pack(&store, &path("link.pack"));
+    let added = pack_with(&store, &path("link.pack"), &PackSelection::default(), ADD);
+    assert_eq!(added.pack, Some(summary));
+    assert!(fs::symlink_metadata(path("link.pack")).unwrap().is_symlink());
+    assert_eq!(Pack::open(&path("one.pack")).expect("opens").summary(), summary);
+
+    for name in ["dangling.pack", "folder", "fifo", "link to a fifo"] {
+        let before = fs::symlink_metadata(path(name)).unwrap();
+        let mut seen = 0;
+        let made = store.create_pack(&path(name), &PackSelection::default(), NEW, &mut |_| seen += 1);
+        let why = made.expect_err(name).to_string();
+        let expected =
+            if name == "dangling.pack" { "a link to a file that is not there" } else { "no regular file" };
+        assert!(why.contains(name) && why.contains(expected), "{why}");
+        assert_eq!(seen, 0, "{name}: refused before the work");
+        let after = fs::symlink_metadata(path(name)).unwrap();
+        assert_eq!((after.ino(), after.file_type()), (before.ino(), before.file_type()), "{name}");
+    }
 }
 
 fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {

@@ -48,9 +48,9 @@ impl<'a> Packing<'a> {
         Self { store, out, compression, writer: None, total: 0, done: 0, bytes: 0, progress, report }
     }
 
-    /// From now on it is written.
-    pub(super) fn begin_file(&mut self) -> Result<(), CacheError> {
-        let writer = PackWriter::create(self.out, self.store.options().durable);
+    /// From now on it is written, to take the place of the `destination`.
+    pub(super) fn begin_file(&mut self, destination: &Path) -> Result<(), CacheError> {
+        let writer = PackWriter::create(destination, self.store.options().durable);
         self.writer = Some(writer.map_err(|error| self.failed(error))?);
         Ok(())
     }
@@ -60,7 +60,7 @@ impl<'a> Packing<'a> {
         self.total = total;
     }
 
-    fn failed(&self, error: io::Error) -> CacheError {
+    pub(super) fn failed(&self, error: io::Error) -> CacheError {
         CacheError::io(format!("pack {}", self.out.display()), error)
     }
 

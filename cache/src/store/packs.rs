@@ -10,7 +10,7 @@ use crate::buffer::Buffer;
 use crate::compression::{Codec, Compression};
 use crate::entry::{Encoded, Trailer};
 use crate::error::{CacheError, Reason};
-use crate::pack::{CheckedEntry, Pack, PackSummary};
+use crate::pack::{self, CheckedEntry, Pack, PackSummary};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::store::entries::{self, Found};
@@ -87,7 +87,8 @@ pub struct ImportReport {
 }
 
 impl Store {
-    /// Makes a pack of the store's entries, called `out`, over what has that name.
+    /// Makes a pack of the store's entries, called `out`, over the file that has that name. A link is followed to
+    /// the file it names.
     ///
     /// A store that signs its entries signs the pack as well ([`Pack::signed_by`]).
     ///
@@ -95,8 +96,8 @@ impl Store {
     /// are stored, whatever codec they had. `progress` is called after each.
     ///
     /// # Errors
-    /// When entries cannot be listed or read, or the pack cannot be read or written. Damaged entries are
-    /// findings.
+    /// When entries cannot be listed or read, or the pack cannot be read or written, or what is called `out` is
+    /// no regular file. Damaged entries are findings.
     pub fn create_pack(
         &self,
         out: &Path,
@@ -104,11 +105,12 @@ impl Store {
         mode: PackMode,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<PackReport, CacheError> {
+        let mut packing = Packing::of(self, out, mode.compression, progress);
+        let destination = pack::destination(out).map_err(|error| packing.failed(error))?;
         let before = if mode.add { Some(Pack::open(out)?) } else { None };
         let chosen = self.chosen(selection)?;
-        let mut packing = Packing::of(self, out, mode.compression, progress);
         if !mode.dry_run {
-            packing.begin_file()?;
+            packing.begin_file(&destination)?;
         }
         packing.expect(chosen.len() as u64 + before.as_ref().map_or(0, |pack| pack.summary().entries));
         let old = before.iter().flat_map(|pack| pack.each_entry(&self.shared.gate));

@@ -24,7 +24,7 @@ use crate::units;
 /// signature. Exit code 1 when a damaged entry had to be left out.
 #[derive(Debug, Args)]
 pub(crate) struct CreateOptions {
-    /// The pack to make, over what has that name
+    /// The pack to make, over the file that has that name or that a link of that name leads to
     #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
     out: PathBuf,
 
