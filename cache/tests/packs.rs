@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Barrier;
 
 use objcache_cache::{
     CacheAdmin, Codec, CompiledObject, Compression, MacKey, ObjectCache, Pack, PackMode, PackReport,
@@ -209,6 +210,32 @@ fn a_pack_takes_the_place_of_regular_files_only_and_those_behind_links() {
         let after = fs::symlink_metadata(path(name)).unwrap();
         assert_eq!((after.ino(), after.file_type()), (before.ino(), before.file_type()), "{name}");
     }
+}
+
+#[test]
+fn all_that_is_added_at_the_same_time_gets_into_the_pack() {
+    const COUNT: u32 = 20;
+    let (place, root) = place();
+    let store = filled(&root, 0..COUNT);
+    let out = place.path().join("out");
+    let add = |number: u32, mode: PackMode| {
+        let signatures = [signature(number)];
+        pack_with(&store, &out, &PackSelection { signatures: Some(&signatures), filter: None }, mode);
+    };
+    add(0, NEW);
+    let start = Barrier::new(COUNT as usize - 1);
+    std::thread::scope(|scope| {
+        for number in 1..COUNT {
+            let (start, add) = (&start, &add);
+            scope.spawn(move || {
+                start.wait();
+                add(number, ADD);
+            });
+        }
+    });
+    let mut all = chosen(0..COUNT);
+    all.sort();
+    assert_eq!(Pack::open(&out).expect("opens").signatures().expect("lists"), all);
 }
 
 fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {

@@ -88,7 +88,7 @@ pub struct ImportReport {
 
 impl Store {
     /// Makes a pack of the store's entries, called `out`, over the file that has that name. A link is followed to
-    /// the file it names.
+    /// the file it names. Processes that replace the same pack do so one after the other.
     ///
     /// A store that signs its entries signs the pack as well ([`Pack::signed_by`]).
     ///
@@ -107,6 +107,8 @@ impl Store {
     ) -> Result<PackReport, CacheError> {
         let mut packing = Packing::of(self, out, mode.compression, progress);
         let destination = pack::destination(out).map_err(|error| packing.failed(error))?;
+        // Until the new pack has the name.
+        let _turn = if mode.dry_run { None } else { pack::Turn::wait(&destination) };
         let before = if mode.add { Some(Pack::open(out)?) } else { None };
         let chosen = self.chosen(selection)?;
         if !mode.dry_run {

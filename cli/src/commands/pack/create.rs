@@ -35,7 +35,8 @@ pub(crate) struct CreateOptions {
 /// Add entries of the cache to a pack
 ///
 /// What is in it stays; of an entry that both have, the cache's is taken. The pack is made anew beside the old
-/// one and then takes its name, so whoever has it mounted goes on with the old one.
+/// one and then takes its name, so whoever has it mounted goes on with the old one. Others that add to it or
+/// make it anew at the same time wait.
 #[derive(Debug, Args)]
 pub(crate) struct AddOptions {
     /// The pack to add to
