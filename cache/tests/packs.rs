@@ -238,6 +238,43 @@ fn all_that_is_added_at_the_same_time_gets_into_the_pack() {
     assert_eq!(Pack::open(&out).expect("opens").signatures().expect("lists"), all);
 }
 
+#[test]
+fn what_a_kill_leaves_of_a_pack_goes_with_the_next_one() {
+    let (place, root) = place();
+    let store = filled(&root, 0..3);
+    let folder = place.path().join("packs");
+    let path = |name: &str| folder.join(name);
+    fs::create_dir(&folder).unwrap();
+    let stay = [
+        ".objcache-pack-locked",
+        ".objcache-pack-alinks",
+        ".objcache-pack-",
+        ".objcache-pack-ab.cde",
+        "target",
+    ];
+    for name in [&stay[..], &[".objcache-pack-aB3dE6"]].concat() {
+        match name {
+            ".objcache-pack-alinks" => symlink("target", path(name)).unwrap(),
+            _ => fs::write(path(name), b"half a pack").unwrap(),
+        }
+    }
+    let another = fs::File::open(path(".objcache-pack-locked")).unwrap();
+    rustix::fs::flock(&another, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    // The one that is being made is none of the dead's to another.
+    let mut made = 0;
+    let outer = store.create_pack(&path("outer"), &PackSelection::default(), NEW, &mut |_| {
+        made += pack(&store, &path("inner")).entries;
+    });
+    assert_eq!((outer.expect("packs").packed, made), (3, 9));
+    let mut left: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    let mut expected = [&stay[..], &["inner", "outer"]].concat();
+    left.sort();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+}
+
 fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }

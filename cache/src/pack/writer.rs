@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use objcache_signature::Signature;
 use tempfile::NamedTempFile;
 
+use super::draft;
 use super::format::{FAN_OUT, HEAD_LENGTH, Record, Trailer, array, head};
 use super::reader::PackSummary;
 use crate::entry::Encoded;
@@ -30,10 +30,7 @@ pub(crate) struct PackWriter {
 impl PackWriter {
     /// Begins a pack that will be called `path`; `durable`: and survive a power cut once it is.
     pub(crate) fn create(path: &Path, durable: bool) -> io::Result<Self> {
-        // Others may read a pack, and nobody else write it, or it would not be used.
-        let create = |path: &Path| File::options().write(true).create_new(true).mode(0o644).open(path);
-        let file = tempfile::Builder::new().prefix(".objcache-pack-").make_in(parent(path), create)?;
-        let mut file = BufWriter::with_capacity(BUFFER, file);
+        let mut file = BufWriter::with_capacity(BUFFER, draft::create(parent(path))?);
         file.write_all(&head())?;
         Ok(Self { file, path: path.to_owned(), offset: HEAD_LENGTH as u64, records: Vec::new(), durable })
     }
