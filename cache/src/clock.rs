@@ -7,6 +7,11 @@ pub(crate) fn now_unix_us() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().map_or(0, microseconds)
 }
 
+/// Whether the clock is before 1970, as one without a battery may be.
+pub(crate) fn is_before_1970() -> bool {
+    SystemTime::now() < SystemTime::UNIX_EPOCH
+}
+
 /// The moment `wait` from now; a century from now for waits that no clock can tell the end of.
 pub(crate) fn deadline(wait: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -154,7 +154,7 @@ fn failure(error: &DatabaseError, what: impl Into<String>) -> CacheError {
     let reason = match error {
         DatabaseError::Busy => Reason::InUse,
         DatabaseError::Io(error) => Reason::of(error),
-        DatabaseError::Failed(_) => Reason::Io,
+        DatabaseError::Failed(_) | DatabaseError::ClockBefore1970 => Reason::Io,
     };
     CacheError::new(reason, what).with_source(error.to_string())
 }

@@ -11,6 +11,7 @@
 //!   longer, on a thread that is left behind then, and the database is not used again.
 //! - `flush` is `sync_file_range`, not a sync: it is followed by `fdatasync`.
 //! - Many small batches stall for seconds: writes are gathered into large ones.
+//! - Before 1970, by the clock, `Config::new` panics, whatever the database is like: then it is left alone.
 //! - Its lock is released a moment after `Drop` returns: opening tries again for a while.
 //!
 //! A program built with `panic = "abort"` has no guard against the panics.
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock;
+
 /// How long to wait for sled's own lock.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// A flush that takes longer will never end.
@@ -43,6 +46,9 @@ pub(crate) enum DatabaseError {
     /// Another has it open.
     #[error("it is open elsewhere")]
     Busy,
+    /// It may well be sound, but sled does not go by such a clock.
+    #[error("the clock is before 1970")]
+    ClockBefore1970,
     /// The operating system failed round it; the database itself may be sound.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -94,6 +100,7 @@ impl Database {
     ) -> Result<(Self, bool), DatabaseError> {
         match open_guarded(path, keyspaces, segment) {
             Ok(opened) => Ok((Self::of(path, opened), false)),
+            Err(DatabaseError::ClockBefore1970) => Err(DatabaseError::ClockBefore1970),
             Err(error) if matches!(error, DatabaseError::Failed(_)) || is_in_the_way(path) => {
                 move_aside(path)?;
                 let opened = open_guarded(path, keyspaces, segment)?;
@@ -237,6 +244,9 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 
 
 /// Opens, and turns panics into errors. Waits a while for a lock that is about to be released.
 fn open_guarded(path: &Path, keyspaces: &[&str], segment: Segment) -> Result<Opened, DatabaseError> {
+    if clock::is_before_1970() {
+        return Err(DatabaseError::ClockBefore1970);
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     remove_half_written(path)?;
     let deadline = Instant::now() + BUSY_WAIT;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use objcache_signature::Signature;
 
 use crate::admin::EntryInfo;
+use crate::clock;
 use crate::error::{CacheError, Reason};
 use crate::sled_guard::DatabaseError;
 use crate::store::Shared;
@@ -91,9 +92,9 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// On a network file system there is none.
+    /// On a network file system there is none, and by a clock before 1970 it does not open.
     pub(crate) fn has_catalogue(&self) -> bool {
-        self.shared.network.is_none()
+        self.shared.network.is_none() && !clock::is_before_1970()
     }
 
     /// Folds the journal into the catalogue; where there is none, into itself.
@@ -112,12 +113,15 @@ impl<'a> Keeper<'a> {
 
     /// Makes the catalogue anew from the entry files. What the old one still tells of uses is kept.
     pub(crate) fn rebuild_catalogue(&mut self) -> io::Result<Vec<EntryInfo>> {
-        let history = self.use_catalogue(Catalogue::history).unwrap_or_default();
-        // Closed before its files go.
-        self.catalogue = None;
-        Catalogue::remove(self.directory)?;
-        self.only_open_catalogue();
-        let _ = self.use_catalogue(|catalogue| catalogue.begin_with(history));
+        // What cannot be made anew is better kept.
+        if !clock::is_before_1970() {
+            let history = self.use_catalogue(Catalogue::history).unwrap_or_default();
+            // Closed before its files go.
+            self.catalogue = None;
+            Catalogue::remove(self.directory)?;
+            self.only_open_catalogue();
+            let _ = self.use_catalogue(|catalogue| catalogue.begin_with(history));
+        }
         Ok(thorough_view(&Arc::clone(self.directory), self)?.entries)
     }
 
@@ -163,6 +167,8 @@ impl<'a> Keeper<'a> {
             DatabaseError::Busy => Reason::CatalogueBusy,
             DatabaseError::Io(error) => Reason::of(error),
             DatabaseError::Failed(_) => Reason::CatalogueRebuilt,
+            // Nothing is wrong with the catalogue.
+            DatabaseError::ClockBefore1970 => return,
         };
         self.shared.degrade_quietly(CacheError::new(reason, "catalogue").with_source(error));
     }

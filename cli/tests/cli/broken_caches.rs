@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::support::{Finished, Sandbox, finish};
+use crate::support::{Finished, Sandbox, finish, tool};
 
 /// Some user who is not us.
 const NOBODY: u32 = 65_534;
 
 /// `run` and `compile` give the right result, and one line of warning with `word` in it.
-fn check(sandbox: &Sandbox, word: &str, adjust: &dyn Fn(&mut std::process::Command)) {
+fn check(sandbox: &Sandbox, word: &str, adjust: &dyn Fn(&mut Command)) {
     let run = |words: &[&str]| {
         let mut command = sandbox.command(words);
         adjust(&mut command);
@@ -131,7 +133,7 @@ fn switched_off_it_can_still_be_looked_into() {
 #[test]
 fn a_place_where_nothing_can_be_made() {
     let sandbox = sandbox();
-    let nowhere = |command: &mut std::process::Command| {
+    let nowhere = |command: &mut Command| {
         command.env("OBJCACHE_DIR", "/proc/objcache");
     };
     check(&sandbox, "cannot be made", &nowhere);
@@ -193,4 +195,50 @@ fn a_damaged_entry_is_compiled_afresh() {
         assert!(ran.stderr.starts_with("warning: "), "{what}: {}", ran.stderr);
         assert_eq!(sandbox.json(&words)["outcome"], "hit", "{what}: healed");
     }
+}
+
+/// A library that, loaded before others, sets the clock to a day in 1969.
+fn clock_of_1969(sandbox: &Sandbox) -> Option<PathBuf> {
+    let gcc = tool("gcc")?;
+    let text = "
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, clock, now);
+    if (clock == CLOCK_REALTIME) now->tv_sec = -1000000;
+    return result;
+}";
+    sandbox.write("clock.c", text);
+    let library = sandbox.path("clock.so");
+    let made = Command::new(gcc)
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &sandbox.path("clock.c")])
+        .status();
+    assert!(made.unwrap().success());
+    Some(library)
+}
+
+#[test]
+fn a_clock_before_1970() {
+    let sandbox = sandbox();
+    let Some(clock) = clock_of_1969(&sandbox) else { return };
+    let early = |words: &[&str]| {
+        let finished = finish(sandbox.command(words).env("LD_PRELOAD", &clock));
+        assert_eq!((finished.code, &*finished.stderr), (0, ""), "{words:?}");
+        finished.stdout
+    };
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    assert_eq!(sandbox.json(&["stats"])["misses"], 1, "the catalogue knows it");
+    let run = early(&["run", "arithmetic.clif", "--call", "add", "40", "2", "--json"]);
+    assert!(run.contains("\"outcome\":\"hit\""), "{run}");
+    assert_eq!(early(&["run", "arithmetic.clif", "--call", "add", "40", "2", "-O0"]), "42\n");
+    for words in [&["stats"][..], &["ls"], &["gc"], &["fsck", "--rebuild"]] {
+        early(words);
+    }
+    // Neither taken for damaged nor forgotten.
+    assert!(!sandbox.cache().join("catalogue.damaged").exists());
+    let stats = sandbox.json(&["stats"]);
+    assert_eq!((&stats["entries"], &stats["hits"], &stats["misses"]), (&2.into(), &1.into(), &2.into()));
 }
