@@ -9,7 +9,9 @@ use clap::Args;
 use objcache::cache::{HostFeatures, ObjectCache, from_fn};
 use objcache::loader::Loader;
 use objcache::signature::{Digest, IrKind, OptLevel, UnknownIrKind};
-use objcache::{CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, EngineBuilder, Source};
+use objcache::{
+    CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, EngineBuilder, EngineError, Source,
+};
 
 use crate::call::symbols;
 use crate::context::Context;
@@ -121,18 +123,40 @@ impl CompileOptions {
         Source::read_as(file, kind).map_err(|error| Failure::unreadable(&error))
     }
 
-    /// The compiler for this source, and the engine around it. `host` is where the code is going to run.
-    pub(crate) fn engine(
+    /// What `work` makes with the engine around the compiler for this source, and the engine. `host` is where the
+    /// code is going to run.
+    ///
+    /// Where no file descriptor is left to run the compiler with, `work` is tried once more without the cache, which
+    /// has some open.
+    pub(crate) fn with_engine<T>(
         &self,
         request: &CompileRequest,
         context: &Context,
-        loader: Loader,
+        loader: impl Fn() -> Loader,
         host: HostFeatures,
+        work: impl Fn(&Engine) -> Result<T, EngineError>,
+    ) -> Result<(Result<T, EngineError>, Engine), Failure> {
+        if !self.no_cache {
+            let engine = self.engine(request, Arc::new(context.cache(host)), loader())?;
+            match work(&engine) {
+                Err(EngineError::Compile(error)) if error.is_out_of_descriptors => {
+                    tracing::warn!(
+                        "no file descriptor is left beside those of the cache; going on without it"
+                    );
+                }
+                made => return Ok((made, engine)),
+            }
+        }
+        let engine = self.engine(request, Arc::new(from_fn(|_| Ok(None), |_| Ok(()))), loader())?;
+        Ok((work(&engine), engine))
+    }
+
+    fn engine(
+        &self,
+        request: &CompileRequest,
+        cache: Arc<dyn ObjectCache>,
+        loader: Loader,
     ) -> Result<Engine, Failure> {
-        let cache: Arc<dyn ObjectCache> = match self.no_cache {
-            true => Arc::new(from_fn(|_| Ok(None), |_| Ok(()))),
-            false => Arc::new(context.cache(host)),
-        };
         Ok(self.settled(Engine::builder(cache, self.compiler(&request.source.kind)?), loader))
     }
 

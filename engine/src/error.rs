@@ -43,12 +43,21 @@ pub struct CompileError {
     /// Whether what was compiled is at fault, and would fail again. Not so when the compiler is missing, was killed,
     /// or had no memory or disk left.
     pub is_source_at_fault: bool,
+    /// Whether no file descriptor was left to run the compiler with. It may run once others are closed, as those that
+    /// a cache has open.
+    pub is_out_of_descriptors: bool,
 }
 
 impl CompileError {
     /// An error of this stage.
     pub fn new(stage: Stage, what: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { stage, what: what.into(), why: why.to_string(), is_source_at_fault: false }
+        Self {
+            stage,
+            what: what.into(),
+            why: why.to_string(),
+            is_source_at_fault: false,
+            is_out_of_descriptors: false,
+        }
     }
 
     /// The same, and the source is to blame for it.

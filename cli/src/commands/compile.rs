@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use objcache::cache::{HostFeatures, Outcome};
 use objcache::loader::Loader;
-use objcache::{Obtained, Timings};
+use objcache::{Engine, Obtained, Timings};
 use serde::Serialize;
 
 use crate::compile_options::CompileOptions;
@@ -38,8 +38,10 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     files::check_output(&output, context)?;
     let request = options.compile.request(&options.file)?;
     // Nothing runs here, and the object may be for another host than this one.
-    let engine = options.compile.engine(&request, context, Loader::new(), HostFeatures::unknown())?;
-    let obtained = engine.obtain(&request).map_err(|error| Failure::from(error).about(&options.file))?;
+    let host = HostFeatures::unknown();
+    let obtain = |engine: &Engine| engine.obtain(&request);
+    let (obtained, engine) = options.compile.with_engine(&request, context, Loader::new, host, obtain)?;
+    let obtained = obtained.map_err(|error| Failure::from(error).about(&options.file))?;
     files::write(&output, &obtained.object, context)?;
     context.output.remark(|| remark(&obtained, &output));
     if context.output.json {

@@ -8,7 +8,7 @@ use objcache::cache::{HostFeatures, RunMark};
 use objcache::call::Prototype;
 use objcache::loader::{LoadedImage, SymbolKind};
 use objcache::signature::{IrKind, Signature, read_record};
-use objcache::{EngineError, Loaded, Timings};
+use objcache::{Engine, EngineError, Loaded, Timings};
 
 use super::run_report::RunReport;
 use crate::call::arguments::Arguments;
@@ -116,9 +116,10 @@ impl Program {
                 options.call.as_ref().map_or("the function to call".to_owned(), |name| format!("`{name}`"));
             return Err(function::unknown_prototype(&name));
         }
-        let engine =
-            options.compile.engine(&request, context, observers.loader(), HostFeatures::detected())?;
-        let loaded = engine.load(&request).map_err(|error| Failure::from(error).about(&options.file))?;
+        let (host, loader) = (HostFeatures::detected(), || observers.loader());
+        let load = |engine: &Engine| engine.load(&request);
+        let (loaded, engine) = options.compile.with_engine(&request, context, loader, host, load)?;
+        let loaded = loaded.map_err(|error| Failure::from(error).about(&options.file))?;
         let Loaded { image, object, signature, inputs, outcome, uncacheable, timings, running } = loaded;
         let candidates = match tells_prototypes {
             true => {

@@ -242,3 +242,36 @@ fn a_clock_before_1970() {
     let stats = sandbox.json(&["stats"]);
     assert_eq!((&stats["entries"], &stats["hits"], &stats["misses"]), (&2.into(), &1.into(), &2.into()));
 }
+
+#[test]
+fn a_cache_takes_no_file_descriptor_that_the_compiler_needs() {
+    let Some(gcc) = tool("gcc") else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("square.c", "int square(int x) { return x * x; }\n");
+    let compile = ["compile", "square.c", "-o", "out.o", "--compiler", gcc.to_str().unwrap()];
+    let run = ["run", "square.c", "--call", "square", "--signature", "i32(i32)", "7"];
+    let limited = |limit: u32, words: &[&str]| {
+        let command = sandbox.command(words);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
+        shell.arg(command.get_program()).args(command.get_args()).current_dir(sandbox.path(""));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        finish(&mut shell)
+    };
+    let mut without = 0;
+    for limit in 6..24 {
+        for words in [&compile[..], &[&run[..], &compile[4..]].concat()] {
+            if limited(limit, &[words, &["--no-cache"]].concat()).code == 0 {
+                let finished = limited(limit, words);
+                assert_eq!(finished.code, 0, "{limit} {words:?}: {}", finished.stderr);
+                without += u32::from(finished.stderr.contains("no file descriptor is left"));
+            }
+        }
+    }
+    assert_ne!(without, 0, "the cache has some open");
+}

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::error::{CompileError, Stage};
@@ -54,9 +55,7 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Runs to the end with `input` as standard input (none: an empty one), and expects success.
     pub(super) fn output(&self, arguments: &[String], input: Option<&[u8]>) -> Result<Output, CompileError> {
-        let output = self
-            .finish(arguments, input)
-            .map_err(|error| self.error(format!("`{}` did not run: {error}", self.program.display())))?;
+        let output = self.finish(arguments, input).map_err(|error| self.did_not_run(&error))?;
         if output.status.success() {
             return Ok(output);
         }
@@ -78,6 +77,13 @@ impl Run<'_> {
 
     pub(super) fn error(&self, why: String) -> CompileError {
         CompileError::new(self.stage, self.what.clone(), why)
+    }
+
+    fn did_not_run(&self, error: &io::Error) -> CompileError {
+        let is_out_of_descriptors =
+            Errno::from_io_error(error).is_some_and(|it| matches!(it, Errno::MFILE | Errno::NFILE));
+        let why = format!("`{}` did not run: {error}", self.program.display());
+        CompileError { is_out_of_descriptors, ..self.error(why) }
     }
 
     fn finish(&self, arguments: &[String], input: Option<&[u8]>) -> io::Result<Output> {
