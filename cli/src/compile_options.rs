@@ -170,6 +170,11 @@ impl CompileOptions {
         }
     }
 
+    /// Whether the cache is to be left alone.
+    pub(crate) fn no_cache(&self) -> bool {
+        self.no_cache
+    }
+
     /// The compiler that was asked for.
     pub(crate) fn compiler_name(&self) -> Option<&str> {
         self.compiler.as_deref()

@@ -43,17 +43,7 @@ impl Context {
     /// The cache for commands that are about the cache. They fail when it cannot be used; that others do
     /// without it (`OBJCACHE_DISABLE`) is no reason not to look into it.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        self.opened(self.store_options())
-    }
-
-    /// The same for objects that are for a host with these features.
-    pub(crate) fn store_for(&self, host: HostFeatures) -> Result<Store, Failure> {
         let mut options = self.store_options();
-        options.host_features = host;
-        self.opened(options)
-    }
-
-    fn opened(&self, mut options: StoreOptions) -> Result<Store, Failure> {
         options.disabled = false;
         options.strict = true;
         Ok(Store::open(options)?)

@@ -34,6 +34,15 @@ impl Store {
         self.shared.writable().ok_or_else(why)
     }
 
+    /// Whether this store itself has a file of this entry, whatever is in it. Layers are not asked.
+    ///
+    /// # Errors
+    /// When the store is off, or cannot be looked into.
+    pub fn holds(&self, signature: &Signature) -> Result<bool, CacheError> {
+        let facts = entries::facts(self.directory_or_why()?, signature);
+        Ok(facts.map_err(|error| CacheError::io(format!("entry {signature}"), error))?.is_some())
+    }
+
     /// Runs `work` with the keeper's role, catalogue open, when that can be had.
     pub(super) fn with_keeper<T>(
         &self,

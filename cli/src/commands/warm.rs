@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, ValueHint};
-use objcache::cache::{HostFeatures, Outcome, Progress, Store};
+use objcache::cache::{CacheAdmin, HostFeatures, Outcome, Progress, Store};
 use objcache::loader::Loader;
 use objcache::signature::IrKind;
-use objcache::{Compiler, Engine};
+use objcache::{Compiler, Engine, Obtained};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,9 @@ use crate::units;
 
 /// Compile many files into the cache, in parallel, before they are needed; exit code 1 when one fails
 ///
-/// The same files and options as with `compile` or `run` later give hits.
+/// The same files and options as with `compile` or `run` later give hits. An object that the cache does not keep is told
+/// of with the reason, and is no failure; nor is it one that there is nothing to warm, because the cache is switched off or
+/// with --no-cache: nothing is compiled then.
 #[derive(Debug, Args)]
 #[command(after_long_help = MANIFEST_HELP)]
 pub(crate) struct Options {
@@ -66,7 +68,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     if let Some(manifest) = &options.manifest {
         jobs.extend(listed(manifest)?);
     }
-    let store = Arc::new(context.store_for(HostFeatures::unknown())?);
+    let store = Arc::new(context.cache(HostFeatures::unknown()));
     let threads = options.jobs.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let bar = Bar::new("warm", context.output.quiet || context.output.json);
     let results = work(&jobs, &store, threads.min(jobs.len()), &bar);
@@ -169,22 +171,25 @@ fn work(jobs: &[Job], store: &Arc<Store>, threads: usize, bar: &Bar) -> Vec<Warm
 impl Job {
     fn warm(&self, store: &Arc<Store>, compilers: &Compilers) -> Warmed {
         let started = Instant::now();
-        let obtained = self.obtain(store, compilers);
         let file = self.file.display().to_string();
+        if let Some(why) = self.needless(store) {
+            let error = Some(why.to_owned());
+            return Warmed { file, outcome: "skipped", signature: None, object_bytes: 0, us: 0.0, error };
+        }
+        let obtained = self.obtain(store, compilers);
         let us = units::micros(started.elapsed());
         match obtained {
-            Ok(obtained) => Warmed {
-                file,
-                outcome: match (obtained.outcome, &obtained.uncacheable) {
-                    (_, Some(_)) => "uncacheable",
-                    (Outcome::Hit, None) => "hit",
-                    (Outcome::Miss, None) => "compiled",
-                },
-                signature: Some(obtained.signature.to_string()),
-                object_bytes: obtained.object.len() as u64,
-                us,
-                error: obtained.uncacheable,
-            },
+            Ok(obtained) => {
+                let (outcome, error) = outcome(&obtained, store);
+                Warmed {
+                    file,
+                    outcome,
+                    signature: Some(obtained.signature.to_string()),
+                    object_bytes: obtained.object.len() as u64,
+                    us,
+                    error,
+                }
+            }
             Err(failure) => {
                 let error = Some(failure.about(&self.file).message);
                 Warmed { file, outcome: "failed", signature: None, object_bytes: 0, us, error }
@@ -192,7 +197,16 @@ impl Job {
         }
     }
 
-    fn obtain(&self, store: &Arc<Store>, compilers: &Compilers) -> Result<objcache::Obtained, Failure> {
+    /// Why there is nothing to warm.
+    fn needless(&self, store: &Store) -> Option<&'static str> {
+        match (store.options().disabled, self.options.no_cache()) {
+            (true, _) => Some("the cache is switched off"),
+            (false, true) => Some("the cache is not asked with --no-cache"),
+            (false, false) => None,
+        }
+    }
+
+    fn obtain(&self, store: &Arc<Store>, compilers: &Compilers) -> Result<Obtained, Failure> {
         let request = self.options.request(&self.file)?;
         let key = (self.options.compiler_name().map(str::to_owned), request.source.kind.clone());
         let known = compilers.lock().get(&key).cloned();
@@ -206,6 +220,42 @@ impl Job {
         };
         let engine = self.options.settled(Engine::builder(Arc::clone(store), compiler), Loader::new());
         Ok(engine.obtain(&request)?)
+    }
+}
+
+/// What became of an object, and why it is not in the cache.
+fn outcome(obtained: &Obtained, store: &Store) -> (&'static str, Option<String>) {
+    match (obtained.outcome, &obtained.uncacheable) {
+        (_, Some(why)) => ("uncacheable", Some(why.clone())),
+        (Outcome::Hit, None) => ("hit", None),
+        // What lies there may be what was no hit before, and could not be replaced. That it cannot be looked at is as good as that
+        // it is not there.
+        (Outcome::Miss, None) => match store.peek(&obtained.signature) {
+            Ok(Some(_)) => ("compiled", None),
+            Ok(None) | Err(_) => ("not_kept", Some(why_not_kept(obtained, store))),
+        },
+    }
+}
+
+/// Offers are declined in silence, as whoever compiles wants it. Here they are what was asked for.
+fn why_not_kept(obtained: &Obtained, store: &Store) -> String {
+    let options = store.options();
+    if let Some(reason) = store.degraded() {
+        return format!("the cache takes nothing in: {reason}");
+    }
+    if !options.trust.vouches() {
+        return "entries need a signature, and there is no key to sign it with (signing_key)".to_owned();
+    }
+    if let Some(most) = options.max_object_size.filter(|most| obtained.object.len() as u64 > *most) {
+        return format!("its object is larger than max_object_size, {}", units::size(most));
+    }
+    let least = options.min_compile_time;
+    if obtained.timings.compile.is_some_and(|took| took < least) {
+        return format!("it compiles in less than min_compile_ms, {}", units::duration(least));
+    }
+    match options.max_entries {
+        Some(0) => "the cache may have no entries: max_entries is 0".to_owned(),
+        _ => "the cache has no room for it, or cannot write it".to_owned(),
     }
 }
 
@@ -225,6 +275,8 @@ struct WarmReport {
     compiled: usize,
     failed: usize,
     uncacheable: usize,
+    not_kept: usize,
+    skipped: usize,
     us: f64,
     files: Vec<Warmed>,
     #[serde(skip)]
@@ -236,31 +288,44 @@ impl WarmReport {
         let count = |outcome| files.iter().filter(|file| file.outcome == outcome).count();
         let (hits, compiled) = (count("hit"), count("compiled"));
         let (failed, uncacheable) = (count("failed"), count("uncacheable"));
-        Self { hits, compiled, failed, uncacheable, us: units::micros(took), files, took }
+        let (not_kept, skipped) = (count("not_kept"), count("skipped"));
+        let us = units::micros(took);
+        Self { hits, compiled, failed, uncacheable, not_kept, skipped, us, files, took }
+    }
+
+    /// Why nothing was to be done, when that is so of all files.
+    fn nothing_to_warm(&self) -> Option<&str> {
+        let first = self.files.first().filter(|_| self.skipped == self.files.len())?;
+        Some(first.error.as_deref().unwrap_or_default())
     }
 }
 
 impl Report for WarmReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
+        if let Some(why) = self.nothing_to_warm() {
+            return text.line(format!("there is nothing to warm: {why}"));
+        }
         let told = self.files.iter().filter(|file| file.error.is_some());
         let rows: Vec<_> = told
             .map(|file| {
                 let error = file.error.as_deref().unwrap_or_default();
                 let first = error.lines().next().unwrap_or_default();
-                vec![file.outcome.to_owned(), file.file.clone(), first.to_owned()]
+                vec![file.outcome.replace('_', " "), file.file.clone(), first.to_owned()]
             })
             .collect();
         if !rows.is_empty() {
             let columns = [Column::Left("OUTCOME"), Column::Left("FILE"), Column::Left("WHY")];
             text.laid_out(&table(&columns, rows, text.styled))?;
         }
-        let Self { hits, compiled, failed, uncacheable, took, .. } = self;
-        let uncacheable =
-            if *uncacheable > 0 { format!(", {uncacheable} cannot be cached") } else { String::new() };
+        let Self { hits, compiled, failed, took, .. } = self;
+        let rest = [
+            (self.uncacheable, "cannot be cached"),
+            (self.not_kept, "not kept"),
+            (self.skipped, "not to be warmed"),
+        ];
+        let rest = rest.into_iter().filter(|(count, _)| *count > 0);
+        let rest: String = rest.map(|(count, words)| format!(", {count} {words}")).collect();
         let hits = units::count(*hits as u64, "hit");
-        text.line(format!(
-            "{hits}, {compiled} compiled, {failed} failed{uncacheable}; {}",
-            units::duration(*took)
-        ))
+        text.line(format!("{hits}, {compiled} compiled, {failed} failed{rest}; {}", units::duration(*took)))
     }
 }

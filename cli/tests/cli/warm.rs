@@ -27,6 +27,74 @@ fn what_was_warmed_is_a_hit_later() {
     assert!(said.starts_with("0 hits, 1 compiled, 0 failed; "), "{said}");
 }
 
+/// `warm --json` with these variables; its code, the counts and the first file's outcome and reason.
+fn warm_with(sandbox: &Sandbox, words: &[&str], variables: &[(&str, &str)]) -> (i32, Value) {
+    let mut command = sandbox.command(&["warm", "arithmetic.clif", "--json"]);
+    let finished = finish(command.args(words).envs(variables.iter().copied()));
+    (finished.code, finished.json())
+}
+
+#[test]
+fn what_is_damaged_or_not_vouched_for_is_compiled_afresh() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    let warmed = sandbox.json(&["warm", "arithmetic.clif"]);
+    let file = sandbox.entry_file(warmed["files"][0]["signature"].as_str().unwrap());
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 0x10;
+    std::fs::write(&file, &bytes).unwrap();
+    let (code, error) = warm_with(&sandbox, &[], &[("OBJCACHE_STRICT", "1")]);
+    assert_eq!((code, counts(&error)), (1, [0, 0, 1]), "strict makes errors of it: {error}");
+    std::fs::write(&file, &bytes).unwrap();
+    let (code, report) = warm_with(&sandbox, &[], &[]);
+    assert_eq!((code, counts(&report)), (0, [0, 1, 0]), "{report}");
+    assert_eq!(counts(&sandbox.json(&["warm", "arithmetic.clif"])), [1, 0, 0], "healed");
+
+    let public = sandbox.objcache(&["key", "generate", "ed25519", "signing.key"]).fine();
+    sandbox.write("trusted", public);
+    let trusted = sandbox.path("trusted");
+    let (code, report) = warm_with(&sandbox, &[], &[("OBJCACHE_TRUSTED_KEYS", trusted.to_str().unwrap())]);
+    assert_eq!((code, &report["files"][0]["outcome"]), (0, &json!("not_kept")), "{report}");
+    let why = report["files"][0]["error"].as_str().unwrap();
+    assert!(why.contains("signing_key"), "{why}");
+}
+
+#[test]
+fn what_the_cache_does_not_keep_is_told_of_with_the_reason() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    for (variable, value, word) in [
+        ("OBJCACHE_READONLY", "1", "opened for reading only"),
+        ("OBJCACHE_MAX_OBJECT_SIZE", "1", "max_object_size"),
+        ("OBJCACHE_MIN_COMPILE_MS", "3600000", "min_compile_ms"),
+        ("OBJCACHE_MAX_ENTRIES", "0", "max_entries"),
+        ("OBJCACHE_DIR", "/proc/objcache", "cannot be made"),
+    ] {
+        // A cache that is only read has to be there.
+        sandbox.objcache(&["ls"]).fine();
+        let (code, report) = warm_with(&sandbox, &[], &[(variable, value)]);
+        assert_eq!((code, counts(&report), &report["not_kept"]), (0, [0, 0, 0], &json!(1)), "{report}");
+        let why = report["files"][0]["error"].as_str().unwrap();
+        assert!(why.contains(word), "{why}");
+    }
+    let mut command = sandbox.command(&["warm", "arithmetic.clif"]);
+    let said = finish(command.env("OBJCACHE_MAX_ENTRIES", "0")).fine();
+    assert!(said.contains("not kept") && said.contains("0 compiled, 0 failed, 1 not kept; "), "{said}");
+}
+
+#[test]
+fn without_a_cache_there_is_nothing_to_warm() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    for (words, variables, why) in
+        [(&[][..], &[("OBJCACHE_DISABLE", "1")][..], "switched off"), (&["--no-cache"], &[], "--no-cache")]
+    {
+        let (code, report) = warm_with(&sandbox, words, variables);
+        assert_eq!((code, counts(&report), &report["skipped"]), (0, [0, 0, 0], &json!(1)), "{report}");
+        let mut command = sandbox.command(&["warm", "arithmetic.clif"]);
+        let said = finish(command.args(words).envs(variables.iter().copied())).fine();
+        assert!(said.starts_with("there is nothing to warm: ") && said.contains(why), "{said}");
+    }
+    assert_eq!(sandbox.json(&["stats"])["entries"], 0);
+}
+
 #[test]
 fn the_same_file_many_times_is_compiled_once() {
     let sandbox = Sandbox::with(&["arithmetic.clif"]);
