@@ -1,7 +1,7 @@
 //! `trace`: what is used, written down, so that just that can be packed.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 use objcache::cache::{Store, TraceState};
@@ -81,25 +81,25 @@ fn show(store: &Store, out: &Out, context: &Context) -> Result<(), Failure> {
         files::write(path, trace.to_text().as_bytes(), context)?;
     }
     let signatures = trace.signatures.iter().map(ToString::to_string).collect();
-    let output = out.output.as_deref();
+    let output = out.output.as_ref().map(|path| path.display().to_string());
     context.output.report(&TraceReport { running, full: trace.full, output, signatures })
 }
 
 #[derive(Serialize)]
-struct TraceReport<'a> {
+struct TraceReport {
     running: bool,
     full: bool,
-    output: Option<&'a Path>,
+    output: Option<String>,
     signatures: Vec<String>,
 }
 
-impl Report for TraceReport<'_> {
+impl Report for TraceReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
-        match self.output {
+        match &self.output {
             Some(path) => {
                 let full = if self.full { ", as many as a trace can have" } else { "" };
                 let count = entries(self.signatures.len() as u64);
-                text.line(format!("{count} used{full}: {}", path.display()))
+                text.line(format!("{count} used{full}: {path}"))
             }
             None => self.signatures.iter().try_for_each(|signature| text.line(signature)),
         }

@@ -66,15 +66,17 @@ impl Output {
 
     /// Writes the result. A reader that has gone away (`objcache ls | head`) has seen enough: no failure.
     pub(crate) fn report(&self, report: &impl Report) -> Result<(), Failure> {
-        let mut out = io::BufWriter::new(stdout().lock());
-        let written = match self.json {
-            true => write_json(&mut out, report),
+        // All of it before any is written: behind half a result the words about a failure would make no JSON.
+        let mut result = Vec::new();
+        let made = match self.json {
+            true => write_json(&mut result, report),
             false => {
                 let (styled, width) = (self.styled(stdout().is_terminal()), table::terminal_width());
-                report.write_text(&mut Text { out: &mut out, styled, width })
+                report.write_text(&mut Text { out: &mut result, styled, width })
             }
         };
-        unless_broken_pipe(written.and_then(|()| out.flush()))
+        made.map_err(|error| Failure::io("stdout".as_ref(), &error))?;
+        self.bytes(&result)
     }
 
     /// Writes a file's content to stdout.

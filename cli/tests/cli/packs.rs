@@ -1,5 +1,8 @@
 //! `pack` and `trace`: entries out into one file, in from one, and used where they are.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::{Value, json};
 
 use crate::support::{Sandbox, finish};
@@ -222,4 +225,24 @@ fn a_trace_says_what_to_pack() {
     let mut run = sandbox.command(&["compile", "arithmetic.clif", "-o", "out.o"]);
     assert_eq!(finish(run.env("OBJCACHE_TRACE", sandbox.path("run.trace"))).code, 0);
     assert_eq!(sandbox.read("run.trace"), format!("{arithmetic}\n").into_bytes());
+}
+
+#[test]
+fn names_that_are_no_text_are_shown_as_well_as_can_be() {
+    let (sandbox, _) = filled();
+    let (pack, shown) = (OsStr::from_bytes(b"\xff.pack"), "\u{fffd}.pack");
+    let run = |words: &[&str]| {
+        let finished = finish(sandbox.command(words).arg(pack).arg("--json"));
+        assert_eq!(finished.code, 0, "{words:?}: {}", finished.stdout);
+        finished.json()
+    };
+    for words in [&["pack", "create"][..], &["pack", "ls"], &["pack", "verify"], &["pack", "import"]] {
+        assert_eq!(run(words)["pack"], shown, "{words:?}");
+    }
+    assert_eq!(run(&["pack", "mount"])["path"], shown);
+    let layers = sandbox.json(&["pack", "layers"]);
+    assert!(layers["layers"][0]["path"].as_str().unwrap().ends_with(shown), "{layers}");
+    assert_eq!(run(&["pack", "unmount"])["path"], shown);
+    sandbox.objcache(&["trace", "start"]).fine();
+    assert_eq!(run(&["trace", "stop", "-o"])["output"], shown);
 }

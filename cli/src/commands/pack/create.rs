@@ -144,7 +144,7 @@ impl Choice {
 
 #[derive(Serialize)]
 struct PackedReport {
-    pack: PathBuf,
+    pack: String,
     dry_run: bool,
     packed: u64,
     packed_bytes: u64,
@@ -159,7 +159,7 @@ impl PackedReport {
     fn of(path: &Path, report: &PackReport, dry_run: bool) -> Self {
         let PackReport { packed, packed_bytes, kept, missing, damaged: unsound, pack } = report;
         Self {
-            pack: path.to_owned(),
+            pack: path.display().to_string(),
             dry_run,
             packed: *packed,
             packed_bytes: *packed_bytes,
@@ -181,7 +181,7 @@ impl Report for PackedReport {
             line += &format!(" to {} that were there", self.kept);
         }
         if let (Some(bytes), Some(digest)) = (self.pack_bytes, &self.digest) {
-            line += &format!("; {} has {}, digest {digest}", self.pack.display(), units::size(bytes));
+            line += &format!("; {} has {}, digest {digest}", self.pack, units::size(bytes));
         }
         text.line(line)?;
         match self.missing.len() as u64 {

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     drop(bar);
     let ImportReport { imported, imported_bytes, present, damaged: unsound } = &report;
     context.output.report(&TakenReport {
-        pack: options.pack.clone(),
+        pack: options.pack.display().to_string(),
         dry_run: options.dry_run,
         imported: *imported,
         imported_bytes: *imported_bytes,
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
 #[derive(Serialize)]
 struct TakenReport {
-    pack: PathBuf,
+    pack: String,
     dry_run: bool,
     imported: u64,
     imported_bytes: u64,

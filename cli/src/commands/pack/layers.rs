@@ -44,7 +44,8 @@ pub(crate) fn mount(options: &MountOptions, context: &Context) -> Result<Status,
     let store = context.store()?;
     let changed = store.mount(&options.path)?;
     let trusted = is_trusted(&store, &options.path)?;
-    context.output.report(&MountReport { path: options.path.clone(), mounted: true, changed, trusted })?;
+    let path = options.path.display().to_string();
+    context.output.report(&MountReport { path, mounted: true, changed, trusted })?;
     Ok(Status::Fine)
 }
 
@@ -61,13 +62,14 @@ pub(crate) fn unmount(options: &UnmountOptions, context: &Context) -> Result<Sta
         let message = format!("{} is not mounted", options.path.display());
         return Err(Failure::finding("not_mounted", message).hint("`objcache pack layers` lists what is"));
     }
-    context.output.report(&UnmountReport { path: options.path.clone(), mounted: false, changed: true })?;
+    let path = options.path.display().to_string();
+    context.output.report(&UnmountReport { path, mounted: false, changed: true })?;
     Ok(Status::Fine)
 }
 
 #[derive(Serialize)]
 struct MountReport {
-    path: PathBuf,
+    path: String,
     mounted: bool,
     changed: bool,
     trusted: Option<bool>,
@@ -76,7 +78,7 @@ struct MountReport {
 impl Report for MountReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
         let verb = if self.changed { "mounted" } else { "already mounted:" };
-        text.line(format!("{verb} {}", self.path.display()))?;
+        text.line(format!("{verb} {}", self.path))?;
         match self.trusted {
             Some(false) => text.line(
                 "signed by nobody who is trusted: only entries are used that are vouched for themselves",
@@ -88,14 +90,14 @@ impl Report for MountReport {
 
 #[derive(Serialize)]
 struct UnmountReport {
-    path: PathBuf,
+    path: String,
     mounted: bool,
     changed: bool,
 }
 
 impl Report for UnmountReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
-        text.line(format!("unmounted {}", self.path.display()))
+        text.line(format!("unmounted {}", self.path))
     }
 }
 
@@ -113,7 +115,7 @@ struct LayersReport {
 
 #[derive(Serialize)]
 struct Layer {
-    path: PathBuf,
+    path: String,
     mounted: bool,
     kind: Option<&'static str>,
     entries: Option<u64>,
@@ -127,7 +129,7 @@ impl From<LayerInfo> for Layer {
     fn from(layer: LayerInfo) -> Self {
         let LayerInfo { path, mounted, kind } = layer;
         let none = Self {
-            path,
+            path: path.display().to_string(),
             mounted,
             kind: None,
             entries: None,
@@ -162,7 +164,7 @@ impl Report for LayersReport {
         }
         let rows = self.layers.iter().map(|layer| {
             let by = if layer.mounted { "mount" } else { "OBJCACHE_LAYERS" };
-            vec![layer.path.display().to_string(), by.to_owned(), layer.words.clone()]
+            vec![layer.path.clone(), by.to_owned(), layer.words.clone()]
         });
         text.laid_out(&table(&COLUMNS, rows, text.styled))
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let pack = open(&options.pack)?;
     let entries = pack.entries()?;
     context.output.report(&ListReport {
-        pack: options.pack.clone(),
+        pack: options.pack.display().to_string(),
         digest: digest(&pack),
         pack_bytes: pack.summary().bytes,
         entries: entries.into_iter().map(Entry::from).collect(),
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
 #[derive(Serialize)]
 struct ListReport {
-    pack: PathBuf,
+    pack: String,
     digest: String,
     pack_bytes: u64,
     entries: Vec<Entry>,

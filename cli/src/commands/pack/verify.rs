@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     settings.check()?;
     let trusted = settings.trust.trusts_one_of(&signers);
     context.output.report(&CheckedReport {
-        pack: options.pack.clone(),
+        pack: options.pack.display().to_string(),
         digest: digest(&pack),
         checked: report.checked,
         bytes: report.bytes,
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
 #[derive(Serialize)]
 struct CheckedReport {
-    pack: PathBuf,
+    pack: String,
     digest: String,
     checked: u64,
     bytes: u64,
