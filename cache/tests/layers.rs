@@ -239,6 +239,9 @@ fn looking_sees_layers_and_listing_does_not() {
     assert_eq!(*store.peek(&signature(3)).expect("reads").expect("there"), *object(3, 1000));
     assert_eq!(store.record(&signature(3)).expect("reads").expect("there").key_document, b"key of 3");
     assert!(store.list().expect("lists").is_empty() && store.stat(&signature(3)).expect("looks").is_none());
+    let told = store.stat_in_layers(&signature(3)).expect("there");
+    assert_eq!((told.object_bytes, told.hits, told.disk_bytes), (1000, 0, 0));
+    assert!(store.stat_in_layers(&signature(99)).is_none() && !store.holds(&signature(3)).expect("looks"));
     let whole = signature(3).to_string();
     assert_eq!(store.resolve_prefix(&whole).expect("resolves"), [signature(3)]);
     assert_eq!(store.resolve_prefix(&whole[..20]).expect("resolves"), []);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use objcache::cache::{CacheAdmin, HostFeatures, Store, StoreOptions};
+use objcache::cache::{CacheAdmin, EntryInfo, HostFeatures, Store, StoreOptions};
 use objcache::signature::Signature;
 
 use crate::args::GlobalOptions;
@@ -69,6 +69,23 @@ pub(crate) fn find(store: &Store, prefix: &str) -> Result<Signature, Failure> {
             Err(Failure::finding("ambiguous_signature", message).hint(format!("{}{more}", shown.join(" "))))
         }
     }
+}
+
+/// What is known of an entry, and whether only a layer has it; `None` when it is gone.
+pub(crate) fn known(store: &Store, signature: &Signature) -> Result<Option<(EntryInfo, bool)>, Failure> {
+    let own = store.stat(signature)?.map(|entry| (entry, false));
+    Ok(own.or_else(|| store.stat_in_layers(signature).map(|entry| (entry, true))))
+}
+
+/// The same as [`find`], of an entry that is to be changed: what only a layer has is not.
+pub(crate) fn find_own(store: &Store, prefix: &str) -> Result<Signature, Failure> {
+    let signature = find(store, prefix)?;
+    if store.holds(&signature)? {
+        return Ok(signature);
+    }
+    let message = format!("the cache itself has no entry {signature}: it is in a pack or another layer");
+    let failure = Failure::finding("unknown_signature", message);
+    Err(failure.hint("layers are only read; `objcache pack layers` lists them"))
 }
 
 /// The first digits of a signature: enough for people to tell entries apart.

@@ -43,6 +43,12 @@ impl Store {
         Ok(facts.map_err(|error| CacheError::io(format!("entry {signature}"), error))?.is_some())
     }
 
+    /// What an entry of a layer says of itself; `None` when no layer has it. Nothing is written down of it: it has no
+    /// uses, and takes no room here.
+    pub fn stat_in_layers(&self, signature: &Signature) -> Option<EntryInfo> {
+        self.peek_layers(signature).map(|entry| layer_entry(signature, &entry))
+    }
+
     /// Runs `work` with the keeper's role, catalogue open, when that can be had.
     pub(super) fn with_keeper<T>(
         &self,
@@ -84,6 +90,23 @@ impl Store {
 
     fn view(&self) -> Result<View, CacheError> {
         self.with_keeper(keeper::view)
+    }
+}
+
+/// What an entry of a layer says of itself.
+fn layer_entry(signature: &Signature, (bytes, trailer): &(Buffer, Trailer)) -> EntryInfo {
+    EntryInfo {
+        signature: *signature,
+        object_bytes: trailer.object as u64,
+        stored_bytes: trailer.stored as u64,
+        codec: trailer.codec,
+        disk_bytes: 0,
+        created_unix_us: trailer.created_unix_us,
+        last_used_unix_us: trailer.created_unix_us,
+        hits: 0,
+        compile_time_us: trailer.compile_time_us,
+        namespace: trailer.namespace(bytes).unwrap_or_default(),
+        pinned: false,
     }
 }
 

@@ -8,7 +8,7 @@ use objcache::cache::CacheAdmin;
 use objcache::signature::Signature;
 use serde::Serialize;
 
-use crate::context::{Context, find};
+use crate::context::{Context, find_own};
 use crate::failure::{Failure, Status};
 use crate::output::{Report, Text};
 
@@ -49,7 +49,7 @@ pub(crate) fn unpin(options: &UnpinOptions, context: &Context) -> Result<Status,
 fn set(entries: &Entries, pinned: bool, context: &Context) -> Result<Status, Failure> {
     let store = context.store()?;
     let found: BTreeSet<Signature> =
-        entries.signatures.iter().map(|prefix| find(&store, prefix)).collect::<Result<_, _>>()?;
+        entries.signatures.iter().map(|prefix| find_own(&store, prefix)).collect::<Result<_, _>>()?;
     let mut changed = Vec::new();
     for signature in found {
         // One that was evicted meanwhile is not there to be pinned.

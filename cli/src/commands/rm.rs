@@ -8,7 +8,7 @@ use objcache::cache::CacheAdmin;
 use objcache::signature::Signature;
 use serde::Serialize;
 
-use crate::context::{Context, find};
+use crate::context::{Context, find_own};
 use crate::failure::{Failure, Status};
 use crate::output::{Report, Text};
 
@@ -29,7 +29,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
     let store = context.store()?;
     let found: BTreeSet<Signature> =
-        options.signatures.iter().map(|prefix| find(&store, prefix)).collect::<Result<_, _>>()?;
+        options.signatures.iter().map(|prefix| find_own(&store, prefix)).collect::<Result<_, _>>()?;
     let mut removed = Vec::new();
     for signature in found {
         // Somebody else may have removed it meanwhile; then it was not us.

@@ -9,7 +9,7 @@ use objcache::signature::{KeyDocument, Provenance, Signature};
 use serde::{Serialize, Serializer};
 
 use super::entry::{EntryFields, stored};
-use crate::context::{Context, find};
+use crate::context::{Context, find, known};
 use crate::failure::{Failure, Status};
 use crate::ingredients::{self, Ingredients};
 use crate::object_summary::Summary;
@@ -34,6 +34,8 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 
 struct EntryReport {
     entry: EntryInfo,
+    /// It is read where a pack or another layer has it.
+    in_layer: bool,
     record: EntryRecord,
     /// `None` for an object that was put without one.
     document: Option<KeyDocument>,
@@ -46,7 +48,7 @@ impl EntryReport {
             let message = format!("entry {signature} is gone, or is damaged");
             Failure::finding("unknown_signature", message).hint("objcache verify tells which")
         };
-        let entry = store.stat(signature)?.ok_or_else(damaged)?;
+        let (entry, in_layer) = known(store, signature)?.ok_or_else(damaged)?;
         let record = store.record(signature)?.ok_or_else(damaged)?;
         let object = store.peek(signature)?.ok_or_else(damaged)?;
         let summary = Summary::of(&object).unwrap_or_else(|why| {
@@ -54,7 +56,7 @@ impl EntryReport {
             Summary::default()
         });
         let document = KeyDocument::parse(&record.key_document).ok();
-        Ok(Self { entry, record, document, summary })
+        Ok(Self { entry, in_layer, record, document, summary })
     }
 }
 
@@ -62,6 +64,7 @@ impl EntryReport {
 struct Fields<'a> {
     #[serde(flatten)]
     entry: EntryFields,
+    in_layer: bool,
     cpu_features: &'a [String],
     signed_by: Vec<String>,
     has_mac: bool,
@@ -108,6 +111,7 @@ impl Serialize for EntryReport {
         let EntryRecord { provenance, cpu_features, signed_by, has_mac, .. } = &self.record;
         Fields {
             entry: (&self.entry).into(),
+            in_layer: self.in_layer,
             cpu_features,
             signed_by: signed_by.iter().map(ToString::to_string).collect(),
             has_mac: *has_mac,
@@ -160,10 +164,11 @@ impl EntryReport {
         };
         facts.push(("used", used));
         let size = units::size(*object_bytes);
-        facts.push((
-            "size",
-            format!("{size}, stored {}, {} on disk", stored(&self.entry), units::size(*disk_bytes)),
-        ));
+        let place = match self.in_layer {
+            true => "in a pack or another layer".to_owned(),
+            false => format!("{} on disk", units::size(*disk_bytes)),
+        };
+        facts.push(("size", format!("{size}, stored {}, {place}", stored(&self.entry))));
         let EntryRecord { cpu_features, signed_by, has_mac, .. } = &self.record;
         if !cpu_features.is_empty() {
             facts.push(("needs", cpu_features.join(" ")));

@@ -10,7 +10,7 @@ use objcache::{Nearest, Sought, nearest};
 use serde::{Serialize, Serializer};
 
 use crate::compile_options::CompileOptions;
-use crate::context::{Context, find, short};
+use crate::context::{Context, find, known, short};
 use crate::differences;
 use crate::failure::{Failure, Status};
 use crate::inspected::signature_prefix;
@@ -64,7 +64,7 @@ fn between(store: &Store, a: &str, b: &str) -> Result<WhyReport, Failure> {
         outcome: Outcome::Diff,
         uncacheable: None,
         nearest: Some(Nearest {
-            entry: store.stat(&a.signature)?.ok_or_else(|| gone(&a.signature))?,
+            entry: known(store, &a.signature)?.ok_or_else(|| gone(&a.signature))?.0,
             same_source: a.source_path == b.source_path,
             source_path: a.source_path,
             same,
@@ -122,7 +122,7 @@ impl Compiled {
     fn entry(store: &Store, prefix: &str) -> Result<Self, Failure> {
         let signature = find(store, prefix)?;
         let record = store.record(&signature)?.ok_or_else(|| gone(&signature))?;
-        let entry = store.stat(&signature)?.ok_or_else(|| gone(&signature))?;
+        let (entry, _) = known(store, &signature)?.ok_or_else(|| gone(&signature))?;
         Self::of(Miss {
             signature,
             at_unix_us: entry.created_unix_us,

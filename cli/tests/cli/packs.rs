@@ -246,3 +246,21 @@ fn names_that_are_no_text_are_shown_as_well_as_can_be() {
     sandbox.objcache(&["trace", "start"]).fine();
     assert_eq!(run(&["trace", "stop", "-o"])["output"], shown);
 }
+
+#[test]
+fn what_only_a_pack_has_is_looked_into_but_not_changed() {
+    let (sandbox, [arithmetic, _]) = filled();
+    sandbox.objcache(&["pack", "create", "all.pack"]).fine();
+    sandbox.objcache(&["clear", "--yes"]).fine();
+    sandbox.objcache(&["pack", "mount", "all.pack"]).fine();
+    let shown = sandbox.json(&["show", &arithmetic]);
+    assert_eq!((&shown["signature"], &shown["in_layer"]), (&json!(arithmetic), &json!(true)));
+    assert!(sandbox.objcache(&["show", &arithmetic]).fine().contains("in a pack or another layer"));
+    assert_eq!(sandbox.json(&["why", &arithmetic])["signature"], json!(arithmetic));
+    for words in [&["pin"][..], &["unpin"], &["rm"], &["rm", "--dry-run"]] {
+        let error = sandbox.json_error(&[words, &[&arithmetic]].concat(), 1);
+        assert_eq!(error["code"], "unknown_signature", "{words:?}");
+        assert!(error["message"].as_str().unwrap().contains("pack"), "{error}");
+    }
+    assert_eq!(outcome(&sandbox, &["arithmetic.clif"]), "hit");
+}
