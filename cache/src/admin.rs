@@ -185,9 +185,12 @@ pub struct VerifyReport {
     pub damaged: Vec<DamagedEntry>,
     /// How many of them were taken out.
     pub repaired: u64,
+    /// Sound entries that nobody who is believed vouches for, by ascending signature. They stay, whatever is asked
+    /// for: others may believe them.
+    pub not_vouched_for: Vec<DamagedEntry>,
 }
 
-/// One damaged entry.
+/// One damaged entry, or one that is not used for another reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DamagedEntry {
     /// The signature it is filed under.

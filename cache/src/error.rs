@@ -150,6 +150,11 @@ impl Reason {
         )
     }
 
+    /// Whether an entry that is refused for it is sound, and only vouched for by nobody who is believed.
+    pub const fn is_of_trust(self) -> bool {
+        matches!(self, Self::Unsigned | Self::EntryMac | Self::Untrusted)
+    }
+
     /// The reason that stands for an error of the operating system.
     pub(crate) fn of(error: &std::io::Error) -> Self {
         use rustix::io::Errno;

@@ -304,7 +304,13 @@ impl CacheAdmin for SledCache {
             let Ok(key) = <[u8; 32]>::try_from(key) else { return };
             let signature = Signature::from_bytes(key);
             let reason = Trailer::check(value, &signature, &self.gate).err();
-            report.damaged.extend(reason.map(|reason| DamagedEntry { signature, reason }));
+            if let Some(reason) = reason {
+                let list = match reason.is_of_trust() {
+                    true => &mut report.not_vouched_for,
+                    false => &mut report.damaged,
+                };
+                list.push(DamagedEntry { signature, reason });
+            }
             report.checked += 1;
             report.bytes += value.len() as u64;
             progress(Progress {

@@ -220,7 +220,14 @@ impl CacheAdmin for Store {
                 Ok(Found::Absent) => None,
                 Err(error) => Some(Reason::of(&error)),
             };
-            report.damaged.extend(reason.map(|reason| DamagedEntry { signature: *signature, reason }));
+            if let Some(reason) = reason {
+                let found = DamagedEntry { signature: *signature, reason };
+                let list = match reason.is_of_trust() {
+                    true => &mut report.not_vouched_for,
+                    false => &mut report.damaged,
+                };
+                list.push(found);
+            }
             report.checked += 1;
             progress(Progress { done: report.checked, total: signatures.len() as u64, bytes: report.bytes });
         }

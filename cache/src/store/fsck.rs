@@ -45,6 +45,9 @@ pub enum Fault {
     WrongOwner,
     /// An entry that would be a miss, and why.
     DamagedEntry(Reason),
+    /// A sound entry that would be a miss, because nobody who is believed vouches for it. It is left alone: others
+    /// may believe it.
+    NotVouchedFor(Reason),
     /// Events or the head of the journal cannot be read; statistics are lost, objects are not.
     DamagedJournal,
     /// Left by a process that died while it ran an entry's code. After some more the entry is compiled afresh.
@@ -69,6 +72,7 @@ impl Fault {
             Self::WrongMode => "wrong_mode",
             Self::WrongOwner => "wrong_owner",
             Self::DamagedEntry(_) => "damaged_entry",
+            Self::NotVouchedFor(_) => "not_vouched_for",
             Self::DamagedJournal => "damaged_journal",
             Self::UnfinishedFold => "unfinished_fold",
             Self::UnfinishedRun => "unfinished_run",
@@ -78,10 +82,10 @@ impl Fault {
         }
     }
 
-    /// The reason that goes with it: why an entry is damaged.
+    /// The reason that goes with it: why an entry is damaged, or not believed.
     pub const fn reason(self) -> Option<Reason> {
         match self {
-            Self::DamagedEntry(reason) => Some(reason),
+            Self::DamagedEntry(reason) | Self::NotVouchedFor(reason) => Some(reason),
             _ => None,
         }
     }
@@ -96,6 +100,9 @@ impl fmt::Display for Fault {
             Self::WrongMode => "others may write to it",
             Self::WrongOwner => "belongs to another user",
             Self::DamagedEntry(reason) => return write!(f, "damaged: {reason}"),
+            Self::NotVouchedFor(reason) => {
+                return write!(f, "not vouched for by a trusted key: {reason}");
+            }
             Self::DamagedJournal => "part of the journal cannot be read",
             Self::UnfinishedFold => "left by a keeper that died",
             Self::UnfinishedRun => "left by a process that died while it ran an entry's code",
@@ -155,7 +162,8 @@ impl Store {
     ///
     /// With `rebuild` damaged entries go to quarantine, what others may write to is closed to them, and the
     /// catalogue is made anew from the entry files. Use counts and statistics are kept as far as the old
-    /// catalogue still tells them. Only [`Fault::ForeignFile`] and [`Fault::WrongOwner`] are left to the user.
+    /// catalogue still tells them. Only [`Fault::ForeignFile`], [`Fault::WrongOwner`] and
+    /// [`Fault::NotVouchedFor`] are left to the user.
     ///
     /// Others may use the store meanwhile.
     ///
@@ -317,7 +325,11 @@ fn check_entries(
             Err(error) => Some((Reason::of(&error), false)),
         };
         if let Some((reason, mended)) = fault {
-            report.find(path_of(signature), Fault::DamagedEntry(reason), mended);
+            let fault = match reason.is_of_trust() {
+                true => Fault::NotVouchedFor(reason),
+                false => Fault::DamagedEntry(reason),
+            };
+            report.find(path_of(signature), fault, mended);
             damaged.push(*signature);
         }
         report.checked += 1;

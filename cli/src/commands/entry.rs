@@ -94,6 +94,13 @@ pub(crate) struct Damaged {
     reason: &'static str,
 }
 
+/// Those that are damaged, and those that are sound and vouched for by nobody who is believed.
+pub(crate) fn by_trust(entries: &[DamagedEntry]) -> (Vec<Damaged>, Vec<Damaged>) {
+    let (untrusted, unsound): (Vec<_>, Vec<_>) =
+        entries.iter().copied().partition(|entry| entry.reason.is_of_trust());
+    (damaged(&unsound), damaged(&untrusted))
+}
+
 pub(crate) fn damaged(entries: &[DamagedEntry]) -> Vec<Damaged> {
     let damaged =
         |it: &DamagedEntry| Damaged { signature: it.signature.to_string(), reason: it.reason.as_str() };

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::Args;
-use objcache::cache::{Finding, FsckReport};
+use objcache::cache::{Fault, Finding, FsckReport};
 use serde::{Serialize, Serializer};
 
 use super::entry::entries;
@@ -92,15 +92,23 @@ impl Report for LookedOver {
             text.line("the catalogue was not looked at: it is in use, or the cache cannot be written")?;
         }
         let mended = report.findings.iter().filter(|finding| finding.mended).count();
-        let left = report.findings.len() - mended;
+        let untrusted =
+            report.findings.iter().filter(|it| matches!(it.fault, Fault::NotVouchedFor(_))).count();
+        let left = report.findings.len() - mended - untrusted;
         let outcome = match (mended, left) {
-            (0, 0) => "all is as it should be".to_owned(),
+            (0, 0) if untrusted == 0 => "all is as it should be".to_owned(),
+            (0, 0) => "nothing is damaged".to_owned(),
             (mended, 0) => format!("{mended} mended"),
             (0, left) => {
                 format!("{} not as it should be; mend with --rebuild", units::count(left as u64, "thing"))
             }
             (mended, left) => format!("{mended} mended, {left} left as it was"),
         };
-        text.line(format!("{} ({}) checked: {outcome}", entries(report.checked), units::size(report.bytes)))
+        let untrusted = match untrusted {
+            0 => String::new(),
+            count => format!("; {count} not vouched for by a trusted key"),
+        };
+        let checked = format!("{} ({}) checked", entries(report.checked), units::size(report.bytes));
+        text.line(format!("{checked}: {outcome}{untrusted}"))
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::Args;
-use objcache::cache::{CacheAdmin, VerifyOptions, VerifyReport};
+use objcache::cache::{CacheAdmin, Reason, VerifyOptions, VerifyReport};
 use serde::Serialize;
 
 use super::entry::{self, Damaged, entries};
@@ -13,9 +13,9 @@ use crate::output::progress::Bar;
 use crate::output::{Report, Text};
 use crate::units;
 
-/// Read and check every entry; exit code 1 when one is damaged
+/// Read and check every entry; exit code 1 when one is damaged, or not vouched for by a trusted key
 ///
-/// Damaged entries are never served: a look-up treats them as missing, and the next compilation replaces them.
+/// What is not vouched for is sound, and stays: others may believe it. Damaged entries are never served: a look-up treats them as missing, and the next compilation replaces them.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Take damaged entries out
@@ -33,7 +33,8 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let repair = options.repair && !options.dry_run;
     let report = store.verify(VerifyOptions { repair }, &mut |progress| bar.show(progress))?;
     drop(bar);
-    let status = if report.damaged.is_empty() { Status::Fine } else { Status::Findings };
+    let is_fine = report.damaged.is_empty() && report.not_vouched_for.is_empty();
+    let status = if is_fine { Status::Fine } else { Status::Findings };
     context.output.report(&CheckedReport { options: (options.repair, options.dry_run), report })?;
     Ok(status)
 }
@@ -53,18 +54,20 @@ impl Serialize for CheckedReport {
             bytes: u64,
             damaged: Vec<Damaged>,
             repaired: u64,
+            not_vouched_for: Vec<Damaged>,
         }
-        let VerifyReport { checked, bytes, damaged, repaired } = &self.report;
-        let damaged = entry::damaged(damaged);
+        let VerifyReport { checked, bytes, damaged, repaired, not_vouched_for } = &self.report;
+        let (damaged, not_vouched_for) = (entry::damaged(damaged), entry::damaged(not_vouched_for));
         let (checked, bytes, repaired) = (*checked, *bytes, *repaired);
-        Fields { dry_run: self.options.1, checked, bytes, damaged, repaired }.serialize(to)
+        let dry_run = self.options.1;
+        Fields { dry_run, checked, bytes, damaged, repaired, not_vouched_for }.serialize(to)
     }
 }
 
 impl Report for CheckedReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
-        let VerifyReport { checked, bytes, damaged, repaired } = &self.report;
-        for entry in damaged {
+        let VerifyReport { checked, bytes, damaged, repaired, not_vouched_for } = &self.report;
+        for entry in damaged.iter().chain(not_vouched_for) {
             text.line(format!("{}  {}", entry.signature, entry.reason))?;
         }
         let checked = format!("{} ({}) checked", entries(*checked), units::size(*bytes));
@@ -72,8 +75,16 @@ impl Report for CheckedReport {
             (0, _) => "none is damaged".to_owned(),
             (count, (true, true)) => format!("{count} damaged, would be taken out"),
             (count, (true, false)) => format!("{count} damaged, {repaired} taken out"),
+            // A false signature goes with the next offer, and not before.
+            (count, _) if damaged.iter().all(|entry| entry.reason == Reason::EntrySeal) => {
+                format!("{count} damaged")
+            }
             (count, _) => format!("{count} damaged; take out with --repair"),
         };
-        text.line(format!("{checked}: {found}"))
+        let untrusted = match not_vouched_for.len() {
+            0 => String::new(),
+            count => format!("; {count} not vouched for by a trusted key"),
+        };
+        text.line(format!("{checked}: {found}{untrusted}"))
     }
 }

@@ -48,3 +48,36 @@ fn only_what_is_vouched_for_is_used() {
     let store = finish(sandbox.command(&["ls"]).env("OBJCACHE_MAC_KEY", sandbox.path("no.key")));
     assert!(store.code == 3 && store.stderr.contains("key"), "{}", store.stderr);
 }
+
+#[test]
+fn what_is_not_vouched_for_is_not_called_damaged() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["key", "generate", "ed25519", "signing.key"]).fine();
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    let signing = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        finish(command.env("OBJCACHE_SIGNING_KEY", sandbox.path("signing.key")))
+    };
+    for words in [&["verify"][..], &["verify", "--repair"], &["fsck"], &["fsck", "--rebuild"]] {
+        let told = signing(words);
+        assert_eq!(told.code, 1, "{words:?}: {}", told.stdout);
+        assert!(told.stdout.contains("1 not vouched for by a trusted key"), "{}", told.stdout);
+        let advises =
+            ["1 damaged", "with --rebuild", "with --repair"].iter().any(|it| told.stdout.contains(it));
+        assert!(!advises, "{words:?}: {}", told.stdout);
+    }
+    let verified = signing(&["verify", "--json"]).json();
+    assert_eq!(verified["damaged"].as_array().unwrap().len(), 0, "{verified}");
+    assert_eq!(verified["not_vouched_for"][0]["reason"], "unsigned", "{verified}");
+    let fault = signing(&["fsck", "--json"]).json()["findings"][0].clone();
+    assert_eq!((&fault["fault"], &fault["reason"]), (&"not_vouched_for".into(), &"unsigned".into()));
+    let packed = signing(&["pack", "create", "all.pack"]);
+    assert!(
+        packed.code == 1 && packed.stdout.contains("1 entry left out: not vouched for"),
+        "{}",
+        packed.stdout
+    );
+    let packed = signing(&["pack", "create", "all.pack", "--json"]).json();
+    assert_eq!(packed["damaged"].as_array().unwrap().len(), 0, "{packed}");
+    assert_eq!(packed["not_vouched_for"][0]["reason"], "unsigned", "{packed}");
+}

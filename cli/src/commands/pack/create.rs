@@ -10,8 +10,8 @@ use objcache::cache::{Compression, EntryInfo, PackMode, PackReport, PackSelectio
 use objcache::signature::Signature;
 use serde::Serialize;
 
-use super::{hexadecimal, status};
-use crate::commands::entry::{Damaged, damaged, entries, write_damaged};
+use super::{hexadecimal, status, write_not_vouched_for};
+use crate::commands::entry::{Damaged, by_trust, entries, write_damaged};
 use crate::context::{Context, find};
 use crate::failure::{Failure, Status};
 use crate::output::progress::Bar;
@@ -21,7 +21,8 @@ use crate::units;
 /// Make a pack of the cache's entries: of all, or of those that are chosen
 ///
 /// Entries of mounted packs and other layers go into it when they are chosen by --trace or by their whole
-/// signature. Exit code 1 when a damaged entry had to be left out.
+/// signature. Exit code 1 when an entry had to be left out that is
+/// damaged, or that no trusted key vouches for.
 #[derive(Debug, Args)]
 pub(crate) struct CreateOptions {
     /// The pack to make, over the file that has that name or that a link of that name leads to
@@ -151,6 +152,7 @@ struct PackedReport {
     kept: u64,
     missing: Vec<String>,
     damaged: Vec<Damaged>,
+    not_vouched_for: Vec<Damaged>,
     pack_bytes: Option<u64>,
     digest: Option<String>,
 }
@@ -158,6 +160,7 @@ struct PackedReport {
 impl PackedReport {
     fn of(path: &Path, report: &PackReport, dry_run: bool) -> Self {
         let PackReport { packed, packed_bytes, kept, missing, damaged: unsound, pack } = report;
+        let (damaged, not_vouched_for) = by_trust(unsound);
         Self {
             pack: path.display().to_string(),
             dry_run,
@@ -165,7 +168,8 @@ impl PackedReport {
             packed_bytes: *packed_bytes,
             kept: *kept,
             missing: missing.iter().map(Signature::to_string).collect(),
-            damaged: damaged(unsound),
+            damaged,
+            not_vouched_for,
             pack_bytes: pack.map(|pack| pack.bytes),
             digest: pack.map(|pack| hexadecimal(&pack.digest)),
         }
@@ -175,6 +179,7 @@ impl PackedReport {
 impl Report for PackedReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
         write_damaged(&self.damaged, text)?;
+        write_damaged(&self.not_vouched_for, text)?;
         let verb = if self.dry_run { "would pack" } else { "packed" };
         let mut line = format!("{verb} {} ({})", entries(self.packed), units::size(self.packed_bytes));
         if self.kept > 0 {
@@ -184,6 +189,7 @@ impl Report for PackedReport {
             line += &format!("; {} has {}, digest {digest}", self.pack, units::size(bytes));
         }
         text.line(line)?;
+        write_not_vouched_for(&self.not_vouched_for, text)?;
         match self.missing.len() as u64 {
             0 => Ok(()),
             missing => text.line(format!("{} not in the cache any more", entries(missing))),

@@ -7,8 +7,8 @@ use clap::{Args, ValueHint};
 use objcache::cache::ImportReport;
 use serde::Serialize;
 
-use super::{open, status};
-use crate::commands::entry::{Damaged, damaged, entries, write_damaged};
+use super::{open, status, write_not_vouched_for};
+use crate::commands::entry::{Damaged, by_trust, entries, write_damaged};
 use crate::context::Context;
 use crate::failure::{Failure, Status};
 use crate::output::progress::Bar;
@@ -17,7 +17,7 @@ use crate::units;
 
 /// Take the entries of a pack into the cache, but for those it has
 ///
-/// Entries are verified, and damaged ones left out (exit code 1). What was compiled for whom is believed: import
+/// Entries are verified, and left out when they are damaged or no trusted key vouches for them (exit code 1). What was compiled for whom is believed: import
 /// only packs whose maker you would run programs of.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -37,13 +37,15 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let report = store.import_pack(&pack, options.dry_run, &mut |progress| bar.show(progress))?;
     drop(bar);
     let ImportReport { imported, imported_bytes, present, damaged: unsound } = &report;
+    let (damaged, not_vouched_for) = by_trust(unsound);
     context.output.report(&TakenReport {
         pack: options.pack.display().to_string(),
         dry_run: options.dry_run,
         imported: *imported,
         imported_bytes: *imported_bytes,
         present: *present,
-        damaged: damaged(unsound),
+        damaged,
+        not_vouched_for,
     })?;
     Ok(status(unsound))
 }
@@ -56,17 +58,20 @@ struct TakenReport {
     imported_bytes: u64,
     present: u64,
     damaged: Vec<Damaged>,
+    not_vouched_for: Vec<Damaged>,
 }
 
 impl Report for TakenReport {
     fn write_text(&self, text: &mut Text<'_>) -> io::Result<()> {
         write_damaged(&self.damaged, text)?;
+        write_damaged(&self.not_vouched_for, text)?;
         let verb = if self.dry_run { "would import" } else { "imported" };
         text.line(format!(
             "{verb} {} ({}); {} already there",
             entries(self.imported),
             units::size(self.imported_bytes),
             self.present
-        ))
+        ))?;
+        write_not_vouched_for(&self.not_vouched_for, text)
     }
 }

@@ -6,13 +6,16 @@ mod layers;
 mod ls;
 mod verify;
 
+use std::io;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
 use objcache::cache::{DamagedEntry, Pack, Reason};
 
+use crate::commands::entry::{Damaged, entries};
 use crate::context::Context;
 use crate::failure::{Failure, Status};
+use crate::output::Text;
 
 /// Put many entries into one file, to ship them, use them in place or take them in
 ///
@@ -66,7 +69,15 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Damage is a finding.
+/// How many entries were left out because nobody who is believed vouches for them.
+fn write_not_vouched_for(left_out: &[Damaged], text: &mut Text<'_>) -> io::Result<()> {
+    match left_out.len() as u64 {
+        0 => Ok(()),
+        count => text.line(format!("{} left out: not vouched for by a trusted key", entries(count))),
+    }
+}
+
+/// Damage is a finding, and so is what had to be left out.
 fn status(damaged: &[DamagedEntry]) -> Status {
     if damaged.is_empty() { Status::Fine } else { Status::Findings }
 }
