@@ -3,19 +3,21 @@
 //! A store that is in trouble does less and says so once. This is for who wants to know beforehand, or why. What is *in* the
 //! store is looked over by [`Store::fsck`].
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use rustix::fs::{FlockOperation, StatVfs, StatVfsMountFlags, flock, statvfs};
 
 use crate::clock::{microseconds, now_unix_us};
 use crate::error::{CacheError, Reason};
 use crate::store::directory::{Directory, JOURNAL, KEEPER, QUARANTINE, TEMPORARY};
 use crate::store::keeper::{self, Keeper};
-use crate::store::options::StoreOptions;
+use crate::store::options::{SMALLEST_MAX_SIZE, StoreOptions};
+use crate::store::trace::Tracer;
 use crate::store::{Store, entries};
 
 /// Less free room than this is as good as none, in bytes.
@@ -24,6 +26,10 @@ const NO_ROOM: u64 = 16 << 20;
 const SCARCE: u64 = 20;
 /// A store that is smaller holds a few objects and no more, in bytes.
 const SMALL: u64 = 64 << 20;
+/// The head of an ELF object: no object is smaller, in bytes.
+const SMALLEST_OBJECT: u64 = 64;
+/// Hardly anything takes longer to compile.
+const LONG_COMPILATION: Duration = Duration::from_secs(3600);
 /// No clock that is right shows an earlier time: µs since 1970-01-01 UTC, of 2026-01-01.
 const EARLIEST: u64 = 1_767_225_600_000_000;
 /// A clock may be set right by so much.
@@ -77,6 +83,7 @@ impl Check {
 pub fn examine(options: &StoreOptions) -> Vec<Check> {
     let mut checks = switches(options);
     checks.extend(limits(options));
+    checks.extend(traced(options));
     checks.extend(clock(now_unix_us()));
     if let Some(path) = &options.directory {
         checks.extend(place(path));
@@ -110,9 +117,15 @@ fn switches(options: &StoreOptions) -> Vec<Check> {
 
 fn limits(options: &StoreOptions) -> Vec<Check> {
     let mut checks = Vec::new();
-    let StoreOptions { max_size, max_age, max_entries, max_object_size, .. } = options;
+    let StoreOptions { max_size, max_age, max_entries, max_object_size, min_compile_time, .. } = options;
     if *max_size < SMALL {
-        let words = format!("the cache may take {max_size} bytes: that is a few objects");
+        let words = match *max_size < SMALLEST_MAX_SIZE {
+            true => format!(
+                "max_size is {max_size} bytes; {} MiB is the least, and what counts: that is a few objects",
+                SMALLEST_MAX_SIZE >> 20
+            ),
+            false => format!("the cache may take {max_size} bytes: that is a few objects"),
+        };
         checks.push(warning("small_max_size", words, "set max_size to some gigabytes"));
     }
     if max_age.is_some_and(|age| age < Duration::from_secs(3600)) {
@@ -122,14 +135,30 @@ fn limits(options: &StoreOptions) -> Vec<Check> {
             "set max_age to some weeks",
         ));
     }
-    if *max_entries == Some(0) || *max_object_size == Some(0) {
+    if *max_entries == Some(0) || max_object_size.is_some_and(|most| most < SMALLEST_OBJECT) {
         checks.push(warning(
             "keeps_nothing",
             "the limits let the cache keep nothing",
             "raise max_entries and max_object_size",
         ));
     }
+    if *min_compile_time > LONG_COMPILATION {
+        let words = format!(
+            "only what compiles for {} hours or longer is kept: that is hardly anything",
+            min_compile_time.as_secs() / 3600
+        );
+        checks.push(warning("long_min_compile_ms", words, "set min_compile_ms to some milliseconds"));
+    }
     checks
+}
+
+/// The trace that the options name.
+fn traced(options: &StoreOptions) -> Option<Check> {
+    let path = options.trace.as_ref()?;
+    let error = Tracer::default().also_to(path).err()?;
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let words = format!("no trace can be written to {}{cause}", path.display());
+    Some(warning("trace_unusable", words, "name a file of your own in a folder that is there (trace)"))
 }
 
 fn clock(now_unix_us: u64) -> Option<Check> {
@@ -197,7 +226,7 @@ fn opened(store: &Store) -> Vec<Check> {
     let Some(directory) = store.shared.readable() else { return Vec::new() };
     let path = directory.path();
     let mut checks =
-        vec![Check::fine("directory", format!("{} is yours, and closed to others", path.display()))];
+        vec![Check::fine("directory", format!("{} is yours, and {}", path.display(), closed(path)))];
     checks.extend(writing(store, directory));
     checks.extend(room(store, path));
     checks.extend(network(store));
@@ -205,8 +234,17 @@ fn opened(store: &Store) -> Vec<Check> {
     checks.extend(later_than_now(directory));
     checks.push(catalogue(store));
     checks.push(quarantine(directory));
-    checks.extend(layers(store));
+    checks.extend(layers(store, path));
     checks
+}
+
+/// What others can do in the directory. One that they can write to does not open.
+fn closed(path: &Path) -> &'static str {
+    const OTHERS: u32 = 0o077;
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.mode() & OTHERS == 0 => "closed to others",
+        Ok(_) | Err(_) => "others cannot write to it",
+    }
 }
 
 fn writing(store: &Store, directory: &Directory) -> Option<Check> {
@@ -231,6 +269,10 @@ fn writing(store: &Store, directory: &Directory) -> Option<Check> {
     match written {
         Some(Err(error)) => {
             let reason = Reason::of(&error);
+            if statvfs(path).is_ok_and(|disk| judge_inodes(&disk, path).is_some()) {
+                // That is what is wrong, and told by whoever looks at the disk.
+                return None;
+            }
             let words = format!("a file in {} cannot be written: {error}", path.join(TEMPORARY).display());
             let advice = refused(&CacheError::new(reason, "")).advice;
             Some(Check::found(reason.as_str(), CheckState::Broken, words, advice))
@@ -241,6 +283,9 @@ fn writing(store: &Store, directory: &Directory) -> Option<Check> {
 
 fn room(store: &Store, path: &Path) -> Option<Check> {
     let disk = statvfs(path).ok()?;
+    if let Some(check) = judge_inodes(&disk, path) {
+        return Some(check);
+    }
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     let used = store.disk_usage().map(|usage| usage.total()).unwrap_or_default();
     Some(judge_room(bytes(disk.f_bavail), bytes(disk.f_blocks), used, store.options().max_size))
@@ -255,6 +300,14 @@ fn network(store: &Store) -> Option<Check> {
         words,
         "name a local directory (OBJCACHE_DIR); share what you want to share as a pack",
     ))
+}
+
+/// A file system may have room and no inodes for new files. Some make inodes as they go, and count none.
+fn judge_inodes(disk: &StatVfs, path: &Path) -> Option<Check> {
+    let words = format!("the file system of {} has no inodes left: no file can be made", path.display());
+    let advice = "remove files on it, or name a directory elsewhere (OBJCACHE_DIR)";
+    let is_out = disk.f_files > 0 && disk.f_favail == 0;
+    is_out.then(|| Check::found("no_inodes", CheckState::Broken, words, advice))
 }
 
 /// `used` is what the store takes already. All in bytes.
@@ -357,9 +410,20 @@ fn quarantine(directory: &Directory) -> Check {
     }
 }
 
-fn layers(store: &Store) -> Vec<Check> {
+fn layers(store: &Store, own: &Path) -> Vec<Check> {
     let layers = store.layers().unwrap_or_default();
+    let place = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    let own = place(own);
     let check = |layer: crate::store::LayerInfo| match layer.kind {
+        Ok(_) if own.is_some() && place(&layer.path) == own => {
+            let words =
+                format!("layer {} is the cache itself: each miss is looked up twice", layer.path.display());
+            let advice = match layer.mounted {
+                true => "objcache pack unmount",
+                false => "take it out of `layers`",
+            };
+            warning("layer_is_the_cache", words, advice)
+        }
         Ok(_) => Check::fine("layer", format!("layer {} answers", layer.path.display())),
         Err(error) => {
             let advice = match layer.mounted {
@@ -408,8 +472,27 @@ mod tests {
         options.max_size = SMALL - 1;
         options.max_age = Some(Duration::from_secs(5));
         options.max_entries = Some(0);
+        options.min_compile_time = LONG_COMPILATION + Duration::from_secs(1);
         let found: Vec<_> = limits(&options).into_iter().map(|check| check.code).collect();
-        assert_eq!(found, ["small_max_size", "short_max_age", "keeps_nothing"]);
+        assert_eq!(found, ["small_max_size", "short_max_age", "keeps_nothing", "long_min_compile_ms"]);
+        assert!(!limits(&options)[0].words.contains("the least"));
+        options.max_size = SMALLEST_MAX_SIZE - 1;
+        assert!(limits(&options)[0].words.contains("4 MiB is the least"));
+        let (mut small, mut enough) = (StoreOptions::at("/d"), StoreOptions::at("/d"));
+        (small.max_object_size, enough.max_object_size) = (Some(SMALLEST_OBJECT - 1), Some(SMALLEST_OBJECT));
+        assert_eq!((limits(&small).len(), limits(&enough).len()), (1, 0));
+    }
+
+    #[test]
+    fn a_file_system_without_inodes_is_found() {
+        let mut disk = statvfs("/").expect("there");
+        (disk.f_files, disk.f_favail) = (100, 0);
+        assert_eq!(judge_inodes(&disk, "/".as_ref()).map(|check| check.code), Some("no_inodes"));
+        (disk.f_files, disk.f_favail) = (100, 1);
+        assert_eq!(judge_inodes(&disk, "/".as_ref()), None);
+        // It makes them as it goes.
+        (disk.f_files, disk.f_favail) = (0, 0);
+        assert_eq!(judge_inodes(&disk, "/".as_ref()), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use objcache::cache::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting};
+use objcache::cache::{Configuration, Origin, PROJECT_FILE, SETTINGS, SMALLEST_MAX_SIZE, Setting};
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, Value};
 
@@ -13,6 +13,7 @@ use crate::failure::{Failure, Status};
 use crate::files;
 use crate::output::table::{Column, table};
 use crate::output::{Report, Text};
+use crate::units;
 
 /// Show and change settings
 ///
@@ -68,19 +69,26 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     match &options.action {
         Action::Get { key } => {
             let setting = known(key)?;
-            context.output.report(&SettingFields::of(setting, &configuration, context))?;
+            let fields = SettingFields::of(setting, &configuration, context);
+            context.output.report(&fields)?;
+            if let Some(problem) = fields.below_the_least() {
+                tracing::warn!("{problem}");
+            }
         }
         Action::List { origin } => {
-            let settings = SETTINGS.iter().map(|it| SettingFields::of(it, &configuration, context)).collect();
+            let settings: Vec<_> =
+                SETTINGS.iter().map(|it| SettingFields::of(it, &configuration, context)).collect();
+            let mut problems = configuration.problems();
+            problems.extend(settings.iter().filter_map(SettingFields::below_the_least));
             let file = |path: Option<&Path>| path.map(|path| path.display().to_string());
             context.output.report(&ListReport {
                 settings,
                 user_file: file(configuration.user_file()),
                 project_file: file(configuration.project_file()),
-                problems: configuration.problems(),
+                problems: problems.clone(),
                 with_origin: *origin,
             })?;
-            for problem in configuration.problems() {
+            for problem in problems {
                 tracing::warn!("{problem}");
             }
         }
@@ -205,6 +213,16 @@ impl SettingFields {
             }
             _ => fields,
         }
+    }
+}
+
+impl SettingFields {
+    /// What is said of a size that the cache does not go by.
+    fn below_the_least(&self) -> Option<String> {
+        let value = self.value.as_deref().filter(|_| self.key == "max_size")?;
+        let is_below = units::parse_size(value).is_ok_and(|size| size < SMALLEST_MAX_SIZE);
+        let least = SMALLEST_MAX_SIZE >> 20;
+        is_below.then(|| format!("max_size={value}: {least} MiB is the least, and what the cache goes by"))
     }
 }
 

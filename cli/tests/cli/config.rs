@@ -142,3 +142,14 @@ fn a_file_that_does_not_read_costs_a_warning_and_nothing_else() {
     );
     assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
 }
+
+#[test]
+fn a_size_below_the_least_is_told_of() {
+    let sandbox = Sandbox::new();
+    for words in [&["config", "get", "max_size"][..], &["config", "list"]] {
+        let told = with_environment(&sandbox, words, &[("OBJCACHE_MAX_SIZE", "1M")]);
+        assert!(told.stderr.contains("4 MiB is the least"), "{words:?}: {}", told.stderr);
+        let silent = with_environment(&sandbox, words, &[("OBJCACHE_MAX_SIZE", "4M")]);
+        assert_eq!((silent.code, &*silent.stderr), (0, ""), "{words:?}");
+    }
+}

@@ -173,6 +173,29 @@ fn limits() {
     finds(&sandbox, "max_size_beyond_disk", "warning", &set("OBJCACHE_MAX_SIZE", "1000000T"));
     finds(&sandbox, "short_max_age", "warning", &set("OBJCACHE_MAX_AGE", "10s"));
     finds(&sandbox, "keeps_nothing", "warning", &set("OBJCACHE_MAX_ENTRIES", "0"));
+    finds(&sandbox, "keeps_nothing", "warning", &set("OBJCACHE_MAX_OBJECT_SIZE", "1"));
+    finds(&sandbox, "long_min_compile_ms", "warning", &set("OBJCACHE_MIN_COMPILE_MS", "99999999"));
+    let (message, _) = finds(&sandbox, "small_max_size", "warning", &set("OBJCACHE_MAX_SIZE", "1M"));
+    assert!(message.contains("4 MiB is the least"), "{message}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written() {
+    let sandbox = Sandbox::new();
+    let (message, _) = finds(&sandbox, "trace_unusable", "warning", &|command| {
+        command.env("OBJCACHE_TRACE", sandbox.path("missing/trace"));
+    });
+    assert!(message.contains("missing/trace: ") && message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn who_else_can_read_it_is_told() {
+    for (mode, words) in [(0o700, "closed to others"), (0o755, "others cannot write to it")] {
+        let sandbox = Sandbox::new();
+        make_cache(&sandbox, mode);
+        let said = sandbox.objcache(&["doctor"]).stdout;
+        assert!(said.contains(words), "{mode:o}: {said}");
+    }
 }
 
 #[test]
@@ -345,6 +368,15 @@ fn a_layer_that_is_not_there() {
         command.env("OBJCACHE_LAYERS", "/nowhere/at/all");
     });
     assert!(message.contains("/nowhere/at/all"), "{message}");
+}
+
+#[test]
+fn a_layer_that_is_the_cache_itself() {
+    let sandbox = Sandbox::new();
+    sandbox.objcache(&["ls"]).fine();
+    finds(&sandbox, "layer_is_the_cache", "warning", &|command| {
+        command.env("OBJCACHE_LAYERS", sandbox.cache());
+    });
 }
 
 #[test]
