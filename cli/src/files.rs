@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write, stdin, stdout};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::context::Context;
@@ -40,15 +41,31 @@ pub(crate) fn check_output(path: &Path, context: &Context) -> Result<(), Failure
     Ok(())
 }
 
+/// Refuses to write an object over the file it is made from.
+pub(crate) fn check_apart(input: &Path, output: &Path) -> Result<(), Failure> {
+    // Also by another name: a link, or a path that leads there.
+    let file = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_file);
+    let identity = |path: &Path| file(path).map(|it| (it.dev(), it.ino()));
+    if is_standard(input)
+        || is_standard(output)
+        || identity(input).is_none_or(|it| Some(it) != identity(output))
+    {
+        return Ok(());
+    }
+    let message = format!("{} is compiled, and {} is the same file", input.display(), output.display());
+    Err(Failure::usage("output_is_input", message).hint("name another file with -o OUT"))
+}
+
 /// Writes a file, or standard output for `-`. Readers of the file see the old content or the new, never a part.
 pub(crate) fn write(path: &Path, bytes: &[u8], context: &Context) -> Result<(), Failure> {
     match is_standard(path) {
         true => context.output.bytes(bytes),
-        false => write_file(path, bytes).map_err(|error| Failure::io(path, &error)),
+        false => replace(path, bytes, None).map_err(|error| Failure::io(path, &error)),
     }
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file, all or nothing. A new one gets these permissions, else those of any new file.
+pub(crate) fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
     // Renaming over a device such as /dev/null would replace it; renaming over a link would break it.
     let special = fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if special {
@@ -62,6 +79,9 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // its errors name the temporary file, of which the user never heard.)
     let create = |path: &Path| fs::File::options().write(true).create_new(true).open(path);
     let mut file = tempfile::Builder::new().prefix(".objcache-").suffix(".tmp").make_in(folder, create)?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions)?;
+    }
     file.write_all(bytes)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())

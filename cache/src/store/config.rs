@@ -178,6 +178,9 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// A file that is longer is passed over, in bytes.
+    pub const LONGEST_FILE: u64 = LONGEST_FILE;
+
     /// Reads the environment, the project's file and the user's file. What is wrong with them is left aside, and told by
     /// [`problems`](Self::problems).
     ///

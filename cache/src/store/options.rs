@@ -299,7 +299,8 @@ fn parse_count(text: &str) -> Option<u64> {
 
 fn parse_sizes(text: &str) -> Option<BTreeMap<String, u64>> {
     let one = |part: &str| {
-        let (name, size) = part.split_once('=')?;
+        // A name may have one of its own, a size has none.
+        let (name, size) = part.rsplit_once('=')?;
         Some((name.trim().to_owned(), parse_size(size)?))
     };
     text.split(',').map(one).collect()
@@ -371,7 +372,7 @@ mod tests {
         let set = options(&[
             ("OBJCACHE_MAX_AGE", "30d"),
             ("OBJCACHE_MAX_ENTRIES", "1000"),
-            ("OBJCACHE_NAMESPACE_MAX_SIZE", "debug=1M"),
+            ("OBJCACHE_NAMESPACE_MAX_SIZE", "debug=1M,mode=debug=2M"),
             ("OBJCACHE_MIN_COMPILE_MS", "20"),
             ("OBJCACHE_MAX_OBJECT_SIZE", "5M"),
             ("OBJCACHE_FAILURE_TTL", "1h"),
@@ -379,6 +380,7 @@ mod tests {
         assert_eq!(set.max_age, Some(Duration::from_secs(30 * 86_400)));
         assert_eq!((set.max_entries, set.max_object_size), (Some(1000), Some(5 << 20)));
         assert_eq!(set.namespace_max_size.get("debug"), Some(&(1 << 20)));
+        assert_eq!(set.namespace_max_size.get("mode=debug"), Some(&(2 << 20)));
         assert_eq!(set.min_compile_time, Duration::from_millis(20));
         assert_eq!(set.failure_ttl, Some(Duration::from_secs(3600)));
         assert_eq!(set.complaints.len(), 0);

@@ -36,6 +36,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
         None => beside(&options.file)?,
     };
     files::check_output(&output, context)?;
+    files::check_apart(&options.file, &output)?;
     let request = options.compile.request(&options.file)?;
     // Nothing runs here, and the object may be for another host than this one.
     let host = HostFeatures::unknown();

@@ -1,7 +1,10 @@
 //! `config`: settings, where each comes from, and the files that keep them.
 
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use objcache::cache::{Configuration, Origin, PROJECT_FILE, SETTINGS, SMALLEST_MAX_SIZE, Setting};
@@ -64,6 +67,10 @@ enum Action {
     },
 }
 
+/// An edit takes a millisecond: who has the folder locked for longer does not edit.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
     let configuration = Configuration::load();
     match &options.action {
@@ -125,10 +132,8 @@ fn edit(
         return Err(Failure::usage("not_for_projects", message).hint("leave out --project"));
     }
     let path = file_to_edit(project, configuration)?;
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        read => read.map_err(|error| Failure::io(&path, &error))?,
-    };
+    let _alone = lock_folder(&path)?;
+    let (text, permissions) = read(&path)?;
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         Failure::finding("bad_config", format!("{}: line {line}: {}", path.display(), error.message()))
@@ -137,10 +142,13 @@ fn edit(
         Some(value) => set(&mut document, setting, value),
         None => drop(document.remove(setting.key)),
     }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+    let text = document.to_string();
+    if text.len() as u64 > Configuration::LONGEST_FILE {
+        let most = Configuration::LONGEST_FILE;
+        let message = format!("{} would be longer than {most} bytes, and be passed over", path.display());
+        return Err(Failure::finding("bad_config", message).hint("take out what is not needed"));
     }
-    files::write(&path, document.to_string().as_bytes(), context)?;
+    files::replace(&path, text.as_bytes(), permissions).map_err(|error| Failure::io(&path, &error))?;
     let (origin, is_project) = (configuration.origin(setting), project);
     let overridden_by = match origin {
         Origin::Environment(variable) => Some(variable.to_owned()),
@@ -153,6 +161,42 @@ fn edit(
         file: path.display().to_string(),
         overridden_by,
     })
+}
+
+/// The file as it is, and its permissions when it is there: keys may be named in it.
+fn read(path: &Path) -> Result<(String, Option<Permissions>), Failure> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
+        metadata => metadata.map_err(|error| Failure::io(path, &error))?,
+    };
+    if !metadata.is_file() {
+        // To read a FIFO would be to wait for whoever writes into it.
+        let message = format!("{} is not a regular file", path.display());
+        return Err(Failure::finding("bad_config", message));
+    }
+    let text = fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
+    Ok((text, Some(metadata.permissions())))
+}
+
+/// Keeps others from editing the file until the lock is dropped: each would write what it read, and lose what another wrote
+/// meanwhile. The folder is locked, because the file is replaced. Where there are no locks one goes on without.
+fn lock_folder(path: &Path) -> Result<Option<File>, Failure> {
+    let Some(folder) = path.parent() else { return Ok(None) };
+    fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+    let Ok(lock) = File::open(folder) else { return Ok(None) };
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(Some(lock)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("another process keeps the folder {} locked", folder.display());
+                return Err(Failure::finding("config_busy", message)
+                    .hint("see which does (fuser), and whether it hangs"));
+            }
+        }
+    }
 }
 
 /// A value keeps the comment that stands behind it.

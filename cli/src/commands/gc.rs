@@ -58,8 +58,9 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
 }
 
 fn parse_namespace(text: &str) -> Result<(String, u64), String> {
+    // A name may have one of its own, a size has none.
     let (name, size) =
-        text.split_once('=').ok_or("a limit of a namespace is its name, = and a size".to_owned())?;
+        text.rsplit_once('=').ok_or("a limit of a namespace is its name, = and a size".to_owned())?;
     Ok((name.to_owned(), units::parse_size(size)?))
 }
 

@@ -248,6 +248,16 @@ fn gc_keeps_to_its_limits() {
 }
 
 #[test]
+fn a_namespace_may_have_an_equals_sign_in_its_name() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["compile", "arithmetic.clif", "--namespace", "mode=debug"]).fine();
+    sandbox.objcache(&["compile", "arithmetic.clif", "--namespace", "mode"]).fine();
+    let report = sandbox.json(&["gc", "--namespace-max-size", "mode=debug=1"]);
+    let removed = report["removed"].as_array().unwrap();
+    assert_eq!((removed.len(), &removed[0]["namespace"]), (1, &json!("mode=debug")), "{report}");
+}
+
+#[test]
 fn verify_finds_damage_and_takes_it_out() {
     let (sandbox, [signature, ..]) = filled();
     assert_eq!(sandbox.json(&["verify"])["checked"], 3);

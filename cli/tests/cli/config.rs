@@ -1,8 +1,12 @@
 //! `config`: which setting holds, where it comes from, and how files are edited.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
-use crate::support::{Finished, Sandbox, finish};
+use crate::support::{Finished, Sandbox, finish, tool};
 
 fn with_environment(sandbox: &Sandbox, words: &[&str], variables: &[(&str, &str)]) -> Finished {
     finish(sandbox.command(words).envs(variables.iter().copied()))
@@ -151,5 +155,62 @@ fn a_size_below_the_least_is_told_of() {
         assert!(told.stderr.contains("4 MiB is the least"), "{words:?}: {}", told.stderr);
         let silent = with_environment(&sandbox, words, &[("OBJCACHE_MAX_SIZE", "4M")]);
         assert_eq!((silent.code, &*silent.stderr), (0, ""), "{words:?}");
+    }
+}
+
+#[test]
+fn an_edited_file_keeps_its_mode() {
+    let sandbox = Sandbox::new();
+    sandbox.objcache(&["config", "set", "strict", "true"]).fine();
+    for mode in [0o600, 0o640] {
+        std::fs::set_permissions(user_file(&sandbox), Permissions::from_mode(mode)).unwrap();
+        sandbox.objcache(&["config", "set", "durable", "true"]).fine();
+        assert_eq!(std::fs::metadata(user_file(&sandbox)).unwrap().mode() & 0o777, mode);
+    }
+}
+
+#[test]
+fn what_would_not_be_read_is_not_written() {
+    let sandbox = Sandbox::new();
+    let long = format!("# {}\n", "x".repeat(65_500));
+    sandbox.write("objcache.toml", &long);
+    let set = ["config", "set", "min_compile_ms", "5", "--project"];
+    sandbox.objcache(&set).fine();
+    sandbox.write("objcache.toml", long.replace("# ", "# yyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
+    let before = sandbox.read("objcache.toml");
+    let error = sandbox.json_error(&set, 1);
+    assert!(error["code"] == "bad_config" && error["message"].as_str().unwrap().contains("65536"), "{error}");
+    assert_eq!(sandbox.read("objcache.toml"), before);
+
+    std::fs::remove_file(sandbox.path("objcache.toml")).unwrap();
+    let Some(mkfifo) = tool("mkfifo") else { return };
+    assert!(Command::new(mkfifo).arg(sandbox.path("objcache.toml")).status().unwrap().success());
+    let error = sandbox.json_error(&set, 1);
+    assert!(error["message"].as_str().unwrap().contains("not a regular file"), "{error}");
+}
+
+#[test]
+fn edits_at_the_same_time_all_stay() {
+    let sandbox = Sandbox::new();
+    let settings = [
+        ("strict", "true"),
+        ("durable", "true"),
+        ("read_only", "true"),
+        ("promote", "true"),
+        ("min_compile_ms", "5"),
+        ("max_entries", "6"),
+        ("max_size", "7G"),
+        ("max_age", "8d"),
+    ];
+    let start = |(key, value): (&str, &str)| {
+        let mut command = sandbox.command(&["config", "set", key, value]);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = settings.into_iter().map(start).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    for (key, value) in settings {
+        assert_eq!(sandbox.objcache(&["config", "get", key]).fine(), format!("{value}\n"), "{key}");
     }
 }

@@ -69,6 +69,20 @@ fn unreadable_and_unwritable_is_3() {
 }
 
 #[test]
+fn an_object_does_not_go_over_its_source() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    let source = sandbox.read("arithmetic.clif");
+    std::os::unix::fs::symlink("arithmetic.clif", sandbox.path("link.o")).unwrap();
+    std::fs::hard_link(sandbox.path("arithmetic.clif"), sandbox.path("second.o")).unwrap();
+    for output in ["arithmetic.clif", "./arithmetic.clif", "link.o", "second.o"] {
+        let error = sandbox.json_error(&["compile", "arithmetic.clif", "-o", output], 2);
+        assert_eq!(error["code"], "output_is_input", "{output}");
+        assert_eq!(sandbox.read("arithmetic.clif"), source, "{output}");
+    }
+    sandbox.objcache(&["compile", "arithmetic.clif", "-o", "/dev/null"]).fine();
+}
+
+#[test]
 fn errors_are_json_with_json() {
     let sandbox = Sandbox::with(&["arithmetic.clif"]);
     for (words, code, kind, name) in [
