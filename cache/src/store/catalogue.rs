@@ -115,13 +115,16 @@ impl Catalogue {
         let Summary { uses, counts } = Summary::of(events);
         let mut writes = Vec::new();
         for (signature, used) in &uses {
-            if let Some(mut known) = self.known_after(directory, signature, used)? {
-                known.add_use(used);
-                writes.push((*signature, Some(known)));
+            match self.known_after(directory, signature, used)? {
+                Some(mut known) => {
+                    known.add_use(used);
+                    writes.push((*signature, Some(known)));
+                }
+                None => writes.push((*signature, None)),
             }
         }
-        let put = uses.iter().filter(|(_, used)| used.put).map(|(signature, _)| signature);
-        totals::forget(&self.0, put)?;
+        let changed = uses.iter().filter(|(_, used)| used.may_have_changed()).map(|(signature, _)| signature);
+        totals::forget(&self.0, changed)?;
         records::write(&self.0, writes)?;
         self.add_counts(&counts)?;
         self.0.flush()
@@ -134,10 +137,10 @@ impl Catalogue {
         used: &Use,
     ) -> Result<Option<EntryKnowledge>, DatabaseError> {
         let known = self.known(signature)?;
-        if known.is_some() && !used.put {
+        if known.is_some() && !used.may_have_changed() {
             return Ok(known);
         }
-        let described = entries::describe(directory, signature).unwrap_or_default();
+        let Ok(described) = entries::describe(directory, signature) else { return Ok(known) };
         Ok(described.map(|it| EntryKnowledge::of(it).keep_history_of(known.as_ref())))
     }
 

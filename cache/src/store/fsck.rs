@@ -173,6 +173,8 @@ impl Store {
     /// ([`Reason::CatalogueBusy`]). What is found is no error.
     pub fn fsck(&self, rebuild: bool, progress: &mut dyn FnMut(Progress)) -> Result<FsckReport, CacheError> {
         let directory = if rebuild { self.writable_or_why()? } else { self.directory_or_why()? };
+        // What a tidying does meanwhile is to be in the journal as well.
+        self.settle();
         self.write_down(Extent::All);
         self.settle();
         let writable = self.shared.writable().is_some();

@@ -601,6 +601,13 @@ pub(crate) struct Use {
     pub(crate) put: bool,
 }
 
+impl Use {
+    /// The entry was put, or is only named: it was removed.
+    pub(crate) fn may_have_changed(&self) -> bool {
+        self.put || self.hits == 0
+    }
+}
+
 /// Events, added up.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {

@@ -181,6 +181,13 @@ impl Recorder {
         backlog.credit = backlog.credit.plus(size);
     }
 
+    /// Notes that an entry was removed to make room. Whoever folds the journal in looks at it, and forgets it if it is still
+    /// gone.
+    pub(crate) fn evicted(&self, signature: &Signature) {
+        self.counters.add(Counter::Evicted, 1);
+        self.backlog.lock().events.push(Event::Hits { signature: *signature, count: 0, at: 0 });
+    }
+
     /// Notes a compilation whose object is not kept.
     pub(crate) fn missed(&self, noted: Noted) {
         self.misses.lock().push(noted);

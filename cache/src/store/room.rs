@@ -198,7 +198,7 @@ impl Shared {
             if matches!(directory.open_file(&keeper::pin_name(&victim.signature)), Ok(None))
                 && let Ok(true) = self.remove_entry(directory, &victim.signature)
             {
-                self.recorder.counters.add(Counter::Evicted, 1);
+                self.recorder.evicted(&victim.signature);
             }
         }
     }
