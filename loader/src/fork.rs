@@ -17,8 +17,8 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Once};
 use std::thread;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -34,9 +34,36 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 /// Forks that made this process.
 static BIRTHS: AtomicU64 = AtomicU64::new(0);
 
+/// Numbers of threads that are given away; and how many were when this process was born, the number of whose first thread
+/// is `SURVIVOR`.
+static NUMBERED: AtomicU64 = AtomicU64::new(0);
+static NUMBERED_BEFORE: AtomicU64 = AtomicU64::new(0);
+static SURVIVOR: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
     /// How many gates this thread has gone through.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Of this thread; 0 until it is asked for.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A thread by a number that no other has or had, also among those of the process that this one is a fork of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ThreadNumber(u64);
+
+impl ThreadNumber {
+    /// This thread's.
+    pub(crate) fn current() -> Self {
+        if NUMBER.get() == 0 {
+            NUMBER.set(NUMBERED.fetch_add(1, Ordering::SeqCst) + 1);
+        }
+        ThreadNumber(NUMBER.get())
+    }
+
+    /// It was a thread of the process that this one is a fork of, and is not in this one.
+    pub(crate) fn is_lost(self) -> bool {
+        self.0 <= NUMBERED_BEFORE.load(Ordering::SeqCst) && self.0 != SURVIVOR.load(Ordering::SeqCst)
+    }
 }
 
 /// Being inside: forks wait.
@@ -82,6 +109,13 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> Locked<'_, T> {
     watch();
     let gate = enter();
     Locked { value: mutex.lock(), _gate: gate }
+}
+
+/// What is made when it is first asked for, by whom forks wait: a child never finds it half made.
+pub(crate) fn force<T>(lazy: &LazyLock<T>) -> &T {
+    watch();
+    let _gate = enter();
+    LazyLock::force(lazy)
 }
 
 /// What [`lock`] gives. The lock is given back first.
@@ -143,6 +177,8 @@ extern "C" fn in_child() {
     for Padded(inside) in &INSIDE {
         inside.store(0, Ordering::SeqCst);
     }
+    NUMBERED_BEFORE.store(NUMBERED.load(Ordering::SeqCst), Ordering::SeqCst);
+    SURVIVOR.store(NUMBER.get(), Ordering::SeqCst);
     BIRTHS.fetch_add(1, Ordering::SeqCst);
     UNDER_WAY.store(0, Ordering::SeqCst);
 }

@@ -6,7 +6,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use switch::{Claims, Entered, Slot, Switch};
+use switch::{Claims, Entered, Party, Slot, Switch};
 
 /// The library's locks have another signature than loom's.
 mod sync {
@@ -70,6 +70,13 @@ impl Slot for Word {
     }
 }
 
+/// No model forks.
+impl Party for usize {
+    fn is_lost(self) -> bool {
+        false
+    }
+}
+
 /// What the slot leads to while nothing is there: the trampoline.
 const NOWHERE: usize = 0;
 
@@ -96,6 +103,7 @@ impl Function {
         match self.switch.enter(claims, thread) {
             Entered::Set => {}
             Entered::Cycle => return None,
+            Entered::Lost => unreachable!(),
             Entered::Claimed(address) => {
                 make();
                 let unused = self.switch.finish(claims, &self.word, address, address);
@@ -107,8 +115,8 @@ impl Function {
         Some(seen)
     }
 
-    fn redefine(&self, address: usize) -> Option<usize> {
-        self.switch.replace(&self.word, address, address, |_| true).unwrap()
+    fn redefine(&self, claims: &Claims<usize>, address: usize) -> Option<usize> {
+        self.switch.replace(claims, &self.word, address, address, |_| true).unwrap()
     }
 }
 
@@ -150,7 +158,7 @@ fn a_redefinition_stands_whenever_it_comes() {
                 assert!(matches!((first, second), (Some(7), Some(7 | 8)) | (Some(8), Some(8))));
             }
         });
-        let before = shared.0.redefine(8);
+        let before = shared.0.redefine(&shared.1, 8);
         // No stale result after it returned.
         assert_eq!(shared.0.call(&shared.1, 0, || unreachable!()), Some(8));
         assert!(matches!(before, None | Some(7)));
@@ -165,13 +173,13 @@ fn what_two_redefinitions_replace_is_given_back_once() {
         let shared = Arc::new((Function::lazy(7), Claims::new()));
         let other = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || shared.0.redefine(9)
+            move || shared.0.redefine(&shared.1, 9)
         });
         let maker = thread::spawn({
             let shared = Arc::clone(&shared);
             move || assert!(shared.0.call(&shared.1, 1, || ()).is_some())
         });
-        let one = shared.0.redefine(8);
+        let one = shared.0.redefine(&shared.1, 8);
         let other = other.join().unwrap();
         maker.join().unwrap();
         let last = shared.0.now();
@@ -232,6 +240,29 @@ fn who_waited_for_what_is_made_is_in_no_circle() {
     });
 }
 
+/// One waits for a function that another makes, and has not noticed yet that it was redefined: that is no circle either.
+#[test]
+fn who_waited_for_what_is_redefined_is_in_no_circle() {
+    bounded_model(|| {
+        let shared = Arc::new((Function::lazy(7), Function::lazy(8), Claims::new()));
+        let other = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let (first, second, claims) = &*shared;
+                let needs_first = || assert!(matches!(first.call(claims, 1, || ()), Some(7 | 9)));
+                assert_eq!(second.call(claims, 1, needs_first), Some(8));
+            }
+        });
+        let (first, second, claims) = &*shared;
+        let needs_second = || {
+            first.redefine(claims, 9);
+            assert_eq!(second.call(claims, 0, || ()), Some(8));
+        };
+        assert!(matches!(first.call(claims, 0, needs_second), Some(7 | 9)));
+        other.join().unwrap();
+    });
+}
+
 #[test]
 fn who_waits_is_woken_by_a_redefinition() {
     bounded_model(|| {
@@ -241,7 +272,7 @@ fn who_waits_is_woken_by_a_redefinition() {
             move || assert!(matches!(shared.0.call(&shared.1, thread, || ()), Some(7 | 8)))
         };
         let callers = [1, 2].map(|thread| thread::spawn(call(thread)));
-        shared.0.redefine(8);
+        shared.0.redefine(&shared.1, 8);
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         assert_eq!(shared.0.now(), 8);
     });

@@ -23,7 +23,7 @@ static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
 static READY: Mutex<Vec<Vec<Keep>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static THREAD: LocalHandle = COLLECTOR.register();
+    static THREAD: LocalHandle = fork::force(&COLLECTOR).register();
     /// What this thread has retired since it last looked: pieces and bytes.
     static SINCE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
@@ -54,7 +54,7 @@ pub fn pin() -> Guard {
 
 fn pin_thread() -> crossbeam_epoch::Guard {
     // A thread that is ending has no handle any more.
-    THREAD.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+    THREAD.try_with(LocalHandle::pin).unwrap_or_else(|_| fork::force(&COLLECTOR).register().pin())
 }
 
 /// Frees what was removed or replaced and what no guard holds any more. Removing and redefining do this as well, at the latest

@@ -84,6 +84,9 @@ pub enum FunctionErrorKind {
     Panicked(String),
     /// Making the function waits for a thread that waits for the function.
     Cycle,
+    /// This process is a fork, and a thread that it does not have was making the function at that moment, or something
+    /// that its making waits for. It can be redefined.
+    Lost,
     /// The function was removed from its library, or the library is gone.
     Removed,
 }
@@ -94,6 +97,9 @@ impl fmt::Display for FunctionErrorKind {
             FunctionErrorKind::Failed(why) => write!(f, "it could not be made: {why}"),
             FunctionErrorKind::Panicked(message) => write!(f, "making it panicked: {message}"),
             FunctionErrorKind::Cycle => f.write_str("making it needs its own result"),
+            FunctionErrorKind::Lost => {
+                f.write_str("a thread was making it when this process was forked, which has no such thread")
+            }
             FunctionErrorKind::Removed => f.write_str("it was removed, and is called"),
         }
     }

@@ -7,17 +7,27 @@ use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Weak};
-use std::thread::{self, ThreadId};
 
 use super::error::{FunctionError, FunctionErrorKind, LibraryError};
 use super::names::Keep;
 use super::resident::{LibraryImage, Resident};
 use super::stub::{Pair, Stub};
-use super::switch::{Claims, Entered, Slot, Switch};
+use super::switch::{Claims, Entered, Party, Slot, Switch};
 use super::{Inner, Library, trampoline};
+use crate::fork::{self, ThreadNumber};
 
 /// Who makes which function: one for the process, as threads that wait for each other may do so across libraries.
-static CLAIMS: LazyLock<Claims<ThreadId>> = LazyLock::new(Claims::new);
+static CLAIMS: LazyLock<Claims<ThreadNumber>> = LazyLock::new(Claims::new);
+
+fn claims() -> &'static Claims<ThreadNumber> {
+    fork::force(&CLAIMS)
+}
+
+impl Party for ThreadNumber {
+    fn is_lost(self) -> bool {
+        ThreadNumber::is_lost(self)
+    }
+}
 
 /// Makes a function when it is first called.
 pub(super) type Materializer =
@@ -160,7 +170,8 @@ impl Function {
 
     /// Leads to something else from now on. Gives back what it led to.
     pub(super) fn redefine(&self, address: usize, keep: Keep) -> Result<Option<Keep>, LibraryError> {
-        let replaced = self.switch.replace(&self.stub, address, Target::Code(keep), Target::is_there);
+        let replaced =
+            self.switch.replace(claims(), &self.stub, address, Target::Code(keep), Target::is_there);
         match replaced {
             Ok(before) => Ok(before.and_then(Target::into_keep)),
             Err(_) => Err(LibraryError::NoFunction {
@@ -182,22 +193,23 @@ impl Function {
 
     fn remove_if(&self, allowed: impl FnOnce(&Target) -> bool) -> Option<Option<Keep>> {
         let nowhere = trampoline::address().unwrap_or_default() as usize;
-        let before = self.switch.replace(&self.stub, nowhere, Target::Removed, allowed).ok()?;
+        let before = self.switch.replace(claims(), &self.stub, nowhere, Target::Removed, allowed).ok()?;
         Some(before.and_then(Target::into_keep))
     }
 
     /// Where a call goes that came to the trampoline.
     fn call(&self) -> usize {
-        match self.switch.enter(&CLAIMS, thread::current().id()) {
+        match self.switch.enter(claims(), ThreadNumber::current()) {
             Entered::Set => {}
             Entered::Cycle => return self.fail(FunctionErrorKind::Cycle),
+            Entered::Lost => return self.fail(FunctionErrorKind::Lost),
             Entered::Claimed(make) => {
                 let (address, target) = match self.make(make) {
                     Ok((address, keep)) => (address, Target::Code(keep)),
                     Err(why) => (self.fail(why), Target::Code(Keep::Absolute)),
                 };
                 // What somebody else defined meanwhile stands; nobody was led to what was made here.
-                drop(self.switch.finish(&*CLAIMS, &self.stub, address, target));
+                drop(self.switch.finish(claims(), &self.stub, address, target));
             }
         }
         match self.switch.with(Target::is_there) {

@@ -56,7 +56,8 @@
 //!
 //! After a `fork` the child may call what was there, load, redefine and remove: forks wait until no thread is entering names.
 //! Guards of threads that the child does not have stay active there, so what it removes is freed by [`Retired::free`] only.
-//! A lazy function that such a thread was making at that moment is never made in the child, which would wait for it.
+//! A lazy function that such a thread was making at that moment is not made in the child: a call of it comes to the
+//! [handler](LibraryBuilder::on_failure) ([`FunctionErrorKind::Lost`]), until the function is redefined.
 
 mod epoch;
 mod error;

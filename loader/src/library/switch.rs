@@ -17,6 +17,12 @@ pub(super) trait Slot {
     fn store(&self, address: usize);
 }
 
+/// Who makes functions and waits for them.
+pub(super) trait Party: Copy + Eq + Hash {
+    /// It was a thread of the process that this one is a fork of, and is not here: nothing that it began is ever done.
+    fn is_lost(self) -> bool;
+}
+
 /// What a function leads to.
 pub(super) struct Switch<W, T> {
     state: Mutex<State<W, T>>,
@@ -41,6 +47,8 @@ pub(super) enum Entered<W> {
     Set,
     /// Waiting for it would be waiting for this thread itself.
     Cycle,
+    /// Waiting for it would be waiting for ever: its maker is [lost](Party::is_lost).
+    Lost,
 }
 
 impl<W, T> Switch<W, T> {
@@ -62,11 +70,7 @@ impl<W, T> Switch<W, T> {
     }
 
     /// Claims the work, or waits for whoever did.
-    pub(super) fn enter<Thread: Copy + Eq + Hash>(
-        &self,
-        claims: &Claims<Thread>,
-        thread: Thread,
-    ) -> Entered<W> {
+    pub(super) fn enter<Thread: Party>(&self, claims: &Claims<Thread>, thread: Thread) -> Entered<W> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, State::Claimed) {
             State::Pending(work) => {
@@ -76,8 +80,10 @@ impl<W, T> Switch<W, T> {
             other => *state = other,
         }
         if matches!(*state, State::Claimed) {
-            if !claims.wait(thread, self.key()) {
-                return Entered::Cycle;
+            match claims.wait(thread, self.key()) {
+                Wait::Cycle => return Entered::Cycle,
+                Wait::Lost => return Entered::Lost,
+                Wait::Ends => {}
             }
             while matches!(*state, State::Claimed) {
                 self.changed.wait(&mut state);
@@ -89,7 +95,7 @@ impl<W, T> Switch<W, T> {
 
     /// What a thread made that had claimed the work. If the function was set meanwhile, that stands, and what was made is
     /// given back.
-    pub(super) fn finish<Thread: Copy + Eq + Hash>(
+    pub(super) fn finish<Thread: Party>(
         &self,
         claims: &Claims<Thread>,
         slot: &impl Slot,
@@ -108,12 +114,13 @@ impl<W, T> Switch<W, T> {
     }
 
     /// Leads to something else from now on, unless what it leads to forbids that. Gives back what was there before, if
-    /// anything was.
+    /// anything was. Nobody waits any more for a thread that is making it.
     ///
     /// # Errors
     /// It is forbidden: `target` comes back.
-    pub(super) fn replace(
+    pub(super) fn replace<Thread: Party>(
         &self,
+        claims: &Claims<Thread>,
         slot: &impl Slot,
         address: usize,
         target: T,
@@ -124,6 +131,9 @@ impl<W, T> Switch<W, T> {
             return Err(target);
         }
         let before = std::mem::replace(&mut *state, State::Set(target));
+        if matches!(before, State::Claimed) {
+            claims.release(self.key());
+        }
         slot.store(address);
         self.changed.notify_all();
         // Work that nobody began is dropped without the lock: it is the client's.
@@ -149,14 +159,21 @@ pub(super) struct Claims<Thread> {
     known: Mutex<Known<Thread>>,
 }
 
+/// What comes of waiting.
+enum Wait {
+    Ends,
+    Cycle,
+    Lost,
+}
+
 struct Known<Thread> {
-    /// Who makes the function with that key.
+    /// Who makes the function with that key, which is not there yet.
     makers: HashMap<usize, Thread>,
-    /// The key of the function that a thread waits for.
+    /// The key of the function that a thread waits for, or waited for and has not noticed yet that it is there.
     waiting: HashMap<Thread, usize>,
 }
 
-impl<Thread: Copy + Eq + Hash> Claims<Thread> {
+impl<Thread: Party> Claims<Thread> {
     pub(super) fn new() -> Self {
         Claims { known: Mutex::new(Known { makers: HashMap::new(), waiting: HashMap::new() }) }
     }
@@ -169,19 +186,22 @@ impl<Thread: Copy + Eq + Hash> Claims<Thread> {
         self.known.lock().makers.remove(&key);
     }
 
-    /// Notes that a thread waits for a function, unless its maker, or whoever that waits for, waits for the thread. There
-    /// are no circles among those who wait already, so this ends.
-    fn wait(&self, thread: Thread, key: usize) -> bool {
+    /// Notes that a thread waits for a function, unless its maker, or whoever that waits for, waits for the thread or is
+    /// lost. There are no circles among those who wait already, so this ends.
+    fn wait(&self, thread: Thread, key: usize) -> Wait {
         let mut known = self.known.lock();
         let mut next = Some(key);
         while let Some(maker) = next.and_then(|key| known.makers.get(&key)) {
             if *maker == thread {
-                return false;
+                return Wait::Cycle;
+            }
+            if maker.is_lost() {
+                return Wait::Lost;
             }
             next = known.waiting.get(maker).copied();
         }
         known.waiting.insert(thread, key);
-        true
+        Wait::Ends
     }
 
     fn stop_waiting(&self, thread: Thread) {

@@ -444,6 +444,41 @@ fn a_redefinition_overtakes_one_that_is_being_made() {
     alive.falls_to(1);
 }
 
+/// One thread makes `f`; another makes `g` and waits for `f`, which is redefined meanwhile. When the first thread calls `g`
+/// then, the other has not always noticed.
+#[test]
+fn a_redefinition_ends_what_would_have_been_a_circle() {
+    for _ in 0..300 {
+        let (library, notes) = noting("app");
+        let [f_begun, g_begun, redefined] = [1, 2, 3].map(|_| Arc::new(Barrier::new(2)));
+        let (begins, waits) = (Arc::clone(&f_begun), Arc::clone(&redefined));
+        let make_f = move |library: &Library| {
+            begins.wait();
+            waits.wait();
+            Ok(Implementation::from(&library.link("f", &returning("f", call(library, "g")))?))
+        };
+        library.define_lazy("f", make_f).unwrap();
+        let begins = Arc::clone(&g_begun);
+        let make_g = move |library: &Library| {
+            begins.wait();
+            Ok(Implementation::from(&library.link("g", &returning("g", call(library, "f") + 1))?))
+        };
+        library.define_lazy("g", make_g).unwrap();
+        let image = library.link("new", &returning("f", 10)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(call(&library, "f"), 10));
+            f_begun.wait();
+            scope.spawn(|| assert_eq!(call(&library, "g"), 11));
+            g_begun.wait();
+            std::thread::sleep(Duration::from_micros(300));
+            // SAFETY: the type is the same.
+            drop(unsafe { library.redefine("f", &image) }.unwrap());
+            redefined.wait();
+        });
+        assert_eq!(*notes.lock().unwrap(), [""; 0]);
+    }
+}
+
 #[test]
 fn a_function_that_was_removed_comes_to_the_handler() {
     let (library, notes) = noting("app");
