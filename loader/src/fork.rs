@@ -3,8 +3,8 @@
 //! The two views of a slab's code are one piece of shared memory, so parent and child see each other's writes. After
 //! a fork neither may write there: each side counts forks, and a slab made before the last one is frozen. Taking and
 //! giving back ranges happens inside of a gate that is closed while a fork is under way, so that the child never
-//! inherits a lock that some other thread held. So do changes to what the unwinder is told, and all that is done under
-//! [`lock`].
+//! inherits a lock that some other thread held. So do changes to what the unwinder is told, registering and running static
+//! destructors (though the destructors themselves run outside), and all that is done under [`lock`].
 //!
 //! `vfork` and `posix_spawn` run no handlers, and need none: their child shares or leaves everything.
 
@@ -102,6 +102,21 @@ impl Drop for Gate {
             inside.fetch_sub(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Runs code of clients outside of the gate, however often this thread has gone through: it may fork, and wait for others
+/// who do. No lock may be held that it could want.
+pub(crate) fn outside<R>(run: impl FnOnce() -> R) -> R {
+    let depth = DEPTH.replace(0);
+    if depth == 0 {
+        return run();
+    }
+    let Padded(inside) = &INSIDE[shard::of_this_thread()];
+    inside.fetch_sub(1, Ordering::SeqCst);
+    let result = run();
+    enter_first();
+    DEPTH.set(depth);
+    result
 }
 
 /// A lock that no child is born with. Code of clients must not run under it: a thread that forks there waits for itself.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::debug::{DebugInfoError, KeptDebugInfo, SourceFrame};
 use crate::error::LookupError;
 use crate::events::{EventListener, ImageId};
+use crate::exit;
 use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, IndirectFunction, Linked};
 use crate::memory::{FinalizedMemory, Segment};
-use crate::process;
 use crate::tls::{self, Module};
 use crate::unwind::UnwindRegistration;
 
@@ -347,28 +347,12 @@ unsafe fn finalize(hooks: &Hooks, initialized: bool) {
     }
     if let Some(handle) = hooks.dso_handle {
         // SAFETY: as the caller vouches.
-        unsafe { run_registered_destructors(handle) };
+        unsafe { exit::run_registered(handle) };
     }
     for array in after {
         // SAFETY: as the caller vouches.
         unsafe { run(array, hooks.windows) };
     }
-}
-
-/// Runs what was registered with `__cxa_atexit` under the image's handle, once. Without it the C library would run it
-/// when the process exits, and the code be gone.
-///
-/// # Safety
-/// The registered destructors must be in memory, their code trusted.
-#[allow(unsafe_code)] // Runs loaded code.
-unsafe fn run_registered_destructors(handle: u64) {
-    type CxaFinalize = unsafe extern "C" fn(*const u8);
-    // A handle of zero means all destructors of the process. No image is at zero.
-    let Some(address) = process::function(c"__cxa_finalize").filter(|_| handle != 0) else { return };
-    // SAFETY: that is `void __cxa_finalize(void *d)` of the C++ ABI (Itanium C++ ABI, 3.3.6.3).
-    let cxa_finalize = unsafe { mem::transmute::<usize, CxaFinalize>(address as usize) };
-    // SAFETY: the handle is the image's own; what was registered under it is in the image and still there.
-    unsafe { cxa_finalize(handle as *const u8) };
 }
 
 /// Calls each function of an array. Zero and -1 mark places without one, as in `.ctors`.

@@ -134,6 +134,7 @@ mod archive;
 mod debug;
 mod error;
 mod events;
+mod exit;
 #[doc(hidden)]
 pub mod fixups;
 mod fork;

@@ -2,13 +2,13 @@
 //! asked, and the names of functions.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
 use super::dwarf::{Dwarf, OwnedSections};
 use super::symbols::{DebugInfoError, SourceFrame};
 use crate::events::LoadedObject;
+use crate::fork;
 use crate::memory::Segment;
 
 /// What an image keeps for symbolising: nothing of its objects but this.
@@ -22,8 +22,8 @@ struct KeptObject {
     /// By address.
     functions: Vec<KeptFunction>,
     sections: Result<OwnedSections, DebugInfoError>,
-    /// Read when first asked.
-    dwarf: OnceLock<Result<Mutex<Dwarf>, DebugInfoError>>,
+    /// Read when first asked. Forks wait for whoever is asking.
+    dwarf: Mutex<Option<Result<Dwarf, DebugInfoError>>>,
 }
 
 struct KeptFunction {
@@ -66,7 +66,7 @@ impl KeptObject {
             code,
             functions: functions.collect(),
             sections: sections.map_err(|error| DebugInfoError::new(error.to_string())),
-            dwarf: OnceLock::new(),
+            dwarf: Mutex::new(None),
         }
     }
 
@@ -83,8 +83,7 @@ impl KeptObject {
     fn symbolize(&self, address: u64) -> Result<Vec<SourceFrame>, DebugInfoError> {
         let sections = self.sections.as_ref().map_err(Clone::clone)?;
         if sections.has_units() {
-            let dwarf = self.dwarf.get_or_init(|| Dwarf::of(sections).map(Mutex::new));
-            let mut frames = dwarf.as_ref().map_err(Clone::clone)?.lock().frames(address)?;
+            let mut frames = self.frames(sections, address)?;
             if let Some(outermost) = frames.last_mut() {
                 let symbol = self.nearest_function(address).and_then(|frame| frame.function);
                 outermost.function = better_name(outermost.function.take(), symbol);
@@ -94,6 +93,12 @@ impl KeptObject {
             }
         }
         Ok(self.nearest_function(address).into_iter().collect())
+    }
+
+    fn frames(&self, sections: &OwnedSections, address: u64) -> Result<Vec<SourceFrame>, DebugInfoError> {
+        let mut dwarf = fork::lock(&self.dwarf);
+        let dwarf = dwarf.get_or_insert_with(|| Dwarf::of(sections));
+        dwarf.as_mut().map_err(|error| error.clone())?.frames(address)
     }
 
     fn nearest_function(&self, address: u64) -> Option<SourceFrame> {

@@ -54,7 +54,8 @@
 //! when code is removed; and the table of who makes which function, at first calls. Generators, materialisers, handlers
 //! and finalisers run without any of these locks.
 //!
-//! After a `fork` the child may call what was there, load, redefine and remove: forks wait until no thread is entering names.
+//! After a `fork` the child may call what was there, load, redefine, remove and search elsewhere: forks wait until no thread
+//! has one of these locks.
 //! Guards of threads that the child does not have stay active there, so what it removes is freed by [`Retired::free`] only.
 //! A lazy function that such a thread was making at that moment is not made in the child: a call of it comes to the
 //! [handler](LibraryBuilder::on_failure) ([`FunctionErrorKind::Lost`]), until the function is redefined.
@@ -84,7 +85,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use self::function::{FailureHandler, Function};
 use self::names::{Binding, Keep, Names, Provider};
@@ -119,7 +120,7 @@ struct Inner {
     /// What the names refer to. Held while names are entered or removed, which is what makes that one step for others
     /// who do the same.
     owned: Mutex<Owned>,
-    order: RwLock<Arc<[Source]>>,
+    order: Mutex<Arc<[Source]>>,
     stubs: StubPool,
     on_failure: Option<Arc<FailureHandler>>,
 }
@@ -149,7 +150,7 @@ impl LibraryBuilder {
                 loader: self.loader.unwrap_or_default(),
                 names: Names::default(),
                 owned: Mutex::default(),
-                order: RwLock::new(Arc::new([])),
+                order: Mutex::new(Arc::new([])),
                 stubs: StubPool::default(),
                 on_failure: self.on_failure,
             }),
@@ -195,13 +196,13 @@ impl Library {
 
     /// Forgets all libraries and generators that are searched. What was found there stays valid.
     pub fn stop_searching(&self) {
-        let before = std::mem::replace(&mut *self.inner.order.write(), Arc::new([]));
+        let before = std::mem::replace(&mut *fork::lock(&self.inner.order), Arc::new([]));
         // With the last reference to a library its images go, and their finalisers are the client's code.
         drop(before);
     }
 
     fn add_source(&self, source: Source) {
-        let mut order = self.inner.order.write();
+        let mut order = fork::lock(&self.inner.order);
         *order = order.iter().cloned().chain([source]).collect();
     }
 

@@ -10,6 +10,7 @@ use super::error::LibraryError;
 use super::generator::{Generated, Generator, GeneratorRequest};
 use super::names::Keep;
 use super::{Inner, Library};
+use crate::fork;
 use crate::loader::InputObject;
 use crate::resolver::SymbolResolver;
 
@@ -96,7 +97,7 @@ impl Library {
 impl Inner {
     /// The order may be changed at any time; a load goes by what it was when a name was looked for.
     fn sources(&self) -> Arc<[Source]> {
-        Arc::clone(&self.order.read())
+        Arc::clone(&fork::lock(&self.order))
     }
 }
 

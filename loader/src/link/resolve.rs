@@ -10,6 +10,7 @@ use super::threads::TLS_MODULE_BASE;
 use super::{Environment, Object};
 use crate::arch::{Architecture, SlotKind};
 use crate::error::{LoadError, UnresolvedSymbol, UnresolvedSymbols, printable};
+use crate::exit;
 use crate::graph::{
     DecodeSymbols, Format, LinkGraph, Symbol, SymbolKind, SymbolLabel, SymbolPlace, of_every_format,
 };
@@ -352,7 +353,8 @@ impl Elsewhere<'_, '_> {
         let here = if self.addresses_are_pointers { tls::function(name) } else { None };
         here.or_else(|| {
             let name = std::str::from_utf8(name).ok()?;
-            if weak { self.resolver.resolve_weak(name) } else { self.resolver.resolve(name) }
+            let found = if weak { self.resolver.resolve_weak(name) } else { self.resolver.resolve(name) };
+            if self.addresses_are_pointers { exit::in_place_of(name, found) } else { found }
         })
     }
 

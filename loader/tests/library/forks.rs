@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
-use objcache_loader::{FunctionErrorKind, Implementation, Library, pin};
+use objcache_loader::{
+    AbsoluteSymbols, FunctionErrorKind, Implementation, Library, Loader, NoSymbols, ProcessSymbols, chain,
+    pin,
+};
 
 use crate::code::{call, returning};
-use crate::support::{alone, fork};
+use crate::support::{GCC, GXX, alone, compile_text, fork, has};
 
 /// A child that hangs is ended by a signal.
 fn end_if_it_hangs() {
@@ -116,6 +119,141 @@ fn a_child_makes_lazy_functions_while_its_parent_does() {
                 assert!(child.succeeded(), "round {round}");
             }
         });
+    });
+}
+
+#[test]
+fn a_child_searches_elsewhere_while_its_parent_does() {
+    alone("forks::a_child_searches_elsewhere_while_its_parent_does", || {
+        let library = Library::new("app");
+        let search = |_thread: usize| {
+            library.stop_searching();
+            library.add_generator(ProcessSymbols);
+            assert!(library.address("no such symbol").is_none());
+        };
+        meanwhile(2, search, || {
+            for round in 0..1000 {
+                let child = fork(|| {
+                    end_if_it_hangs();
+                    library.add_generator(ProcessSymbols);
+                    library.address("getpid").is_some()
+                });
+                assert!(child.succeeded(), "round {round}");
+            }
+        });
+    });
+}
+
+/// Threads ask an image for lines that its children ask for, too.
+#[test]
+#[cfg(feature = "symbolize")]
+fn a_child_symbolizes_while_its_parent_does() {
+    alone("forks::a_child_symbolizes_while_its_parent_does", || {
+        if !has(GCC) {
+            return;
+        }
+        let object = compile_text(GCC, &["-g", "-O1", "-fPIC"], "c", "int f(int n) { return n * 7; }");
+        for _ in 0..30 {
+            let loader = Loader::builder().keep_debug_info(true).build();
+            let image = loader.load(&object, &NoSymbols).unwrap();
+            let address = image.address("f").unwrap();
+            let lines = || image.symbolize(address).unwrap()[0].line == Some(1);
+            meanwhile(
+                2,
+                |_thread| assert!(lines()),
+                || {
+                    for round in 0..30 {
+                        let child = fork(|| {
+                            end_if_it_hangs();
+                            lines()
+                        });
+                        assert!(child.succeeded(), "round {round}");
+                    }
+                },
+            );
+        }
+    });
+}
+
+/// Static destructors are registered with the C library, which has a lock for that.
+#[test]
+fn a_child_drops_images_with_static_destructors_while_its_parent_does() {
+    alone("forks::a_child_drops_images_with_static_destructors_while_its_parent_does", || {
+        if !has(GXX) {
+            return;
+        }
+        let source = r#"
+            static volatile int count;
+            struct Counted { int n; Counted() { count++; } ~Counted() { count--; } };
+            static Counted some[50];
+            extern "C" int f() { return count; }
+        "#;
+        let object = compile_text(GXX, &["-O1", "-fPIC"], "cpp", source);
+        let work = || {
+            let image = Loader::new().load(&object, &ProcessSymbols).unwrap();
+            crate::support::initialize(&image);
+            crate::support::call_int(&image, "f", &[]) == 50
+        };
+        meanwhile(
+            3,
+            |_thread| assert!(work()),
+            || {
+                for round in 0..1000 {
+                    let child = fork(|| {
+                        end_if_it_hangs();
+                        work()
+                    });
+                    assert!(child.succeeded(), "round {round}");
+                }
+            },
+        );
+    });
+}
+
+extern "C" fn fork_and_load() {
+    let child = fork(|| {
+        end_if_it_hangs();
+        let library = Library::new("child");
+        library.load("g", &returning("g", 3)).unwrap();
+        call(&library, "g") == 3
+    });
+    assert!(child.succeeded());
+    // Others fork as well, and are waited for.
+    let other = std::thread::spawn(|| {
+        let library = Library::new("other");
+        library.load("g", &returning("g", 4)).unwrap();
+        assert!(fork(|| call(&library, "g") == 4).succeeded());
+    });
+    other.join().unwrap();
+    HAPPENED.store(true, Ordering::SeqCst);
+}
+
+static HAPPENED: AtomicBool = AtomicBool::new(false);
+
+#[test]
+fn a_static_destructor_may_fork_and_wait_for_who_does() {
+    alone("forks::a_static_destructor_may_fork_and_wait_for_who_does", || {
+        if !has(GXX) {
+            return;
+        }
+        end_if_it_hangs();
+        let source = r#"
+            extern "C" void fork_and_load(void);
+            struct Forks { ~Forks() { fork_and_load(); } };
+            static Forks forks;
+            extern "C" int f() { return 1; }
+        "#;
+        let object = compile_text(GXX, &["-O1", "-fPIC", "-fno-exceptions"], "cpp", source);
+        let host = AbsoluteSymbols::new().with("fork_and_load", fork_and_load as *const () as u64);
+        let library = Library::new("app");
+        library.add_generator(chain(host, ProcessSymbols));
+        let image = library.load("forks.o", &object).unwrap();
+        crate::support::initialize(image.loaded());
+        assert_eq!(call(&library, "f"), 1);
+        // SAFETY: nobody is in it.
+        unsafe { library.remove(&image).free() };
+        drop(image);
+        assert!(HAPPENED.load(Ordering::SeqCst));
     });
 }
 

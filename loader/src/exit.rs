@@ -1,0 +1,81 @@
+//! Static destructors: registered with the C library for the end of the process, run when the image goes before that.
+//!
+//! The C library has a lock for them, and a child that is born while another thread has it would wait for that for ever. So
+//! they are registered and run inside of forks' gate; the destructors themselves, which may do anything, outside.
+#![allow(unsafe_code)] // Calls of the C library and of loaded code by address.
+
+use std::ffi::{c_int, c_void};
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::fork;
+use crate::process;
+
+type Destructor = unsafe extern "C" fn(*mut c_void);
+type Register = unsafe extern "C" fn(Destructor, *mut c_void, *mut c_void) -> c_int;
+type Finalize = unsafe extern "C" fn(*const c_void);
+
+/// The C library's `__cxa_atexit`, once an image asked for it.
+static REGISTER: AtomicUsize = AtomicUsize::new(0);
+
+/// A call to come.
+struct Entry {
+    destructor: Destructor,
+    object: *mut c_void,
+}
+
+/// What a name that a resolver found means to an image in this process: `__cxa_atexit` of the C library is ours.
+pub(crate) fn in_place_of(name: &str, found: Option<u64>) -> Option<u64> {
+    if name != "__cxa_atexit" || found.is_none() {
+        return found;
+    }
+    let is_known = found == Some(REGISTER.load(Ordering::Acquire) as u64);
+    if !is_known && found != process::function(c"__cxa_atexit") {
+        return found;
+    }
+    REGISTER.store(found? as usize, Ordering::Release);
+    Some(at_exit as Register as usize as u64)
+}
+
+/// # Safety
+/// As `__cxa_atexit` (Itanium C++ ABI, 3.3.6.3): the destructor may be called with the object when the image goes, or the
+/// process ends. `image` is its `__dso_handle`.
+unsafe extern "C" fn at_exit(destructor: Destructor, object: *mut c_void, image: *mut c_void) -> c_int {
+    // SAFETY: that is what is in it, since images have this function's address only after it was stored.
+    let register = unsafe { mem::transmute::<usize, Register>(REGISTER.load(Ordering::Acquire)) };
+    let entry = Box::into_raw(Box::new(Entry { destructor, object }));
+    fork::watch();
+    let _gate = fork::enter();
+    // SAFETY: the function takes back the entry that it is called with once.
+    let result = unsafe { register(run, entry.cast(), image) };
+    if result != 0 {
+        // SAFETY: nobody will call with it.
+        drop(unsafe { Box::from_raw(entry) });
+    }
+    result
+}
+
+/// Called by the C library, which has no lock meanwhile.
+unsafe extern "C" fn run(entry: *mut c_void) {
+    // SAFETY: `at_exit` gave this entry away, and the C library calls with it once.
+    let entry = unsafe { Box::from_raw(entry.cast::<Entry>()) };
+    let Entry { destructor, object } = *entry;
+    // SAFETY: code of a live image registered this call for now.
+    fork::outside(|| unsafe { destructor(object) });
+}
+
+/// Runs what was registered with `__cxa_atexit` under the image's handle, once. Without it the C library would run it
+/// when the process exits, and the code be gone.
+///
+/// # Safety
+/// The registered destructors must be in memory, their code trusted.
+pub(crate) unsafe fn run_registered(handle: u64) {
+    // A handle of zero means all destructors of the process. No image is at zero.
+    let Some(address) = process::function(c"__cxa_finalize").filter(|_| handle != 0) else { return };
+    // SAFETY: that is `void __cxa_finalize(void *d)` of the C++ ABI (Itanium C++ ABI, 3.3.6.3).
+    let finalize = unsafe { mem::transmute::<usize, Finalize>(address as usize) };
+    fork::watch();
+    let _gate = fork::enter();
+    // SAFETY: the handle is the image's own; what was registered under it is in the image and still there.
+    unsafe { finalize(handle as *const c_void) };
+}
