@@ -87,6 +87,11 @@ impl LoadedImage {
         self.extras.as_ref()?.hooks.as_ref()
     }
 
+    /// Whether it may have something to run, at its beginning or its end.
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hooks().is_some()
+    }
+
     #[cfg(feature = "symbolize")]
     fn debug_info(&self) -> Option<&KeptDebugInfo> {
         self.extras.as_ref()?.debug_info.as_deref()

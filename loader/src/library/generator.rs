@@ -31,7 +31,9 @@ pub trait Generator: Send + Sync {
 pub enum Generated {
     /// The address of something that stays where it is. The library does not remember it: the generator is asked again.
     Address(u64),
-    /// Objects with their names, one of which defines the name asked for. They are loaded into the library as one image.
+    /// Objects with their names, one of which defines the name asked for; if none does, nothing of them stays. They are
+    /// loaded into the library as one image, whose initialisers are run by whoever
+    /// [runs](super::LibraryImage::run_initializers) those of what needed it. It stays also if the load that asked fails.
     Objects(Vec<(String, Vec<u8>)>),
 }
 

@@ -39,6 +39,11 @@
 //! - Hidden symbols are seen within their image only, also where images are in the same library. Thread-local variables and
 //!   names that are no UTF-8 are not in the table.
 //!
+//! # Initialisers
+//! Loading runs no code of an object, and neither does a generator that brings in a member of an archive. Whoever
+//! [runs the initialisers](LibraryImage::run_initializers) of an image runs first those of the images that were generated for
+//! it; after a lookup that may have brought one in, [`Library::run_initializers`] does it.
+//!
 //! # Who keeps what
 //! An image owns the images that its symbols were resolved to, and these were there before it, so there are no circles. A
 //! name disappears at once when an image is removed, or the library; memory, GOT and registrations go with the last user:
@@ -90,7 +95,7 @@ use parking_lot::Mutex;
 use self::function::{FailureHandler, Function};
 use self::names::{Binding, Keep, Names, Provider};
 use self::publish::{Entry, Owned};
-use self::resident::Resident;
+use self::resident::{Origin, Resident};
 use self::search::{Session, Source};
 use self::stub::StubPool;
 use crate::error::{LookupError, printable};
@@ -218,10 +223,13 @@ impl Library {
 
 /// Images.
 impl Library {
-    /// Loads an object and enters what it exports: [`link`](Self::link) and [`add`](Self::add). Initialisers are not run.
+    /// Loads an object and enters what it exports: [`link`](Self::link) and [`add`](Self::add). Initialisers are
+    /// [not run](LibraryImage::run_initializers).
     ///
     /// # Errors
-    /// As these two. Nothing stays behind.
+    /// As these two. Nothing of the object stays behind. Images that generators made for it do, as those that a lookup asks
+    /// for: each is whole, its names are entered, and others may use it already. They are among
+    /// [`images`](Self::images), and can be removed.
     pub fn load(&self, name: &str, object: &[u8]) -> Result<LibraryImage, LibraryError> {
         let image = self.link(name, object)?;
         self.add(&image).map(|()| image)
@@ -231,7 +239,7 @@ impl Library {
     /// [`add_redirectable`](Self::add_redirectable).
     ///
     /// # Errors
-    /// As these two. Nothing stays behind.
+    /// As these two. What stays behind is as with [`load`](Self::load).
     pub fn load_redirectable(&self, name: &str, object: &[u8]) -> Result<LibraryImage, LibraryError> {
         let image = self.link(name, object)?;
         self.add_redirectable(&image).map(|()| image)
@@ -243,7 +251,7 @@ impl Library {
     /// # Errors
     /// [`LibraryError::Load`]; [`LibraryError::Generator`] when a definition that the object needs cannot be made.
     pub fn link(&self, name: &str, object: &[u8]) -> Result<LibraryImage, LibraryError> {
-        self.link_with(name, |loader, session| loader.load(object, session))
+        self.link_as(Origin::Client, name, &[InputObject { name, bytes: object }])
     }
 
     /// The same with several objects as one image ([`Loader::load_all`]).
@@ -251,26 +259,28 @@ impl Library {
     /// # Errors
     /// As [`link`](Self::link).
     pub fn link_all(&self, name: &str, objects: &[InputObject<'_>]) -> Result<LibraryImage, LibraryError> {
-        match objects {
-            [object] => self.link(name, object.bytes),
-            _ => self.link_with(name, |loader, session| Ok(loader.load_all(objects, session)?.0)),
-        }
+        self.link_as(Origin::Client, name, objects)
     }
 
-    fn link_with(
+    fn link_as(
         &self,
+        origin: Origin,
         name: &str,
-        load: impl FnOnce(&Loader, &Session<'_>) -> Result<crate::LoadedImage, crate::LoadError>,
+        objects: &[InputObject<'_>],
     ) -> Result<LibraryImage, LibraryError> {
         let session = Session::of(self);
-        let loaded = load(&self.inner.loader, &session);
+        let loader = &self.inner.loader;
+        let loaded = match objects {
+            [object] => loader.load(object.bytes, &session),
+            _ => loader.load_all(objects, &session).map(|(image, _)| image),
+        };
         let (uses, error) = session.finish();
         let loaded = match (loaded, error) {
             (_, Some(error)) => return Err(error),
             (loaded, None) => loaded,
         };
         let image = loaded.map_err(|cause| LibraryError::Load { image: name.to_owned(), cause })?;
-        Ok(LibraryImage { resident: Arc::new(Resident::new(name, image, uses)) })
+        Ok(LibraryImage { resident: Arc::new(Resident::new(name, image, uses, origin)) })
     }
 
     /// Enters what an image exports.
@@ -301,10 +311,28 @@ impl Library {
         self.inner.clear()
     }
 
-    /// The images in it, in no order.
+    /// The images in it, those that generators made included, in the order in which they were linked.
     pub fn images(&self) -> Vec<LibraryImage> {
         let owned = fork::lock(&self.inner.owned);
-        owned.images.values().map(|resident| LibraryImage { resident: Arc::clone(resident) }).collect()
+        let images = owned.images.values().map(|resident| LibraryImage { resident: Arc::clone(resident) });
+        let mut images: Vec<_> = images.collect();
+        drop(owned);
+        images.sort_unstable_by_key(|image| image.resident.number());
+        images
+    }
+
+    /// Runs the initialisers of all images in it that did not run yet, in the order in which images were linked: each
+    /// image's as [`LibraryImage::run_initializers`] does. That is for images that a generator made because somebody
+    /// looked a name up.
+    ///
+    /// # Safety
+    /// As there.
+    #[allow(unsafe_code)] // Forwards what the caller promises.
+    pub unsafe fn run_initializers(&self) {
+        for image in self.images() {
+            // SAFETY: what the caller vouches for.
+            unsafe { image.run_initializers() }
+        }
     }
 }
 

@@ -53,6 +53,14 @@ impl Keep {
         }
     }
 
+    /// That of an image; a function is later than all of them.
+    pub(super) fn number(&self) -> u64 {
+        match self {
+            Keep::Absolute | Keep::Function(_) => u64::MAX,
+            Keep::Image(image) => image.number(),
+        }
+    }
+
     /// Equal for the same thing.
     pub(super) fn identity(&self) -> usize {
         match self {

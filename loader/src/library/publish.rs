@@ -1,6 +1,7 @@
 //! Entering names into a library and removing them: all of an image's or none, one thread at a time.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -178,6 +179,8 @@ impl Inner {
             retired.push(Keep::Function(function));
         }
         retired.extend(images.into_values().map(Keep::Image));
+        // What goes last is what was there first.
+        retired.sort_by_key(|keep| Reverse(keep.number()));
         Retired::of(retired)
     }
 }

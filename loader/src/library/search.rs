@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::error::LibraryError;
 use super::generator::{Generated, Generator, GeneratorRequest};
 use super::names::Keep;
+use super::resident::{LibraryImage, Origin};
 use super::{Inner, Library};
 use crate::fork;
 use crate::loader::InputObject;
@@ -75,14 +76,13 @@ impl Library {
             };
             let inputs: Vec<_> = objects.iter().map(|(name, bytes)| InputObject { name, bytes }).collect();
             let image_name = inputs.first().map_or("", |first| first.name);
-            let added = self.link_all(image_name, &inputs).and_then(|image| self.add(&image).map(|()| image));
+            let added = self.link_as(Origin::Generator, image_name, &inputs);
+            let added = added.and_then(|image| self.add_generated(&image, name));
             let found = self.inner.names.find(name);
             match (added, found) {
-                (Ok(_) | Err(LibraryError::Duplicate { .. }), Some(found)) => return Ok(Some(found)),
-                (Ok(image), None) => {
-                    let (image, symbol) = (image.resident.describe(), name.to_owned());
-                    return Err(LibraryError::NotDefined { image, symbol });
-                }
+                (Ok(()) | Err(LibraryError::Duplicate { .. }), Some(found)) => return Ok(Some(found)),
+                // It was removed by somebody else.
+                (Ok(()), None) => return Ok(None),
                 (Err(error @ LibraryError::Duplicate { .. }), None) => refused = Some(error),
                 (Err(error), _) => return Err(error),
             }
@@ -91,6 +91,17 @@ impl Library {
             None => Ok(None),
             Some(error) => Err(error),
         }
+    }
+}
+
+impl Library {
+    /// Enters what an image exports that was made for a name, if that is among it.
+    fn add_generated(&self, image: &LibraryImage, name: &str) -> Result<(), LibraryError> {
+        if image.address(name).is_none() {
+            let (image, symbol) = (image.resident.describe(), name.to_owned());
+            return Err(LibraryError::NotDefined { image, symbol });
+        }
+        self.add(image)
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 mod code;
 mod forks;
 mod functions;
+mod initializers;
 mod lifetime;
 mod names;
 mod stress;

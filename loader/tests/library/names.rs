@@ -1,7 +1,8 @@
 //! What a name means, and what is an error.
 
 use objcache_loader::{
-    AbsoluteSymbols, ArchiveGenerator, InputObject, Library, LookupError, ProcessSymbols, filtered, from_fn,
+    AbsoluteSymbols, ArchiveGenerator, Generated, Generator, GeneratorRequest, InputObject, Library,
+    LookupError, ProcessSymbols, filtered, from_fn,
 };
 
 use crate::code::{Functions, call, calling, returning};
@@ -181,7 +182,7 @@ fn generators_are_asked_in_order_and_filters_keep_names_out() {
     assert_eq!(missing, LookupError::NotInLibrary { library: "app".to_owned(), name: "h".to_owned() });
 }
 
-fn archive(name: &str, members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn archive(name: &str, members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let folder = scratch(&format!("{name}.folder"));
     std::fs::create_dir_all(&folder).unwrap();
     let archive = folder.join(name);
@@ -269,6 +270,51 @@ fn a_weak_reference_takes_no_member_out_of_an_archive() {
     drop(library.remove(&image));
     library.load("f.o", &object).unwrap();
     assert_eq!(call(&library, "f"), 5);
+}
+
+/// Promises `f`, and makes an object that has not got it.
+struct Mistaken;
+
+impl Generator for Mistaken {
+    fn generate(
+        &self,
+        request: &GeneratorRequest<'_>,
+    ) -> Result<Option<Generated>, Box<dyn std::error::Error + Send + Sync>> {
+        let objects = || Generated::Objects(vec![("g.o".to_owned(), returning("g", 1))]);
+        Ok((request.name() == "f").then(objects))
+    }
+}
+
+#[test]
+fn nothing_stays_of_what_lacks_the_name_it_was_generated_for() {
+    let library = Library::new("app");
+    library.add_generator(Mistaken);
+    for _ in 0..2 {
+        let error = library.load("user.o", &calling("user", "f")).unwrap_err();
+        assert_eq!(error.to_string(), "image `g.o` defines no `f`");
+        assert!(library.images().is_empty() && !library.defines("g"));
+    }
+}
+
+/// It is whole, and others may use it.
+#[test]
+fn what_was_generated_for_a_load_that_fails_stays() {
+    if !has("ar") {
+        return;
+    }
+    let library = Library::new("app");
+    let bytes = archive("libstays.a", &[("f.o", returning("f", 1))]);
+    library.add_generator(ArchiveGenerator::new("libstays.a", bytes).unwrap());
+    let object = Functions::default().calling("user", "f").calling("other", "nowhere").build();
+    for _ in 0..2 {
+        let error = library.load("user.o", &object).unwrap_err().to_string();
+        assert!(error.contains("`nowhere`"), "{error}");
+        assert_eq!(library.images().len(), 1);
+        assert!(library.defines("f") && !library.defines("user"));
+        assert_eq!(call(&library, "f"), 1);
+    }
+    drop(library.remove(&library.images()[0]));
+    assert!(!library.defines("f"));
 }
 
 #[test]
