@@ -123,11 +123,22 @@ impl fmt::Display for UnresolvedSymbols {
             write!(f, "{comma}`{}` (needed at {})", symbol.name, symbol.needed_at)?;
         }
         match self.total - self.shown.len() {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
+            0 => {}
+            more => write!(f, " and {more} more")?,
+        }
+        match self.shown.iter().find(|symbol| NOT_SHARED.contains(&&*symbol.name)) {
+            Some(UnresolvedSymbol { name, .. }) => write!(
+                f,
+                "; `{name}` is in no shared library: glibc has linkers put it into each program, so define it in the object"
+            ),
+            None => Ok(()),
         }
     }
 }
+
+/// Functions of glibc that linkers put into each program and library; `stat` and its like up to 2.32.
+const NOT_SHARED: [&str; 9] =
+    ["at_quick_exit", "atexit", "fstat", "fstatat", "lstat", "mknod", "mknodat", "pthread_atfork", "stat"];
 
 /// A relocation that cannot be done, with everything needed to find it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -212,6 +223,11 @@ pub enum LookupError {
         /// The symbol asked for.
         name: String,
     },
+    /// There is such a symbol, but not in this process: the image is linked for elsewhere.
+    #[error(
+        "`{0}` is not in this process, for which its image is not linked; its address there can be asked for"
+    )]
+    Elsewhere(String),
     /// A definition was to be made when it was asked for, and could not be.
     #[error("cannot make a definition of `{name}`: {why}")]
     NotMade {
@@ -233,6 +249,10 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    pub(crate) fn elsewhere(name: &str) -> Self {
+        LookupError::Elsewhere(printable(name.as_bytes()))
+    }
+
     pub(crate) fn not_found(name: &str) -> Self {
         LookupError::NotFound(printable(name.as_bytes()))
     }

@@ -132,11 +132,13 @@ impl LoadedImage {
     /// A copy taken out of the [`Symbol`] must not be used after the image is dropped.
     ///
     /// # Errors
-    /// [`LookupError`]: no such symbol, or `F` is no pointer.
+    /// [`LookupError`]: no such symbol, none in this process, or `F` is no pointer.
     #[allow(unsafe_code)] // An address becomes what the caller says it is.
     pub unsafe fn get<F: Copy>(&self, name: &str) -> Result<Symbol<'_, F>, LookupError> {
-        let address = self.address(name).filter(|_| self.executes_here);
-        let address = address.ok_or_else(|| LookupError::not_found(name))?;
+        let address = self.address(name).ok_or_else(|| LookupError::not_found(name))?;
+        if !self.executes_here {
+            return Err(LookupError::elsewhere(name));
+        }
         // SAFETY: what the caller vouches for.
         let pointer = unsafe { pointer_to(name, address) }?;
         Ok(Symbol { pointer, image: PhantomData })

@@ -11,6 +11,19 @@ use crate::resolver::SymbolResolver;
 ///
 /// A function of the program itself is found only when the program exports it (`-rdynamic`, or
 /// `-C link-args=-rdynamic` in Rust); give others with [`AbsoluteSymbols`](crate::AbsoluteSymbols).
+///
+/// glibc has some functions in no shared library, for linkers to put into each program: `atexit`, `at_quick_exit`,
+/// `pthread_atfork`, in old versions `stat` and its like. Objects have to define them. What this `atexit` registers is run
+/// when the image goes:
+///
+/// ```c
+/// extern char __dso_handle;
+/// int __cxa_atexit(void (*)(void *), void *, void *);
+/// static int atexit(void (*f)(void)) { return __cxa_atexit((void (*)(void *))f, 0, &__dso_handle); }
+/// ```
+///
+/// (The one in glibc's `libc_nonshared.a` is of no use: it takes the *content* of `__dso_handle`, which is the image's first
+/// byte here.)
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessSymbols;
 

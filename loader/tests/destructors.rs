@@ -77,3 +77,37 @@ fn finalisers_and_destructors_run_in_the_order_of_dlclose() {
     let never_initialized = notes_of(source, |_| {});
     assert!(never_initialized.is_none_or(|notes| notes.is_empty()));
 }
+
+/// glibc has it for linkers only. An object may define it as the documentation of `ProcessSymbols` does.
+#[test]
+fn what_atexit_registers_runs_when_the_image_goes() {
+    let _turn = TURN.lock().unwrap();
+    if !has(GCC) {
+        return;
+    }
+    let missing = "int atexit(void (*)(void));";
+    let own = "extern char __dso_handle;
+               int __cxa_atexit(void (*)(void *), void *, void *);
+               static int atexit(void (*f)(void)) { return __cxa_atexit((void (*)(void *))f, 0, &__dso_handle); }";
+    let compile = |declaration: &str| {
+        let rest = "void host_note(int);
+                    static void end(void) { host_note(5); }
+                    int touch(int n) { return atexit(end) + n; }";
+        compile_text(GCC, &["-O1", "-fPIC"], "c", &format!("{declaration}\n{rest}"))
+    };
+    let host = AbsoluteSymbols::new().with("host_note", host_note as *const () as u64);
+    let resolver = chain(host, ProcessSymbols);
+    if let Err(error) = Loader::new().load(&compile(missing), &resolver) {
+        let error = error.to_string();
+        assert!(
+            error.contains("`atexit` is in no shared library") && error.contains("define it in the object"),
+            "{error}"
+        );
+    }
+    let image = Loader::new().load(&compile(own), &resolver).unwrap();
+    NOTES.lock().unwrap().clear();
+    assert_eq!(call_int(&image, "touch", &[3]), 3);
+    assert!(NOTES.lock().unwrap().is_empty());
+    drop(image);
+    assert_eq!(*NOTES.lock().unwrap(), [5]);
+}

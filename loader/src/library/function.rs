@@ -268,13 +268,36 @@ pub(super) extern "C" fn call_of(pair: &Pair) -> usize {
         eprintln!("objcache: a function is called that was freed with its library");
         std::process::abort();
     }
+    let error_number = ErrorNumber::now();
     // SAFETY: the record is in an `Arc`, which is there as long as the stub that was called; whoever calls keeps that, by
     // the contract of `Library::get`.
     unsafe { Arc::increment_strong_count(record) };
     // SAFETY: the count was raised for this.
     let function = unsafe { Arc::from_raw(record) };
-    catch_unwind(AssertUnwindSafe(|| function.call())).unwrap_or_else(|_| {
+    let address = catch_unwind(AssertUnwindSafe(|| function.call())).unwrap_or_else(|_| {
         eprintln!("objcache: the handler for functions that are not there panicked");
         std::process::abort();
-    })
+    });
+    drop(function);
+    error_number.restore();
+    address
+}
+
+/// The C library's `errno`, which belongs to whoever calls: a call changes it no more than a jump does.
+struct ErrorNumber(i32);
+
+impl ErrorNumber {
+    fn now() -> Self {
+        ErrorNumber(std::io::Error::last_os_error().raw_os_error().unwrap_or_default())
+    }
+
+    fn restore(self) {
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: takes nothing, and gives the address of this thread's own variable.
+            let place = unsafe { libc::__errno_location() };
+            // SAFETY: as just said.
+            unsafe { *place = self.0 };
+        }
+    }
 }

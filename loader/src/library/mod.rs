@@ -358,7 +358,9 @@ impl Library {
     /// stack of whoever calls: a compiler may need more than a small thread has.
     ///
     /// An error or a panic of `make`, and a function whose making waits for itself, come to the library's
-    /// [handler](LibraryBuilder::on_failure).
+    /// [handler](LibraryBuilder::on_failure). No exception of another language may leave `make`: it runs between a call and the
+    /// function that is called, where nobody can catch one, and the process is aborted ("Rust cannot catch foreign
+    /// exceptions"). `errno` is to the function what it was to the caller.
     ///
     /// # Errors
     /// As [`define_function`](Self::define_function).
@@ -424,19 +426,19 @@ impl Library {
     /// called, or keep the [`Retired`] code until nobody is in it. That goes for functions too that it is called through.
     ///
     /// # Errors
-    /// [`LookupError`]: no such symbol, or `F` is no pointer.
+    /// [`LookupError`]: no such symbol, none in this process, or `F` is no pointer.
     #[allow(unsafe_code)] // An address becomes what the caller says it is.
     pub unsafe fn get<F: Copy>(&self, name: &str) -> Result<LibrarySymbol<F>, LookupError> {
-        let found = match self.inner.loader.memory().executes_here() {
-            true => self.search_all(name, false),
-            false => Ok(None),
-        };
-        let found = found
+        let found = self
+            .search_all(name, false)
             .map_err(|why| LookupError::NotMade { name: printable(name.as_bytes()), why: why.to_string() })?;
         let Some((address, keep)) = found else {
             let name = printable(name.as_bytes());
             return Err(LookupError::NotInLibrary { library: self.name().to_owned(), name });
         };
+        if !self.inner.loader.memory().executes_here() {
+            return Err(LookupError::elsewhere(name));
+        }
         // SAFETY: what the caller vouches for.
         let pointer = unsafe { pointer_to(name, address) }?;
         Ok(LibrarySymbol { pointer, keep })

@@ -578,6 +578,42 @@ fn there_are_no_stubs_where_code_is_only_linked() {
         Err(LibraryError::Unsupported(_))
     ));
     assert!(!library.defines("h"));
+    let stubs = library.load_redirectable("b.o", &returning("h", 1)).unwrap_err().to_string();
+    assert_eq!(
+        stubs,
+        "unsupported: functions through stubs in memory that another process executes, or none"
+    );
+    type F = extern "C" fn() -> i32;
     // SAFETY: nothing is called.
-    assert!(unsafe { library.get::<extern "C" fn() -> i32>("f") }.is_err(), "not an address of this process");
+    let [known, unknown] = ["f", "nowhere"].map(|name| unsafe { library.get::<F>(name) }.unwrap_err());
+    // SAFETY: nothing is called.
+    let in_image = unsafe { image.get::<F>("f") }.unwrap_err();
+    let texts = [known, in_image, unknown].map(|error| error.to_string());
+    assert!(texts[..2].iter().all(|text| text.starts_with("`f` is not in this process")), "{texts:?}");
+    assert_eq!(texts[2], "library `elsewhere` has no symbol `nowhere`, and what it searches has none");
+}
+
+/// The number of the last error, as C has it.
+extern "C" fn error_number() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap()
+}
+
+#[test]
+fn the_first_call_leaves_the_error_number() {
+    let library = Library::new("app");
+    library
+        .define_lazy("f", |_| {
+            assert!(std::fs::read("/no/such/file").is_err());
+            Ok(at(error_number))
+        })
+        .unwrap();
+    // SAFETY: that is its type.
+    let function = unsafe { library.get::<extern "C" fn() -> i32>("f") }.unwrap();
+    for _ in 0..2 {
+        // SAFETY: takes nothing, and gives the address of this thread's own variable.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: as just said.
+        unsafe { *place = 77 };
+        assert_eq!(function(), 77);
+    }
 }

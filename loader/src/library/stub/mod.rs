@@ -76,8 +76,12 @@ impl StubPool {
 
 impl Piece {
     fn new(loader: &Loader) -> Result<Self, LibraryError> {
-        let Some(entry) = trampoline::address().filter(|_| loader.memory().executes_here()) else {
-            return Err(LibraryError::Unsupported("functions through stubs on this machine".to_owned()));
+        let unsupported = |what: &str| Err(LibraryError::Unsupported(what.to_owned()));
+        if !loader.memory().executes_here() {
+            return unsupported("functions through stubs in memory that another process executes, or none");
+        }
+        let Some(entry) = trampoline::address() else {
+            return unsupported("functions through stubs on this machine");
         };
         let mut segments = [SegmentRequest { size: 0, align: 1 }; 3];
         segments[Segment::Code.index()] = SegmentRequest { size: COUNT * code::SIZE, align: code::SIZE };
