@@ -80,6 +80,12 @@
 //! them, so that neither `__tls_get_addr` nor descriptors are needed. Accesses that the ABI does not know stay as they are;
 //! then descriptors are refused.
 //!
+//! An image's thread-local variables are its own. Those that C++ has once in a program, wherever they are defined (`inline
+//! thread_local`, `thread_local` statics of inline functions and of templates), exist once in each image instead: load
+//! objects that share one as one image ([`Loader::load_all`]). Of libraries that the process opened late (`dlopen`) objects
+//! cannot use thread-local variables at fixed distances, which `std::call_once` does with those of libstdc++: link the
+//! program with such a library, or have it there from the beginning (`LD_PRELOAD`).
+//!
 //! Indirect functions (`STT_GNU_IFUNC`) are bound when the image's initialisers are run: loading itself never runs code of
 //! an object. Linked for elsewhere they are refused.
 //!

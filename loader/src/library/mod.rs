@@ -38,6 +38,9 @@
 //!   linked to the weak one go on using it.
 //! - Hidden symbols are seen within their image only, also where images are in the same library. Thread-local variables and
 //!   names that are no UTF-8 are not in the table.
+//! - So thread-local variables that C++ has once in a program (`inline thread_local`, and those that are static in an inline
+//!   function or member of a template) exist once in each *image* that has them, and nothing says so: link the objects that
+//!   share them [as one image](Library::link_all).
 //!
 //! # Initialisers
 //! Loading runs no code of an object, and neither does a generator that brings in a member of an archive. Whoever
@@ -63,7 +66,9 @@
 //! has one of these locks.
 //! Guards of threads that the child does not have stay active there, so what it removes is freed by [`Retired::free`] only.
 //! A lazy function that such a thread was making at that moment is not made in the child: a call of it comes to the
-//! [handler](LibraryBuilder::on_failure) ([`FunctionErrorKind::Lost`]), until the function is redefined.
+//! [handler](LibraryBuilder::on_failure) ([`FunctionErrorKind::Lost`]), until the function is redefined. Forks do not wait for
+//! threads that begin or end, which take locks of Rust's standard library and of the table's (papaya's) at that moment: a
+//! *new* thread of the child, or one that uses a library for the first time there, may wait for such a lock for ever.
 
 mod epoch;
 mod error;
@@ -238,6 +243,11 @@ impl Library {
     /// The same with a stub for each function that the object exports: [`link`](Self::link) and
     /// [`add_redirectable`](Self::add_redirectable).
     ///
+    /// The stubs are for others: the object itself is linked to its own definitions, also where the compiler left a call open
+    /// to be interposed (`-fPIC`), as a shared library linked with `-Bsymbolic`. So its own calls of its functions go where
+    /// they went before a redefinition; and a function's address, which is the stub's for all others, is another one inside of
+    /// the object: such addresses must not be compared. To have it otherwise, put the callers into an object of their own.
+    ///
     /// # Errors
     /// As these two. What stays behind is as with [`load`](Self::load).
     pub fn load_redirectable(&self, name: &str, object: &[u8]) -> Result<LibraryImage, LibraryError> {
@@ -375,6 +385,9 @@ impl Library {
     /// Leads a function to something else, while other threads may be calling it. When this returns no call that begins
     /// enters what was there before; calls that are in it finish there. A lazy function that was not called yet is not made
     /// any more. Only this name changes: whatever else the new image exports is entered by nobody.
+    ///
+    /// It reaches calls that go through the stub, so not those inside of the image that defines the function
+    /// ([`load_redirectable`](Self::load_redirectable)).
     ///
     /// # Safety
     /// What the function leads to must be of the type that it is called by, its code trusted, its initialisers run. Whoever

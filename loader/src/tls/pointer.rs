@@ -108,7 +108,7 @@ pub(crate) fn thread_offsets(
     let both = variables.iter().map(|variable| variable.address.wrapping_sub(get())).zip(there);
     both.map(|(here, there)| match there {
         Some(there) if there == here => Ok(here),
-        _ => Err("a thread-local variable of a library that was loaded late"),
+        _ => Err("a thread-local variable of a library that was loaded late (link the program with it, or preload it)"),
     })
     .collect()
 }

@@ -137,6 +137,18 @@ fn all_functions_of_an_image_can_have_stubs() {
     alive.falls_to(1);
 }
 
+/// The stubs are for others, as is documented.
+#[test]
+fn an_image_calls_its_own_functions_without_their_stubs() {
+    let library = Library::new("app");
+    let object = Functions::default().returning("f", 1).calling("inside", "f").build();
+    library.load_redirectable("a.o", &object).unwrap();
+    library.load("b.o", &calling("outside", "f")).unwrap();
+    // SAFETY: the type is the same.
+    drop(unsafe { library.redefine("f", at(minus_one)) }.unwrap());
+    assert_eq!(["f", "outside", "inside"].map(|name| call(&library, name)), [-1, -1, 1]);
+}
+
 /// As C++'s inline functions and templates are.
 #[test]
 fn a_stub_may_lead_to_a_weak_definition() {
