@@ -284,6 +284,7 @@ pub(super) extern "C" fn call_of(pair: &Pair) -> usize {
 }
 
 /// The C library's `errno`, which belongs to whoever calls: a call changes it no more than a jump does.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 struct ErrorNumber(i32);
 
 impl ErrorNumber {
