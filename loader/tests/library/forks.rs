@@ -1,5 +1,6 @@
 //! What a child process may do with libraries, while threads of its parent change them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -81,8 +82,9 @@ fn meanwhile(threads: usize, repeat: impl Fn(usize) + Sync, body: impl FnOnce())
                 }
             });
         }
-        body();
+        let outcome = catch_unwind(AssertUnwindSafe(body));
         done.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
     });
 }
 
@@ -301,9 +303,10 @@ fn what_a_thread_of_the_parent_was_making_is_a_failure_in_the_child() {
                     Ok(at(seven))
                 })
                 .unwrap();
-            assert_eq!(call(&library, "forks"), 7);
-            assert_eq!(*outcome.lock().unwrap(), Some(true));
+            let made = call(&library, "forks");
             forked.wait();
+            assert_eq!(made, 7);
+            assert_eq!(*outcome.lock().unwrap(), Some(true));
             assert_eq!(maker.join().unwrap(), 7, "the parent goes on");
         });
         assert!(notes.lock().unwrap().is_empty());
