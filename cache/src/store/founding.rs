@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 
 use crate::store::directory::{
-    Directory, LOCKS, PINS, QUARANTINE, TAG_FILE, TAG_TEXT, TEMPORARY, VERSION_FILE, file_type,
+    CATALOGUE, Directory, FAILURES, JOURNAL, KEEPER, KNOWN_NAMES, LAYERS, LOCKS, MISSES, PINS, QUARANTINE,
+    RUNNING, TAG_FILE, TAG_TEXT, TEMPORARY, TRACE, TRACE_ENDED, VERSION_FILE, VICTIMS, file_type,
 };
 
 /// What a version file says.
@@ -39,29 +40,16 @@ impl Format {
 }
 
 /// Whether a directory without a sound version file is a store of ours even so, or empty, or what a process left that
-/// died while it made one.
+/// died while it made one. A power cut may have taken any of its files, those that say so too: then all that is there has to
+/// look like ours.
 pub(crate) fn may_become_a_store(directory: &Directory) -> io::Result<bool> {
-    Ok(has_our_tag(directory)? || is_begun(directory)?)
-}
-
-/// A power cut may leave the tag cut short, or zeroed.
-fn has_our_tag(directory: &Directory) -> io::Result<bool> {
-    let Ok(Some(file)) = directory.open_file(TAG_FILE) else { return Ok(false) };
-    let mut text = [0; TAG_TEXT.len() + 1];
-    let length = file.read_at(&mut text, 0)?;
-    let text = &text[..length];
-    Ok(TAG_TEXT.as_bytes().starts_with(text) || text.iter().all(|byte| *byte == 0))
-}
-
-/// No more is there than what is made before the tag is.
-fn is_begun(directory: &Directory) -> io::Result<bool> {
+    if has_our_tag(directory)? {
+        return Ok(true);
+    }
     for (name, kind) in entries(directory, ".")? {
-        let is_ours = match name.as_str() {
-            TEMPORARY => kind == FileType::Directory && holds_temporaries(directory)?,
-            LOCKS | PINS | QUARANTINE => kind == FileType::Directory && entries(directory, &name)?.is_empty(),
-            VERSION_FILE => true,
-            // A file system of its own, or a folder that is kept in a repository.
-            "lost+found" | ".gitignore" | ".gitkeep" => true,
+        let is_ours = match kind {
+            FileType::Directory => is_folder_of_ours(directory, &name)?,
+            FileType::RegularFile => is_file_of_ours(directory, &name)?,
             _ => false,
         };
         if !is_ours {
@@ -71,14 +59,69 @@ fn is_begun(directory: &Directory) -> io::Result<bool> {
     Ok(true)
 }
 
-fn holds_temporaries(directory: &Directory) -> io::Result<bool> {
-    let is_temporary = |(name, kind): &(String, FileType)| {
-        let parts: Vec<&str> = name.split(['-', '+']).collect();
-        *kind == FileType::RegularFile
-            && (3..=4).contains(&parts.len())
-            && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|it| it.is_ascii_hexdigit()))
+/// A power cut may leave the tag cut short, or zeroed.
+fn has_our_tag(directory: &Directory) -> io::Result<bool> {
+    const LONGER: usize = TAG_TEXT.len() + 1;
+    let text = beginning::<LONGER>(directory, TAG_FILE)?;
+    Ok(text.is_some_and(|text| TAG_TEXT.as_bytes().starts_with(&text) || is_zeroed(&text)))
+}
+
+fn is_folder_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
+    let is_made_up: fn(&str) -> bool = match name {
+        TEMPORARY => is_unique,
+        LOCKS | PINS | FAILURES => |name| is_hex(name, 64) || name == LAYERS,
+        RUNNING | QUARANTINE => {
+            |name| is_unique(KNOWN_NAMES.iter().find_map(|it| name.strip_prefix(it)).unwrap_or(name))
+        }
+        CATALOGUE | "catalogue.damaged" => {
+            |name| matches!(name, "conf" | "db" | "blobs") || name.starts_with("snap.")
+        }
+        // A file system of its own.
+        "lost+found" => return Ok(true),
+        fan if is_hex(fan, 2) => |name| is_hex(name, 62),
+        _ => return Ok(false),
     };
-    Ok(entries(directory, TEMPORARY)?.iter().all(is_temporary))
+    Ok(entries(directory, name)?.iter().all(|(name, _)| is_made_up(name)))
+}
+
+fn is_file_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
+    let is_likely: fn(&[u8]) -> bool = match name {
+        JOURNAL | "journal.folding" | MISSES | VERSION_FILE => |text| text.starts_with(b"objc"),
+        KEEPER => |_| false,
+        LAYERS => |text| text.starts_with(b"/"),
+        TRACE | TRACE_ENDED => |text| text.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'\n'),
+        // Numbers; and what was no tag of ours a moment ago.
+        VICTIMS | TAG_FILE => |_| true,
+        // A folder that is kept in a repository.
+        ".gitignore" | ".gitkeep" => |_| true,
+        _ => return Ok(false),
+    };
+    let text = beginning::<8>(directory, name)?;
+    // Nothing is lost with what is empty.
+    Ok(text.is_some_and(|text| is_zeroed(&text) || is_likely(&text)))
+}
+
+/// Of names that processes give: [`unique`](super::directory::unique), and what is put before or behind it.
+fn is_unique(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_hexdigit() || b"-+.".contains(&byte);
+    name.contains('-') && name.bytes().all(is_part)
+}
+
+fn is_hex(name: &str, length: usize) -> bool {
+    name.len() == length && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_zeroed(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte == 0)
+}
+
+/// The first bytes of a file; `None` when it is none of ours.
+fn beginning<const BYTES: usize>(directory: &Directory, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Ok(Some(file)) = directory.open_file(name) else { return Ok(None) };
+    let mut text = vec![0; BYTES];
+    let length = file.read_at(&mut text, 0)?;
+    text.truncate(length);
+    Ok(Some(text))
 }
 
 fn entries(directory: &Directory, name: &str) -> io::Result<Vec<(String, FileType)>> {
