@@ -300,7 +300,8 @@ fn examined_on_a_disk(size: &str, fill: &str) -> Option<Value> {
     // Mounted where nobody else sees it, and gone with the process.
     let script = format!(
         "mount -t tmpfs -o mode=700,size={size} none \"$OBJCACHE_DIR\" 2>/dev/null || exit 77
-        fallocate -l {fill} \"$OBJCACHE_DIR/filler\" || exit 77
+        fallocate -l {fill} \"$OBJCACHE_DIR/filler\" && mkdir -m 700 \"$OBJCACHE_DIR/cache\" || exit 77
+        export OBJCACHE_DIR=\"$OBJCACHE_DIR/cache\"
         exec \"$0\" \"$@\""
     );
     let mut command = Command::new("unshare");
