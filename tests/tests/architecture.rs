@@ -35,6 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/events/gdb.rs", "the list of symbol files that a debugger reads"),
     ("loader/src/events/marker.rs", "an executable mapping of the jitdump, by which perf knows it"),
     ("loader/src/bin/objcache-executor.rs", "runs what another process loads into it"),
+    ("loader/src/exit.rs", "destructors of static objects, kept by and called for the C library"),
     ("loader/src/fork.rs", "the hook that freezes slabs when the process forks"),
     ("loader/src/image.rs", "addresses as function pointers, initialisers"),
     ("loader/src/library/epoch.rs", "code freed on the word of a caller who knows who runs what"),
