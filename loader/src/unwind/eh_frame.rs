@@ -108,12 +108,18 @@ impl Encoding {
     /// The number at the start of `bytes`, extended to 64 bits.
     fn read(self, bytes: &[u8]) -> Option<u64> {
         const SIGNED: u8 = 0x08;
-        let size = self.size()?;
-        let mut wide = [0; 8];
-        wide[..size].copy_from_slice(bytes.get(..size)?);
-        let spare = 64 - 8 * size as u32;
-        let number = u64::from_le_bytes(wide) << spare;
-        Some(if self.0 & SIGNED != 0 { (number as i64 >> spare) as u64 } else { number >> spare })
+        let signed = self.0 & SIGNED != 0;
+        Some(match self.size()? {
+            8 => u64::from_le_bytes(*bytes.first_chunk()?),
+            4 => {
+                let number = u32::from_le_bytes(*bytes.first_chunk()?);
+                if signed { number as i32 as u64 } else { number.into() }
+            }
+            _ => {
+                let number = u16::from_le_bytes(*bytes.first_chunk()?);
+                if signed { number as i16 as u64 } else { number.into() }
+            }
+        })
     }
 
     /// A pointer to a function, perhaps through memory (`DW_EH_PE_indirect`), that takes a fixed number of bytes wherever it is:
