@@ -190,6 +190,16 @@ pub struct VerifyReport {
     pub not_vouched_for: Vec<DamagedEntry>,
 }
 
+impl VerifyReport {
+    /// Puts an entry that would not be used into the list that its reason is of.
+    pub(crate) fn find(&mut self, entry: DamagedEntry) {
+        match entry.reason.is_of_trust() {
+            true => self.not_vouched_for.push(entry),
+            false => self.damaged.push(entry),
+        }
+    }
+}
+
 /// One damaged entry, or one that is not used for another reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DamagedEntry {

@@ -305,11 +305,7 @@ impl CacheAdmin for SledCache {
             let signature = Signature::from_bytes(key);
             let reason = Trailer::check(value, &signature, &self.gate).err();
             if let Some(reason) = reason {
-                let list = match reason.is_of_trust() {
-                    true => &mut report.not_vouched_for,
-                    false => &mut report.damaged,
-                };
-                list.push(DamagedEntry { signature, reason });
+                report.find(DamagedEntry { signature, reason });
             }
             report.checked += 1;
             report.bytes += value.len() as u64;

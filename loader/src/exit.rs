@@ -26,14 +26,13 @@ struct Entry {
 
 /// What a name that a resolver found means to an image in this process: `__cxa_atexit` of the C library is ours.
 pub(crate) fn in_place_of(name: &str, found: Option<u64>) -> Option<u64> {
-    if name != "__cxa_atexit" || found.is_none() {
-        return found;
-    }
-    let is_known = found == Some(REGISTER.load(Ordering::Acquire) as u64);
+    // A resolver may give any number; only what is the function is called as such, and zero is none.
+    let Some(address) = found.filter(|address| name == "__cxa_atexit" && *address != 0) else { return found };
+    let is_known = address == REGISTER.load(Ordering::Acquire) as u64;
     if !is_known && found != process::function(c"__cxa_atexit") {
         return found;
     }
-    REGISTER.store(found? as usize, Ordering::Release);
+    REGISTER.store(address as usize, Ordering::Release);
     Some(at_exit as Register as usize as u64)
 }
 

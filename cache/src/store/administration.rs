@@ -221,12 +221,7 @@ impl CacheAdmin for Store {
                 Err(error) => Some(Reason::of(&error)),
             };
             if let Some(reason) = reason {
-                let found = DamagedEntry { signature: *signature, reason };
-                let list = match reason.is_of_trust() {
-                    true => &mut report.not_vouched_for,
-                    false => &mut report.damaged,
-                };
-                list.push(found);
+                report.find(DamagedEntry { signature: *signature, reason });
             }
             report.checked += 1;
             progress(Progress { done: report.checked, total: signatures.len() as u64, bytes: report.bytes });

@@ -237,13 +237,13 @@ impl Architecture for AArch64 {
         }
     }
 
-    /// aaelf64 has no L: a veneer is not to be seen. Data is another matter: the addend there says what it counts from.
     /// `blr`, and its forms that authenticate.
     fn may_call_indirectly(code: &[u8]) -> bool {
         let word = |word: &[u8]| word.try_into().map_or(0, u32::from_le_bytes);
         code.chunks_exact(4).any(|bytes| word(bytes) & 0xfeff_f000 == 0xd63f_0000)
     }
 
+    /// aaelf64 has no L: a veneer is not to be seen. Data is another matter: the addend there says what it counts from.
     #[inline]
     fn addend_leads(kind: Kind) -> bool {
         kind.value == Value::Branch

@@ -16,7 +16,8 @@ use super::switch::{Claims, Entered, Party, Slot, Switch};
 use super::{Inner, Library, trampoline};
 use crate::fork::{self, ThreadNumber};
 
-/// Who makes which function, and runs which initialisers: one for the process, as threads that wait for each other may do so across libraries.
+/// Who makes which function, and runs which initialisers: one for the process, as threads that wait for each other may do so
+/// across libraries.
 static CLAIMS: LazyLock<Claims<ThreadNumber>> = LazyLock::new(Claims::new);
 
 pub(super) fn claims() -> &'static Claims<ThreadNumber> {

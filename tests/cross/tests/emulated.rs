@@ -98,12 +98,7 @@ fn aarch64() {
 #[test]
 fn aarch64_registers_are_kept_round_thread_locals() {
     let machine = AARCH64;
-    let Some(compiler) = oldest_rustc() else { return };
-    let gcc = format!("{}-gcc", machine.gnu);
-    if ![machine.qemu, CLANG, &gcc].iter().all(|tool| has(tool)) {
-        return;
-    }
-    let runner = build_runner(&machine, &compiler);
+    let Some(runner) = aarch64_runner() else { return };
     let folder = scratch("aarch64-registers");
     let names = [
         "local_exec",
@@ -401,6 +396,14 @@ fn emulated(machine: &Machine, program: &Path) -> Command {
     command
 }
 
+/// The program for AArch64; `None` where something that it takes is not there.
+fn aarch64_runner() -> Option<PathBuf> {
+    let compiler = oldest_rustc()?;
+    let gcc = format!("{}-gcc", AARCH64.gnu);
+    let is_there = [AARCH64.qemu, CLANG, &gcc].iter().all(|tool| has(tool));
+    is_there.then(|| build_runner(&AARCH64, &compiler))
+}
+
 /// Builds `objcache-cross` for the machine. What is built stays in `target/cross`.
 fn build_runner(machine: &Machine, rustc: &Path) -> PathBuf {
     let linker = format!("CARGO_TARGET_{}_LINKER", machine.target.to_uppercase().replace('-', "_"));
@@ -435,12 +438,7 @@ fn what_is_below_the_engine_builds_with_rust_1_85() {
 /// The runner's loader is built without `all-arch`.
 #[test]
 fn objects_of_another_machine_are_refused_by_name() {
-    let Some(compiler) = oldest_rustc() else { return };
-    let gcc = format!("{}-gcc", AARCH64.gnu);
-    if ![AARCH64.qemu, CLANG, &gcc].iter().all(|tool| has(tool)) {
-        return;
-    }
-    let runner = build_runner(&AARCH64, &compiler);
+    let Some(runner) = aarch64_runner() else { return };
     let folder = scratch("another-machine");
     let source = folder.join("empty.c");
     std::fs::write(&source, "int zero(void) { return 0; }").unwrap();
