@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
 
 use crate::store::directory::{
     CATALOGUE, Directory, FAILURES, JOURNAL, KEEPER, KNOWN_NAMES, LAYERS, LOCKS, MISSES, PINS, QUARANTINE,
     RUNNING, TAG_FILE, TAG_TEXT, TEMPORARY, TRACE, TRACE_ENDED, VERSION_FILE, VICTIMS, file_type,
+    is_in_the_way,
 };
 
 /// What a version file says.
@@ -43,9 +45,11 @@ impl Format {
 /// died while it made one. A power cut may have taken any of its files, those that say so too: then all that is there has to
 /// look like ours.
 pub(crate) fn may_become_a_store(directory: &Directory) -> io::Result<bool> {
-    if has_our_tag(directory)? {
-        return Ok(true);
-    }
+    // Others may be making the same store meanwhile. It is tagged before it holds what only a store's users make.
+    Ok(has_our_tag(directory)? || holds_only_ours(directory)? || has_our_tag(directory)?)
+}
+
+fn holds_only_ours(directory: &Directory) -> io::Result<bool> {
     for (name, kind) in entries(directory, ".")? {
         let is_ours = match kind {
             FileType::Directory => is_folder_of_ours(directory, &name)?,
@@ -62,8 +66,10 @@ pub(crate) fn may_become_a_store(directory: &Directory) -> io::Result<bool> {
 /// A power cut may leave the tag cut short, or zeroed.
 fn has_our_tag(directory: &Directory) -> io::Result<bool> {
     const LONGER: usize = TAG_TEXT.len() + 1;
-    let text = beginning::<LONGER>(directory, TAG_FILE)?;
-    Ok(text.is_some_and(|text| TAG_TEXT.as_bytes().starts_with(&text) || is_zeroed(&text)))
+    Ok(match beginning::<LONGER>(directory, TAG_FILE)? {
+        Beginning::Text(text) => TAG_TEXT.as_bytes().starts_with(&text) || is_zeroed(&text),
+        Beginning::Gone | Beginning::NotOurs => false,
+    })
 }
 
 fn is_folder_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
@@ -96,9 +102,12 @@ fn is_file_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
         ".gitignore" | ".gitkeep" => |_| true,
         _ => return Ok(false),
     };
-    let text = beginning::<8>(directory, name)?;
-    // Nothing is lost with what is empty.
-    Ok(text.is_some_and(|text| is_zeroed(&text) || is_likely(&text)))
+    Ok(match beginning::<8>(directory, name)? {
+        // Nothing is lost with what is empty.
+        Beginning::Text(text) => is_zeroed(&text) || is_likely(&text),
+        Beginning::Gone => true,
+        Beginning::NotOurs => false,
+    })
 }
 
 /// Of names that processes give: [`unique`](super::directory::unique), and what is put before or behind it.
@@ -115,18 +124,35 @@ fn is_zeroed(text: &[u8]) -> bool {
     text.iter().all(|byte| *byte == 0)
 }
 
-/// The first bytes of a file; `None` when it is none of ours.
-fn beginning<const BYTES: usize>(directory: &Directory, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let Ok(Some(file)) = directory.open_file(name) else { return Ok(None) };
+/// The first bytes of a file, or why there are none to judge by.
+enum Beginning {
+    Text(Vec<u8>),
+    Gone,
+    NotOurs,
+}
+
+fn beginning<const BYTES: usize>(directory: &Directory, name: &str) -> io::Result<Beginning> {
+    let file = match directory.open_file(name) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(Beginning::Gone),
+        Err(error) if is_in_the_way(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(Beginning::NotOurs);
+        }
+        Err(error) => return Err(error),
+    };
     let mut text = vec![0; BYTES];
     let length = file.read_at(&mut text, 0)?;
     text.truncate(length);
-    Ok(Some(text))
+    Ok(Beginning::Text(text))
 }
 
+/// What is there and is not gone by the time that it is looked at.
 fn entries(directory: &Directory, name: &str) -> io::Result<Vec<(String, FileType)>> {
     let flags = OFlags::CLOEXEC | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let folder = openat(directory.root(), name, flags, Mode::empty())?;
+    let folder = match openat(directory.root(), name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        opened => opened?,
+    };
     let mut found = Vec::new();
     for entry in Dir::read_from(&folder)? {
         let entry = entry?;
@@ -134,8 +160,10 @@ fn entries(directory: &Directory, name: &str) -> io::Result<Vec<(String, FileTyp
         if name == c"." || name == c".." {
             continue;
         }
-        let kind = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| file_type(&stat))?;
-        found.push((name.to_string_lossy().into_owned(), kind));
+        match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            stat => found.push((name.to_string_lossy().into_owned(), file_type(&stat?))),
+        }
     }
     Ok(found)
 }
