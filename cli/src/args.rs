@@ -58,7 +58,7 @@ pub(crate) struct GlobalOptions {
 /// When letters are coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorChoice {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal that knows colours, unless `NO_COLOR` is set.
     Auto,
     /// Always.
     Always,

@@ -1,7 +1,7 @@
 //! The default cache: one directory, many processes, one file per entry.
 //!
 //! This file holds the store's answers to an engine; it reads as what happens on a hit, a miss and a put.
-//! What the parts do is in the modules below: [`directory`] (where everything lies), [`entries`] (the hit
+//! What the parts do is in the modules below: [`shared`] (what every part needs), [`directory`] (where everything lies), [`entries`] (the hit
 //! path), [`lock_file`] (compile once), [`recorder`] and [`journal`] (what is written down of uses),
 //! [`keeper`] and [`catalogue`] (what is known of entries), [`room`] and [`victims`] (how the bound is held),
 //! [`tidy`] (eviction in the background), [`fsck`] (what is not as it should be), [`health`] (doing less instead
@@ -36,6 +36,7 @@ mod recorder;
 mod records;
 mod room;
 mod running;
+mod shared;
 mod tidy;
 mod totals;
 mod trace;
@@ -43,51 +44,34 @@ mod usage;
 mod victims;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use objcache_signature::Signature;
 
-use crate::buffer::Buffer;
 use crate::clock::{self, now_unix_us};
 use crate::entry::{ENTRY_LIMIT, Encoded, Trailer};
 use crate::error::{CacheError, Reason};
-use crate::keyed_lock::{KeyedGuard, KeyedLocks};
 use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
-use crate::trust::Gate;
 pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
 use counters::Counter;
-use directory::{Access, Directory, EntryName, LOCKS};
+use directory::{Access, Directory};
 pub use doctor::{Check, CheckState, examine};
-use entries::{Damage, Found};
+use entries::Found;
 pub use fsck::{Fault, Finding, FsckReport};
-use health::{Health, Service};
-use layers::Layers;
+use health::Service;
 pub use layers::{LayerInfo, LayerKind};
-use lock_file::LockFile;
 use misses::Noted;
 pub use misses::{Miss, MissEnd};
 pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size, parse_span};
 pub use packs::{ImportReport, PackMode, PackReport, PackSelection};
 pub use recompress::{RecompressPolicy, RecompressReport, Recompressed};
-use recorder::{Extent, Recorder, Written};
-use running::Running;
+use recorder::Extent;
+use shared::Shared;
 use tidy::Tidier;
-use trace::Tracer;
 pub use trace::{Trace, TraceState};
 pub use usage::DiskUsage;
-
-/// The quarantine may take this part of the store's size.
-const QUARANTINE_SHARE: u64 = 16;
-/// A trace in its directory may take this part of it.
-const TRACE_SHARE: u64 = 16;
-
-/// How often, and with what pause, a store that is closed tries to write down what it counted.
-const LAST_TRIES: u32 = 50;
-const LAST_PAUSE: Duration = Duration::from_millis(2);
 
 /// A directory of compiled objects that any number of processes use at once.
 ///
@@ -102,25 +86,6 @@ const LAST_PAUSE: Duration = Duration::from_millis(2);
 pub struct Store {
     shared: Arc<Shared>,
     tidier: Tidier,
-}
-
-/// What the background work needs as well.
-struct Shared {
-    options: StoreOptions,
-    // `None`: the store was off from the beginning.
-    directory: Option<Arc<Directory>>,
-    health: Health,
-    recorder: Recorder,
-    locks: KeyedLocks,
-    layers: Layers,
-    tracer: Tracer,
-    // What dead processes left has been removed.
-    swept: AtomicBool,
-    // The last wait for the journal was in vain: whoever has it locked is stopped.
-    journal_is_stuck: AtomicBool,
-    // The network file system that the directory is on.
-    network: Option<&'static str>,
-    gate: Gate,
 }
 
 impl fmt::Debug for Store {
@@ -151,31 +116,8 @@ impl Store {
         Self::new(options, directory)
     }
 
-    fn new(mut options: StoreOptions, directory: Result<(Directory, Access), CacheError>) -> Self {
-        options.max_size = options.max_size.max(SMALLEST_MAX_SIZE);
-        let mut shared = Shared {
-            health: Health::new(options.strict),
-            recorder: Recorder::default(),
-            locks: KeyedLocks::default(),
-            layers: Layers::default(),
-            tracer: Tracer::default(),
-            swept: AtomicBool::new(false),
-            journal_is_stuck: AtomicBool::new(false),
-            network: None,
-            gate: Gate::new(options.trust.clone()),
-            directory: None,
-            options,
-        };
-        shared.complain();
-        match directory {
-            Ok((directory, access)) => shared.adopt(directory, access),
-            Err(error) => {
-                shared.health.lower_to(Service::Off, error.reason());
-                shared.degrade_quietly(error);
-            }
-        }
-        shared.begin_to_trace();
-        Self { shared: Arc::new(shared), tidier: Tidier::default() }
+    fn new(options: StoreOptions, directory: Result<(Directory, Access), CacheError>) -> Self {
+        Self { shared: Arc::new(Shared::new(options, directory)), tidier: Tidier::default() }
     }
 
     /// Why this store is read-only or off, if it is.
@@ -226,191 +168,6 @@ fn open_directory(options: &StoreOptions) -> Result<(Directory, Access), CacheEr
     match &options.directory {
         Some(path) => Directory::open(path, options.read_only),
         None => Err(CacheError::new(Reason::NoHome, "store")),
-    }
-}
-
-impl Shared {
-    fn adopt(&mut self, directory: Directory, access: Access) {
-        let directory = Arc::new(directory);
-        self.network = match self.options.network {
-            None => file_system::network(directory.root()),
-            Some(is_network) => is_network.then_some("network"),
-        };
-        if access == Access::WriteFresh {
-            // Without it the store would only be measured, and soon.
-            let overhead = tidy::overhead(&directory, &self.options).unwrap_or_default();
-            let _ = journal::begin(&directory, overhead);
-        }
-        if self.options.read_only {
-            // As was asked for: nothing to warn of.
-            self.health.lower_to(Service::ReadOnly, Reason::OpenedReadOnly);
-        } else if access == Access::Read {
-            self.health.lower_to(Service::ReadOnly, Reason::ReadOnly);
-            let path = directory.path().display().to_string();
-            self.degrade_quietly(CacheError::new(Reason::ReadOnly, path));
-        }
-        self.directory = Some(directory);
-    }
-
-    fn complain(&self) {
-        for (reason, what) in &self.options.complaints {
-            self.degrade_quietly(CacheError::new(*reason, what.clone()));
-        }
-    }
-
-    /// For trouble that no caller is there to be told of: counted and warned of.
-    fn degrade_quietly(&self, error: CacheError) {
-        let _ = self.health.degrade(&self.recorder.counters, error);
-    }
-
-    fn readable(&self) -> Option<&Arc<Directory>> {
-        self.directory.as_ref().filter(|_| self.health.service() < Service::Off)
-    }
-
-    fn writable(&self) -> Option<&Arc<Directory>> {
-        self.directory.as_ref().filter(|_| self.health.service() == Service::ReadWrite)
-    }
-
-    /// Removes what dead processes left. That it cannot be removed now is no trouble of this process.
-    fn sweep(&self, directory: &Arc<Directory>) {
-        self.swept.store(true, Ordering::Relaxed);
-        let _ = directory.move_links_away();
-        let _ = directory.sweep_temporaries();
-        let _ = lock_file::sweep(directory);
-    }
-
-    /// The same for the first of many uses: a process that only reads leaves things as they are.
-    fn sweep_once(&self, directory: &Arc<Directory>) {
-        if !self.swept.load(Ordering::Relaxed) {
-            self.sweep(directory);
-        }
-    }
-
-    fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {
-        let error = self.why(what, error);
-        self.health.io_failed(&self.recorder.counters, error)
-    }
-
-    /// An error with its reason: what is not found may be so because the whole directory is gone.
-    fn why(&self, what: String, error: io::Error) -> CacheError {
-        let is_gone = || self.directory.as_ref().is_some_and(|directory| directory.is_gone());
-        if error.kind() == io::ErrorKind::NotFound && is_gone() {
-            CacheError::new(Reason::DirectoryGone, what).with_source(error)
-        } else {
-            CacheError::io(what, error)
-        }
-    }
-
-    fn miss(&self, signature: &Signature, started: Instant) {
-        // The second look of a compilation that this process is about to do is not another miss.
-        if !self.locks.is_held(signature) {
-            self.recorder.counters.add(Counter::Misses, 1);
-            self.recorder.took(started, Counter::MissTimeNs, Counter::MissLatency);
-        }
-    }
-
-    fn damaged(
-        &self,
-        directory: &Directory,
-        signature: &Signature,
-        damage: &Damage,
-    ) -> Result<(), CacheError> {
-        if self.health.service() == Service::ReadWrite {
-            match entries::quarantine(directory, signature, damage, self.quarantine_bytes()) {
-                Ok(moved) => self.recorder.counters.add(Counter::Quarantined, u64::from(moved)),
-                Err(error) => self.io_failed(format!("quarantine of entry {signature}"), error)?,
-            }
-        }
-        let error = CacheError::new(damage.reason, format!("entry {signature}"));
-        self.health.degrade(&self.recorder.counters, error)
-    }
-
-    /// A sound entry that is not for this process.
-    fn refused(&self, signature: &Signature, reason: Reason) -> Result<(), CacheError> {
-        let error = CacheError::new(reason, format!("entry {signature}"));
-        self.health.degrade(&self.recorder.counters, error)
-    }
-
-    /// What the quarantine may take, in bytes.
-    fn quarantine_bytes(&self) -> u64 {
-        self.options.max_size / QUARANTINE_SHARE
-    }
-
-    /// Looks for an entry in the layers.
-    fn find_in_layers(
-        &self,
-        signature: &Signature,
-        complain: &mut dyn FnMut(CacheError),
-    ) -> Option<(Buffer, Trailer)> {
-        let paths = || {
-            let mut paths = self.options.layers.clone();
-            if let Some(directory) = self.readable() {
-                // That they cannot be read leaves the others.
-                paths.extend(layers::mounted(directory).unwrap_or_default());
-            }
-            paths
-        };
-        self.layers.find(paths, signature, &self.gate, complain)
-    }
-
-    fn begin_to_trace(&self) {
-        if let Some(path) = self.options.trace.as_ref().filter(|_| !self.options.disabled)
-            && let Err(error) = self.tracer.also_to(path)
-        {
-            self.degrade_quietly(error);
-        }
-        if let Some(directory) = self.writable() {
-            self.tracer.look(directory, self.options.max_size / TRACE_SHARE);
-        }
-    }
-
-    fn trace(&self, signature: &Signature) {
-        if let Err(error) = self.tracer.used(signature) {
-            self.degrade_quietly(error);
-        }
-    }
-
-    /// Whether somebody began to trace, which what is not written down yet is part of.
-    fn look_for_a_trace(&self, directory: &Directory) {
-        if self.tracer.look(directory, self.options.max_size / TRACE_SHARE) {
-            self.recorder.pending().iter().for_each(|signature| self.trace(signature));
-        }
-    }
-
-    /// Writes down what was counted. Returns whether the store should be tidied.
-    fn write_down(&self, directory: &Directory, extent: Extent) -> bool {
-        self.look_for_a_trace(directory);
-        match self.recorder.write(directory, &self.options, extent) {
-            Ok(Written::All(state)) => self.is_due(directory, &state),
-            Ok(Written::Nothing | Written::Busy) => false,
-            Err(error) => {
-                // Statistics are worth neither an error nor less service.
-                self.degrade_quietly(self.why("journal".to_owned(), error));
-                false
-            }
-        }
-    }
-
-    /// Whether the store should be tidied. Says so when the clock was set back since the last time.
-    fn is_due(&self, directory: &Directory, state: &journal::State) -> bool {
-        let now = now_unix_us();
-        if tidy::clock_was_set_back(&state.header, now) {
-            let path = directory.path().display().to_string();
-            self.degrade_quietly(CacheError::new(Reason::ClockSetBack, path));
-        }
-        tidy::is_due(state, &self.options, now)
-    }
-
-    /// Writes down what is left, and waits a little for a journal that another process has locked.
-    fn write_down_at_last(&self) {
-        let tries = if self.journal_is_stuck.load(Ordering::Relaxed) { 1 } else { LAST_TRIES };
-        for _ in 0..tries {
-            let Some(directory) = self.writable() else { return };
-            match self.recorder.write(directory, &self.options, Extent::All) {
-                Ok(Written::Busy) => std::thread::sleep(LAST_PAUSE),
-                Ok(Written::Nothing | Written::All(_)) | Err(_) => return,
-            }
-        }
     }
 }
 
@@ -639,67 +396,6 @@ impl ObjectCache for Store {
 
     fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
         self.shared.mark_running(signature)
-    }
-}
-
-impl Shared {
-    fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
-        let directory = self.writable()?;
-        let mut running = match Running::mark(directory, signature) {
-            Ok(running) => running,
-            Err(error) => {
-                // Whoever asked does without.
-                self.degrade_quietly(CacheError::io(format!("mark of entry {signature}"), error));
-                return None;
-            }
-        };
-        let is_suspect = running.is_suspect();
-        if is_suspect {
-            let damage = Damage::by_name(directory, &EntryName::of(signature), Reason::CrashLoop);
-            let _ = self.damaged(directory, signature, &damage);
-            running.forget_the_dead();
-        }
-        Some(RunMark::holding(is_suspect, running))
-    }
-}
-
-/// Ends in this order: other processes may go on before other threads look.
-struct Excluded {
-    _processes: Option<LockFile>,
-    _threads: KeyedGuard,
-}
-
-impl Shared {
-    fn permit(&self, signature: &Signature, deadline: Instant) -> Option<CompilePermit> {
-        let threads = self.locks.lock_until(signature, deadline)?;
-        let processes = match self.writable() {
-            Some(directory) => {
-                self.sweep_once(directory);
-                let name = format!("{LOCKS}/{signature}");
-                match LockFile::acquire_until(directory, &name, deadline) {
-                    Ok(Some(lock)) => Some(lock),
-                    Ok(None) => return None,
-                    Err(error) => {
-                        self.no_lock(error);
-                        None
-                    }
-                }
-            }
-            // Nothing will be published, so there is nothing others could wait for.
-            None => None,
-        };
-        Some(CompilePermit::holding(Excluded { _processes: processes, _threads: threads }))
-    }
-
-    fn no_lock(&self, error: io::Error) {
-        use rustix::io::Errno;
-        let what = "lock of a compilation".to_owned();
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => {
-                self.degrade_quietly(CacheError::new(Reason::LocksUnsupported, what).with_source(error));
-            }
-            _ => drop(self.io_failed(what, error)),
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::entry::{EntryFields, entries};
 use crate::context::{Context, short};
 use crate::failure::{Failure, Status};
 use crate::output::table::{Column, table};
-use crate::output::{Report, Text};
+use crate::output::{Report, Text, draws};
 use crate::units;
 
 /// Watch what the cache is used for
@@ -60,7 +60,7 @@ const UNMEASURED: usize = 20;
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
     let store = context.store()?;
-    if options.once || context.output.json || !stdout().is_terminal() {
+    if options.once || context.output.json || !stdout().is_terminal() || !draws() {
         let look = Look::at(&store, options.sort, None)?;
         context.output.report(&look.report(options.limit.unwrap_or(UNMEASURED)))?;
         return Ok(Status::Fine);

@@ -125,10 +125,15 @@ impl Output {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
             ColorChoice::Auto => {
-                terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                terminal && draws() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         }
     }
+}
+
+/// Whether terminals here know escape sequences. Editors' and build tools' own ones say that they do not.
+pub(crate) fn draws() -> bool {
+    std::env::var_os("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb")
 }
 
 /// The text with its control characters escaped: a name out of a file must not draw on the terminal.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use objcache::cache::Progress;
 
+use super::draws;
+
 /// Work that is done sooner needs no bar: it would only flicker.
 const LONG: Duration = Duration::from_millis(300);
 
@@ -25,7 +27,7 @@ impl Bar {
             bar.set_style(style);
         }
         bar.set_prefix(title.to_owned());
-        Self { bar, started: Instant::now(), wanted: Cell::new(!quiet && stderr().is_terminal()) }
+        Self { bar, started: Instant::now(), wanted: Cell::new(!quiet && stderr().is_terminal() && draws()) }
     }
 
     /// Draws how far it is.

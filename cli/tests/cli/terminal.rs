@@ -8,11 +8,15 @@ use crate::support::{Finished, Sandbox, finished, tool};
 /// The program on a terminal of its own, made by `script`, with an answer to what it asks. Both streams end up
 /// in stdout.
 fn on_terminal(sandbox: &Sandbox, words: &str, answer: &str) -> Option<Finished> {
+    on_terminal_of_kind("xterm", sandbox, words, answer)
+}
+
+fn on_terminal_of_kind(kind: &str, sandbox: &Sandbox, words: &str, answer: &str) -> Option<Finished> {
     let script = tool("script")?;
     let line = format!("stty cols 100 && exec '{}' {words}", env!("CARGO_BIN_EXE_objcache"));
     let mut command = Command::new(script);
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    command.current_dir(sandbox.path("")).env("OBJCACHE_DIR", sandbox.cache()).env("TERM", "xterm");
+    command.current_dir(sandbox.path("")).env("OBJCACHE_DIR", sandbox.cache()).env("TERM", kind);
     command.env_remove("NO_COLOR").env_remove("OBJCACHE_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -62,6 +66,16 @@ fn warnings_and_errors_are_coloured() {
     assert!(warned.code == 0 && warned.stdout.contains("warning:\u{1b}[0m "), "{:?}", warned.stdout);
     let failed = on_terminal(&sandbox, "ls", "").unwrap();
     assert!(failed.code == 3 && failed.stdout.contains("error:\u{1b}[0m "), "{:?}", failed.stdout);
+}
+
+#[test]
+fn a_terminal_that_knows_no_escape_sequences_gets_none() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    for words in ["ls", "top", "run arithmetic.clif --call add 40 2"] {
+        let Some(shown) = on_terminal_of_kind("dumb", &sandbox, words, "") else { return };
+        assert!(!shown.fine().contains('\u{1b}'), "{words}");
+    }
 }
 
 #[test]
