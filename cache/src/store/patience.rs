@@ -16,6 +16,10 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 const MOST_TIMES: u32 = 20;
 /// More of the system's list of locks is not read, in bytes.
 const LIST_LIMIT: u64 = 1 << 20;
+/// Room to begin with for the list, in bytes.
+const LIST_ROOM: usize = 64 << 10;
+/// So often is looked for whoever holds a lock that somebody must hold.
+const MOST_LOOKS: usize = 3;
 
 /// How long somebody waits for a file that another has locked.
 pub(crate) struct Patience {
@@ -79,9 +83,21 @@ impl Looks {
 /// when that cannot be told, as of one in another container.
 fn is_at_work(file: &File) -> bool {
     let Ok(about) = file.metadata() else { return false };
-    let mut list = String::new();
-    let read = File::open("/proc/locks").and_then(|locks| locks.take(LIST_LIMIT).read_to_string(&mut list));
-    read.is_ok() && list.lines().filter_map(|line| holder(line, about.ino())).any(has_busy_thread)
+    let found = (0..MOST_LOOKS).find_map(|_| Some(holders(about.ino())).filter(|found| !found.is_empty()));
+    found.is_some_and(|found| found.into_iter().any(has_busy_thread))
+}
+
+/// The processes that have this inode locked. Some may be missing.
+fn holders(inode: u64) -> Vec<u32> {
+    // The system writes a page of its list at a time, if there is room for one; between two pages the list may change,
+    // and lines be left out.
+    let mut list = Vec::with_capacity(LIST_ROOM);
+    let read = File::open("/proc/locks").and_then(|locks| locks.take(LIST_LIMIT).read_to_end(&mut list));
+    let list = String::from_utf8_lossy(&list);
+    match read {
+        Ok(_) => list.lines().filter_map(|line| holder(line, inode)).collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// The process that a line of `/proc/locks` tells to hold the lock of this inode:
@@ -108,6 +124,8 @@ fn state(stat: &[u8]) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rustix::fs::{FlockOperation, flock};
 
     use super::*;
@@ -142,6 +160,31 @@ mod tests {
         flock(file.as_file(), FlockOperation::NonBlockingLockExclusive).expect("free");
         // This thread is running while it asks.
         assert!(is_at_work(&other));
+    }
+
+    #[test]
+    fn others_that_lock_and_unlock_meanwhile_hide_nobody() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let other = File::open(file.path()).expect("opens");
+        flock(file.as_file(), FlockOperation::NonBlockingLockExclusive).expect("free");
+        let done = AtomicBool::new(false);
+        let lock_and_unlock = || {
+            let files: Vec<File> = (0..20).map(|_| tempfile::tempfile().expect("a file")).collect();
+            files.iter().for_each(|file| flock(file, FlockOperation::LockExclusive).expect("free"));
+        };
+        let unseen = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        lock_and_unlock();
+                    }
+                });
+            }
+            let unseen = (0..2000).filter(|_| !is_at_work(&other)).count();
+            done.store(true, Ordering::Relaxed);
+            unseen
+        });
+        assert_eq!(unseen, 0);
     }
 
     #[test]
