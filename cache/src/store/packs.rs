@@ -97,7 +97,7 @@ impl Store {
     ///
     /// # Errors
     /// When entries cannot be listed or read, or the pack cannot be read or written, or what is called `out` is
-    /// no regular file. Damaged entries are findings.
+    /// no regular file, or another process has been at it for ten minutes. Damaged entries are findings.
     pub fn create_pack(
         &self,
         out: &Path,
@@ -108,7 +108,9 @@ impl Store {
         let mut packing = Packing::of(self, out, mode.compression, progress);
         let destination = pack::destination(out).map_err(|error| packing.failed(error))?;
         // Until the new pack has the name.
-        let _turn = if mode.dry_run { None } else { pack::Turn::wait(&destination) };
+        let turn = if mode.dry_run { Ok(None) } else { pack::Turn::wait(&destination) };
+        let in_use = |error| CacheError::new(Reason::InUse, out.display().to_string()).with_source(error);
+        let _turn = turn.map_err(in_use)?;
         let before = if mode.add { Some(Pack::open(out)?) } else { None };
         let chosen = self.chosen(selection)?;
         if !mode.dry_run {
