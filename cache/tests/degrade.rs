@@ -218,14 +218,25 @@ fn a_damaged_version_is_made_again() {
 
 #[test]
 fn a_folder_with_something_else_in_it_is_left_alone() {
-    let files =
-        ["thesis.tex", "journal", "tmp/thesis.tex", "tmp/17-5f-0", "locks/house", "quarantine/x", ".profile"];
+    const LEFT: &str = "tmp/17-65a5b3c1d2e3f-0";
+    let files = [
+        "thesis.tex",
+        "journal",
+        "tmp/thesis.tex",
+        "tmp/2024-01-02",
+        "tmp/550e8400-e29b-41d4-a716-446655440000",
+        LEFT,
+        "locks/house",
+        "quarantine/x",
+        "running/notes.txt",
+        ".profile",
+    ];
     for file in files {
         let (_directory, root) = place();
         let path = root.join(file);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(&path, "work of years").expect("written");
-        if file == "tmp/17-5f-0" {
+        if file == LEFT {
             // Named like our own: what a process left that died while it made a store.
             assert_eq!(work(&Store::open_or_degrade(StoreOptions::at(&root))), "fine 5");
             continue;

@@ -183,11 +183,12 @@ fn what_dead_processes_left() {
     let write = |name: &'static str| move |used: &Used| fs::write(used.path(name), "half").expect("written");
     check(write("tmp/1234-5-6"), "tmp/1234-5-6", Fault::OrphanedTemporary, true, true);
     check(write("locks/abcd"), "locks/abcd", Fault::StaleLock, true, true);
+    let mark = format!("running/{}-1-65a5b3c1d2e3f-3", signature(1));
     let ran = |used: &Used| {
         fs::create_dir(used.path("running")).expect("made");
-        fs::write(used.path("running/abcd-1-2-3"), "").expect("written");
+        fs::write(used.path(&mark), "").expect("written");
     };
-    check(ran, "running/abcd-1-2-3", Fault::UnfinishedRun, false, true);
+    check(ran, &mark, Fault::UnfinishedRun, false, true);
     let half_folded = |used: &Used| drop(fs::copy(used.path("journal"), used.path("journal.folding")));
     check(half_folded, "journal.folding", Fault::UnfinishedFold, true, true);
 }
@@ -210,6 +211,11 @@ fn what_does_not_belong_here() {
     let put = |name: &'static str| move |used: &Used| fs::write(used.path(name), "x").expect("written");
     check(put("notes.txt"), "notes.txt", Fault::ForeignFile, false, false);
     check(|used| fs::create_dir(used.path("more")).expect("made"), "more", Fault::ForeignFile, false, false);
+    let no_mark = |used: &Used| {
+        fs::create_dir(used.path("running")).expect("made");
+        fs::write(used.path("running/notes.txt"), "mine").expect("written");
+    };
+    check(no_mark, "running/notes.txt", Fault::ForeignFile, false, false);
     let beside = format!("{}.orig", name_of(2));
     let copy = |used: &Used| assert!(fs::copy(entry_path(&used.root, 2), used.path(&beside)).is_ok());
     check(copy, &beside, Fault::ForeignFile, false, false);

@@ -1,6 +1,7 @@
 //! What every command is given: where to say things, and which cache is meant.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use objcache::cache::{CacheAdmin, EntryInfo, HostFeatures, Store, StoreOptions};
 use objcache::signature::Signature;
@@ -8,6 +9,7 @@ use objcache::signature::Signature;
 use crate::args::GlobalOptions;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::units;
 
 pub(crate) struct Context {
     pub(crate) output: Output,
@@ -46,6 +48,8 @@ impl Context {
         let mut options = self.store_options();
         options.disabled = false;
         options.strict = true;
+        // Nothing of it runs here.
+        options.host_features = HostFeatures::unknown();
         Ok(Store::open(options)?)
     }
 }
@@ -93,4 +97,26 @@ pub(crate) fn short(signature: &Signature) -> String {
     let mut digits = signature.to_string();
     digits.truncate(12);
     digits
+}
+
+/// Offers are declined in silence, as whoever compiles wants it. For who asked for them, this is why.
+pub(crate) fn why_not_kept(store: &Store, object: &[u8], compile_time: Option<Duration>) -> String {
+    let options = store.options();
+    if let Some(reason) = store.degraded() {
+        return format!("the cache takes nothing in: {reason}");
+    }
+    if !options.trust.vouches() {
+        return "entries need a signature, and there is no key to sign it with (signing_key)".to_owned();
+    }
+    if let Some(most) = options.max_object_size.filter(|most| object.len() as u64 > *most) {
+        return format!("its object is larger than max_object_size, {}", units::size(most));
+    }
+    let least = options.min_compile_time;
+    if compile_time.is_some_and(|took| took < least) {
+        return format!("it compiles in less than min_compile_ms, {}", units::duration(least));
+    }
+    match options.max_entries {
+        Some(0) => "the cache may have no entries: max_entries is 0".to_owned(),
+        _ => "the cache has no room for it, or cannot write it".to_owned(),
+    }
 }

@@ -4,6 +4,7 @@
 //! (LLVM asks its `ObjectCache` after the optimiser ran; such a hit saves almost nothing.) Trouble with the
 //! cache costs a compilation, never a result: an entry that does not load is compiled afresh.
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -137,13 +138,18 @@ impl Engine {
         let signature = job.signature;
         // Before the look-up, which may have to pass over what killed its processes.
         let mark = (mark && uncacheable.is_none()).then(|| self.cache.mark_running(&signature)).flatten();
+        let mark = Cell::new(mark);
         let (object, outcome, lookup, compile) = match &uncacheable {
             None => {
                 let diagnose = |error: &CompileError| {
                     error.is_source_at_fault.then(|| CompileFailure::new(error.why.as_str()))
                 };
-                let fetched =
-                    self.cache.get_or_compile_or_remember(&signature, || job.compile_or_tell(), diagnose);
+                let compile = || {
+                    // A process that dies while it compiles has run nothing.
+                    drop(mark.take());
+                    job.compile_or_tell()
+                };
+                let fetched = self.cache.get_or_compile_or_remember(&signature, compile, diagnose);
                 let fetched = fetched.map_err(|error| job.error(error))?;
                 (fetched.object, fetched.outcome, fetched.lookup, fetched.compile)
             }
@@ -155,6 +161,7 @@ impl Engine {
             }
         };
         let timings = Timings { prepare, lookup: hashing + lookup, compile, load: Duration::ZERO };
+        let mark = mark.into_inner();
         let mut obtained = Obtained { object, signature, inputs, outcome, uncacheable, timings };
         if outcome == Outcome::Hit && mark.as_ref().is_some_and(RunMark::is_suspect) {
             // It came from where the cache cannot take it out.

@@ -151,6 +151,14 @@ impl<A: SymbolResolver, B: SymbolResolver> SymbolResolver for Chain<A, B> {
     fn resolve(&self, name: &str) -> Option<u64> {
         self.0.resolve(name).or_else(|| self.1.resolve(name))
     }
+
+    fn resolve_weak(&self, name: &str) -> Option<u64> {
+        self.0.resolve_weak(name).or_else(|| self.1.resolve_weak(name))
+    }
+
+    fn preempts(&self, name: &str) -> bool {
+        self.0.preempts(name) || self.1.preempts(name)
+    }
 }
 
 /// Asks for names without the prefix that an object format puts before those of C, as Mach-O does with an underscore:
@@ -170,5 +178,13 @@ pub struct StripPrefix<R> {
 impl<R: SymbolResolver> SymbolResolver for StripPrefix<R> {
     fn resolve(&self, name: &str) -> Option<u64> {
         self.resolver.resolve(name.strip_prefix(self.prefix)?)
+    }
+
+    fn resolve_weak(&self, name: &str) -> Option<u64> {
+        self.resolver.resolve_weak(name.strip_prefix(self.prefix)?)
+    }
+
+    fn preempts(&self, name: &str) -> bool {
+        name.strip_prefix(self.prefix).is_some_and(|name| self.resolver.preempts(name))
     }
 }

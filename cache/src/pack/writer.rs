@@ -1,6 +1,7 @@
 //! Makes a pack in one pass: entries are handed over in order and go straight to the file, then come the index
 //! and the trailer, and at last the file gets its name.
 
+use std::fs;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,12 @@ pub(crate) struct PackWriter {
 impl PackWriter {
     /// Begins a pack that will be called `path`; `durable`: and survive a power cut once it is.
     pub(crate) fn create(path: &Path, durable: bool) -> io::Result<Self> {
-        let mut file = BufWriter::with_capacity(BUFFER, draft::create(parent(path))?);
+        let draft = draft::create(parent(path))?;
+        if let Ok(replaced) = fs::metadata(path) {
+            // Whoever closed it to others did so for a reason.
+            draft.as_file().set_permissions(replaced.permissions())?;
+        }
+        let mut file = BufWriter::with_capacity(BUFFER, draft);
         file.write_all(&head())?;
         Ok(Self { file, path: path.to_owned(), offset: HEAD_LENGTH as u64, records: Vec::new(), durable })
     }

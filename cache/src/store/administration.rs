@@ -31,7 +31,9 @@ impl Store {
 
     pub(super) fn writable_or_why(&self) -> Result<&Arc<Directory>, CacheError> {
         let why = || CacheError::new(self.degraded().unwrap_or(Reason::ReadOnly), "store");
-        self.shared.writable().ok_or_else(why)
+        let directory = self.shared.writable().ok_or_else(why)?;
+        self.shared.sweep_once(directory);
+        Ok(directory)
     }
 
     /// Whether this store itself has a file of this entry, whatever is in it. Layers are not asked.
@@ -161,6 +163,7 @@ impl CacheAdmin for Store {
         let unpin = || directory.remove_file(keeper::pin_name(signature).as_bytes());
         let removed =
             self.shared.remove_entry(directory, signature).and_then(|removed| unpin().map(|_| removed));
+        self.shared.recorder.gone(signature);
         // Its room is there for others at once.
         self.write_down(Extent::Due);
         removed.map_err(|error| CacheError::io(format!("entry {signature}"), error))
@@ -170,15 +173,21 @@ impl CacheAdmin for Store {
         let directory = self.writable_or_why()?;
         let name = keeper::pin_name(signature);
         let change = || {
-            if entries::facts(directory, signature)?.is_none() {
+            let is_there = || Ok::<_, io::Error>(entries::facts(directory, signature)?.is_some());
+            if !is_there()? {
                 return Ok(false);
             }
-            match pinned {
-                true => {
-                    directory.make_directory(PINS)?;
-                    drop(directory.open_or_create(&name)?);
-                }
-                false => drop(directory.remove_file(name.as_bytes())?),
+            if pinned {
+                directory.make_directory(PINS)?;
+                drop(directory.open_or_create(&name)?);
+            }
+            // Whoever evicts looks for a pin when the entry has lost its name. One that came too late is none.
+            let is_late = pinned && !is_there()?;
+            if !pinned || is_late {
+                directory.remove_file(name.as_bytes())?;
+            }
+            if is_late {
+                return Ok(false);
             }
             if self.options().durable {
                 directory.sync_names_in(PINS)?;
@@ -206,6 +215,7 @@ impl CacheAdmin for Store {
                 Ok(Found::Refused(reason)) => Some(reason),
                 Ok(Found::Damaged(damage)) => {
                     if options.repair {
+                        self.shared.recorder.gone(signature);
                         let moved = entries::quarantine(
                             directory,
                             signature,

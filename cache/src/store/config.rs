@@ -14,7 +14,7 @@
 //! with objects in it that are sound and somebody else's, whose code would run. (The same goes for layers.) Nor what the cache may *hold* or how long
 //! others are waited for: a small limit would evict the entries of all other projects.
 //!
-//! Files that belong to another user, or that everybody may write, are passed over. What is not understood is left aside. Both
+//! Files that belong to another user, or that others may write, are passed over. What is not understood is left aside. Both
 //! are complained about ([`Configuration::problems`]), and change no result.
 
 use std::ffi::OsString;
@@ -29,6 +29,7 @@ use toml::{Table, Value};
 
 use crate::error::Reason;
 use crate::store::options::{self, StoreOptions};
+use crate::store::parents;
 
 /// The name of a project's file.
 pub const PROJECT_FILE: &str = "objcache.toml";
@@ -395,8 +396,8 @@ fn read_table(path: &Path) -> Result<Option<Table>, Unread> {
         return Err("it is not a regular file".into());
     } else if metadata.uid() != me && metadata.uid() != 0 {
         return Err("it belongs to another user and is passed over".into());
-    } else if metadata.mode() & 0o002 != 0 {
-        return Err("everybody may write it, so it is passed over".into());
+    } else if parents::is_open_to_others(metadata.mode(), metadata.uid(), metadata.gid(), me) {
+        return Err("others may write it, so it is passed over".into());
     }
     let mut text = String::new();
     file.take(LONGEST_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -563,7 +564,7 @@ mod tests {
         assert_eq!(problems(), [""; 0], "none there");
         std::fs::write(&path, "strict = true").expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("set");
-        assert!(problems()[0].contains("everybody may write it"));
+        assert!(problems()[0].contains("others may write it"));
         std::fs::write(&path, "#".repeat(100_000)).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
         assert!(problems()[0].contains("longer than"));

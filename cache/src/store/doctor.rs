@@ -17,6 +17,7 @@ use crate::error::{CacheError, Reason};
 use crate::store::directory::{Directory, JOURNAL, KEEPER, QUARANTINE, TEMPORARY};
 use crate::store::keeper::{self, Keeper};
 use crate::store::options::{SMALLEST_MAX_SIZE, StoreOptions};
+use crate::store::parents;
 use crate::store::trace::Tracer;
 use crate::store::{Store, entries};
 
@@ -192,12 +193,11 @@ fn place(path: &Path) -> Vec<Check> {
 /// Whoever may rename things in a folder above may put another directory in the place of ours.
 fn open_to_others(folder: &Path) -> Option<Check> {
     const STICKY: u32 = 0o1000;
-    const OTHERS_WRITE: u32 = 0o002;
-    let metadata = fs::metadata(folder).ok()?;
-    let mode = metadata.mode();
-    let is_open = mode & OTHERS_WRITE != 0 && mode & STICKY == 0;
-    let words = format!("everybody may rename what is in {}, which is above the cache", folder.display());
-    is_open.then(|| warning("insecure_parent", words, format!("chmod o-w {}", folder.display())))
+    let metadata = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
+    let (mode, me) = (metadata.mode(), rustix::process::geteuid().as_raw());
+    let is_open = mode & STICKY == 0 && parents::is_open_to_others(mode, metadata.uid(), metadata.gid(), me);
+    let words = format!("others may rename what is in {}, which is above the cache", folder.display());
+    is_open.then(|| warning("insecure_parent", words, format!("chmod go-w {}", folder.display())))
 }
 
 /// Why a store does not open, and what to do.
@@ -216,6 +216,11 @@ fn refused(error: &CacheError) -> Check {
         Reason::ReadOnly => "give yourself the right to it: chmod 700, chown",
         Reason::DiskFull => "make room on the disk, or ask for a larger quota",
         Reason::OutOfResources => "raise the limit of open files (ulimit -n)",
+        Reason::InsecureParent => {
+            "a directory above it belongs to another user, or others may write to it: take that from them, or name a \
+             directory elsewhere (OBJCACHE_DIR)"
+        }
+        Reason::KeyUnusable | Reason::BadSetting => "mend what the settings name (objcache config list)",
         _ => "see that the disk is in order",
     };
     Check::found(error.reason().as_str(), CheckState::Broken, error.to_string(), advice)

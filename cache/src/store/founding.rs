@@ -8,10 +8,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
 use crate::store::directory::{
-    CATALOGUE, Directory, FAILURES, JOURNAL, KEEPER, KNOWN_NAMES, LAYERS, LOCKS, MISSES, PINS, QUARANTINE,
+    CATALOGUE, Directory, FAILURES, JOURNAL, KEEPER, LAYERS, LOCKS, MISSES, PINS, PLANNED, QUARANTINE,
     RUNNING, TAG_FILE, TAG_TEXT, TEMPORARY, TRACE, TRACE_ENDED, VERSION_FILE, VICTIMS, file_type,
-    is_in_the_way,
+    is_in_the_way, is_unique,
 };
+use crate::store::running::is_mark;
 
 /// What a version file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +32,15 @@ pub(crate) fn version_text() -> String {
 
 impl Format {
     pub(crate) fn of(text: &[u8]) -> Self {
-        let number = text.strip_prefix(BEFORE).and_then(|rest| rest.strip_suffix(b"\n"));
-        let number = number.filter(|digits| digits.iter().all(u8::is_ascii_digit));
-        match number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()) {
-            Some(FORMAT) => Self::Ours,
-            None | Some(0) => Self::Unknown,
+        if text == version_text().as_bytes() {
+            return Self::Ours;
+        }
+        // However later ones write it: a number behind our words that is not ours.
+        let Some(rest) = text.strip_prefix(BEFORE) else { return Self::Unknown };
+        let rest = rest.strip_prefix(b"v").unwrap_or(rest);
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        match rest.get(..digits) {
+            None | Some(b"" | b"0" | b"1") => Self::Unknown,
             Some(_) => Self::Later,
         }
     }
@@ -63,22 +68,25 @@ fn holds_only_ours(directory: &Directory) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A power cut may leave the tag cut short, or zeroed.
+/// The beginning of the tag that is any cache's, and a little more than that.
+const STANDARD_TAG: usize = 60;
+
+/// A power cut may leave the tag cut short, but not to what other programs write.
 fn has_our_tag(directory: &Directory) -> io::Result<bool> {
     const LONGER: usize = TAG_TEXT.len() + 1;
     Ok(match beginning::<LONGER>(directory, TAG_FILE)? {
-        Beginning::Text(text) => TAG_TEXT.as_bytes().starts_with(&text) || is_zeroed(&text),
+        Beginning::Text(text) => TAG_TEXT.as_bytes().starts_with(&text) && text.len() > STANDARD_TAG,
         Beginning::Gone | Beginning::NotOurs => false,
     })
 }
 
 fn is_folder_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
     let is_made_up: fn(&str) -> bool = match name {
-        TEMPORARY => is_unique,
+        TEMPORARY => |name| is_unique(name.split_once(PLANNED).map_or(name, |(name, _)| name)),
         LOCKS | PINS | FAILURES => |name| is_hex(name, 64) || name == LAYERS,
-        RUNNING | QUARANTINE => {
-            |name| is_unique(KNOWN_NAMES.iter().find_map(|it| name.strip_prefix(it)).unwrap_or(name))
-        }
+        RUNNING => is_mark,
+        // Under the name that it had.
+        QUARANTINE => |name| is_unique(name) || last_three_parts(name).is_some_and(is_unique),
         CATALOGUE | "catalogue.damaged" => {
             |name| matches!(name, "conf" | "db" | "blobs") || name.starts_with("snap.")
         }
@@ -110,10 +118,10 @@ fn is_file_of_ours(directory: &Directory, name: &str) -> io::Result<bool> {
     })
 }
 
-/// Of names that processes give: [`unique`](super::directory::unique), and what is put before or behind it.
-fn is_unique(name: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_hexdigit() || b"-+.".contains(&byte);
-    name.contains('-') && name.bytes().all(is_part)
+/// What comes behind what [`unique`](super::directory::unique) names are put behind.
+fn last_three_parts(name: &str) -> Option<&str> {
+    let (at, _) = name.rmatch_indices('-').nth(2)?;
+    name.get(at + 1..)
 }
 
 fn is_hex(name: &str, length: usize) -> bool {
@@ -189,6 +197,8 @@ mod tests {
             assert_eq!(Format::of(&text.as_bytes()[..at]), Format::Unknown);
         }
         assert_eq!(Format::of(b"objcache store +2\n"), Format::Unknown);
-        assert_eq!(Format::of(b"objcache store 99999999999\n"), Format::Unknown);
+        for later in ["2", "v2\n", "2.0\n", "99999999999\n"] {
+            assert_eq!(Format::of(format!("objcache store {later}").as_bytes()), Format::Later, "{later}");
+        }
     }
 }

@@ -20,7 +20,8 @@ use crate::admin::Progress;
 use crate::error::{CacheError, Reason};
 use crate::store::administration::failed;
 use crate::store::directory::{
-    CATALOGUE, Directory, EntryName, KNOWN_NAMES, LOCKS, QUARANTINE, RUNNING, TEMPORARY, file_type,
+    CATALOGUE, Directory, EntryName, LOCKS, QUARANTINE, RUNNING, TEMPORARY, file_type, is_fan,
+    is_name_of_ours,
 };
 use crate::store::entries::{self, Found};
 use crate::store::journal::{self, FOLDING, Summary};
@@ -179,6 +180,9 @@ impl Store {
         self.settle();
         let writable = self.shared.writable().is_some();
         let mut report = FsckReport::default();
+        for (path, fault) in std::mem::take(&mut *self.shared.left_by_the_dead.lock()) {
+            report.find(path, fault, true);
+        }
         let damaged = check_leftovers(directory, writable, &mut report)
             .and_then(|()| check_marks(directory, rebuild, &mut report))
             .and_then(|()| check_files(directory, rebuild, &mut report))
@@ -224,7 +228,12 @@ fn check_leftovers(directory: &Directory, swept: bool, report: &mut FsckReport) 
 /// Marks of processes that died while they ran an entry's code.
 fn check_marks(directory: &Directory, mend: bool, report: &mut FsckReport) -> io::Result<()> {
     for name in directory.names_in(RUNNING)? {
+        let is_mark = name.to_str().is_some_and(running::is_mark);
         let path = Path::new(RUNNING).join(name);
+        if !is_mark {
+            report.find(&path, Fault::ForeignFile, false);
+            continue;
+        }
         let text = path.to_string_lossy();
         if running::is_dead(directory, &text) {
             let mended = mend && directory.remove_file(text.as_bytes())?;
@@ -249,7 +258,7 @@ fn check_files(directory: &Directory, mend: bool, report: &mut FsckReport) -> io
     for name in directory.names_in(".")? {
         let path = Path::new(&name);
         let Ok(stat) = stat_of(directory, path) else { continue };
-        let known = name.to_str().is_some_and(|name| KNOWN_NAMES.contains(&name) || entries::is_fan(name));
+        let known = name.to_str().is_some_and(is_name_of_ours);
         if !known {
             report.find(path, Fault::ForeignFile, false);
             continue;
@@ -269,7 +278,7 @@ fn check_directory(
     mend: bool,
     report: &mut FsckReport,
 ) -> io::Result<()> {
-    let fan = parent.to_str().filter(|name| entries::is_fan(name));
+    let fan = parent.to_str().filter(|name| is_fan(name));
     for name in directory.names_in(&parent.to_string_lossy())? {
         let path = Path::new(parent).join(&name);
         match (fan, stat_of(directory, &path)) {

@@ -129,7 +129,7 @@ impl<'a> Keeper<'a> {
     pub(crate) fn evict(&mut self, victims: &[EntryInfo]) -> io::Result<()> {
         for batch in victims.chunks(EVICTED_AT_ONCE) {
             for victim in batch {
-                let gone = self.shared.remove_entry(self.directory, &victim.signature)?;
+                let gone = self.shared.remove_victim(self.directory, &victim.signature)?;
                 self.shared.recorder.counters.add(Counter::Evicted, u64::from(gone));
             }
             // Puts may be waiting for the room.
@@ -142,7 +142,7 @@ impl<'a> Keeper<'a> {
     /// Looks at an entry as a look-up would, and puts it into quarantine if it is damaged.
     pub(crate) fn take_out_if_damaged(&self, signature: &Signature) -> io::Result<()> {
         if let Found::Damaged(damage) = entries::read(self.directory, signature, &self.shared.gate)? {
-            let _ = self.shared.damaged(self.directory, signature, &damage);
+            let _ = self.shared.damaged(signature, &damage);
         }
         Ok(())
     }
@@ -280,6 +280,11 @@ pub(crate) fn view_one(
 fn pins(directory: &Directory) -> io::Result<HashSet<Signature>> {
     let names = directory.names_in(PINS)?;
     Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+}
+
+/// Whether an entry is to stay. One of which that cannot be told stays.
+pub(crate) fn is_pinned(directory: &Directory, signature: &Signature) -> bool {
+    !matches!(directory.open_file(&pin_name(signature)), Ok(None))
 }
 
 pub(crate) fn pin_name(signature: &Signature) -> String {

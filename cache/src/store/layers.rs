@@ -25,6 +25,7 @@ use crate::pack::{self, Pack};
 use crate::store::directory::{Directory, LAYERS, LOCKS, is_in_the_way};
 use crate::store::entries;
 use crate::store::lock_file::LockFile;
+use crate::store::parents;
 use crate::trust::Gate;
 
 /// After so many I/O errors in a row a layer is not asked any more.
@@ -84,23 +85,36 @@ impl Layers {
         gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
     ) -> Option<(Buffer, Trailer)> {
-        let layers = self.0.get_or_init(|| open_all(paths(), complain));
+        let opened;
+        let layers = match self.0.get() {
+            Some(layers) => layers,
+            None => match open_all(paths(), complain) {
+                (layers, false) => self.0.get_or_init(|| layers),
+                // Another look-up may find them all.
+                (layers, true) => {
+                    opened = layers;
+                    &opened
+                }
+            },
+        };
         layers.iter().find_map(|layer| layer.find(signature, gate, complain))
     }
 }
 
-fn open_all(paths: Vec<PathBuf>, complain: &mut dyn FnMut(CacheError)) -> Vec<Layer> {
-    let mut layers = Vec::new();
+/// The layers that can be opened, and whether some of the others lacked what may be there the next time.
+fn open_all(paths: Vec<PathBuf>, complain: &mut dyn FnMut(CacheError)) -> (Vec<Layer>, bool) {
+    let (mut layers, mut passes) = (Vec::new(), false);
     for path in paths {
         match Layer::open(&path) {
             Ok(layer) => layers.push(layer),
             Err(error) => {
+                passes |= error.reason() == Reason::OutOfResources;
                 let what = format!("layer {}", path.display());
                 complain(CacheError::new(Reason::LayerUnusable, what).with_source(error));
             }
         }
     }
-    layers
+    (layers, passes)
 }
 
 impl Layer {
@@ -185,6 +199,9 @@ fn open_pack(path: &Path) -> Result<Pack, CacheError> {
     }
     if Mode::from_raw_mode(mode).intersects(Mode::WGRP | Mode::WOTH) {
         return Err(CacheError::new(Reason::InsecureMode, named()));
+    }
+    if !parents::of_file_are_safe(path).map_err(|error| CacheError::io(named(), error))? {
+        return Err(CacheError::new(Reason::InsecureParent, named()));
     }
     Ok(pack)
 }

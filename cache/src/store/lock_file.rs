@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Stat, flock, statat};
 use rustix::io::Errno;
 
-use crate::store::directory::{Directory, Identity, LOCKS};
+use crate::store::directory::{Directory, Identity, LOCKS, is_in_the_way};
 
 /// The first and the longest pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -57,6 +57,10 @@ impl LockFile {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     directory.make_directory(LOCKS)?;
                     directory.open_or_create(name)?
+                }
+                Err(error) if is_in_the_way(&error) => {
+                    directory.move_away(name)?;
+                    continue;
                 }
                 opened => opened?,
             };
@@ -116,13 +120,12 @@ impl Drop for LockFile {
     }
 }
 
-/// Removes the lock files that dead processes left.
-pub(crate) fn sweep(directory: &Arc<Directory>) -> io::Result<()> {
-    for name in directory.names_in(LOCKS)? {
-        // Whoever gets the lock removes the file with it.
-        drop(LockFile::try_acquire(directory, &format!("{LOCKS}/{}", name.to_string_lossy())));
-    }
-    Ok(())
+/// Removes the lock files that dead processes left. Returns which.
+pub(crate) fn sweep(directory: &Arc<Directory>) -> io::Result<Vec<String>> {
+    let names = directory.names_in(LOCKS)?.into_iter();
+    let paths = names.map(|name| format!("{LOCKS}/{}", name.to_string_lossy()));
+    // Whoever gets the lock removes the file with it.
+    Ok(paths.filter(|path| matches!(LockFile::try_acquire(directory, path), Ok(Some(_)))).collect())
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ impl Store {
                 shared.refused(signature, reason)?;
             }
             Ok(Found::Absent) => shared.health.io_worked(),
-            Ok(Found::Damaged(damage)) => shared.damaged(directory, signature, &damage)?,
+            Ok(Found::Damaged(damage)) => shared.damaged(signature, &damage)?,
             Err(error) => shared.io_failed(format!("entry {signature}"), error)?,
         }
         Ok(None)

@@ -35,7 +35,7 @@ pub struct StoreOptions {
     /// How many entries there may be, at any instant as well. Default: no such limit.
     pub max_entries: Option<u64>,
     /// What the entries of a namespace may take on disk, in bytes, by its name; kept to when the store is
-    /// tidied. Default: no such limits.
+    /// tidied, which it then is every few entries. Default: no such limits.
     pub namespace_max_size: BTreeMap<String, u64>,
     /// Objects whose compilation took less are not taken in. Default: zero, everything is.
     pub min_compile_time: Duration,

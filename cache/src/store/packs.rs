@@ -82,6 +82,8 @@ pub struct ImportReport {
     pub imported_bytes: u64,
     /// Entries that the store has already.
     pub present: u64,
+    /// Entries for which the store had no room.
+    pub no_room: u64,
     /// Damaged entries of the pack, and those too large for this store; they were left out.
     pub damaged: Vec<DamagedEntry>,
 }
@@ -213,12 +215,8 @@ impl Store {
                 return Ok(());
             }
         };
-        // One that nobody here believes is as good as none.
-        let present = match self.options().trust.is_required() {
-            true => matches!(entries::read(directory, signature, &self.shared.gate), Ok(Found::Whole(_))),
-            false => entries::describe(directory, signature).map_err(failed)?.is_some(),
-        };
-        if present {
+        // One that is damaged, or that nobody here believes, is as good as none.
+        if matches!(entries::read(directory, signature, &self.shared.gate), Ok(Found::Whole(_))) {
             report.present += 1;
             return Ok(());
         }
@@ -235,6 +233,8 @@ impl Store {
         if dry_run || self.publish(directory, signature, &entry, object_bytes).map_err(failed)? {
             report.imported += 1;
             report.imported_bytes += entry.length();
+        } else {
+            report.no_room += 1;
         }
         Ok(())
     }

@@ -161,6 +161,7 @@ impl Store {
         // There must be room to write it beside the old one.
         let Some(published) = self.place(directory, signature, &encoded)? else { return Ok(Outcome::Left) };
         self.shared.recorder.replaced(published.replaced, published.made);
+        published.synced?;
         Ok(Outcome::Changed(changed))
     }
 }

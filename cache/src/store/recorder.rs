@@ -185,6 +185,11 @@ impl Recorder {
     /// gone.
     pub(crate) fn evicted(&self, signature: &Signature) {
         self.counters.add(Counter::Evicted, 1);
+        self.gone(signature);
+    }
+
+    /// The same of one that was removed for another reason.
+    pub(crate) fn gone(&self, signature: &Signature) {
         self.backlog.lock().events.push(Event::Hits { signature: *signature, count: 0, at: 0 });
     }
 

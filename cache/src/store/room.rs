@@ -44,12 +44,16 @@ impl Store {
         entry: &Encoded<'_>,
         object_bytes: u64,
     ) -> io::Result<bool> {
-        let published = self.place(directory, signature, entry)?;
-        match &published {
-            Some(published) => self.published(directory, signature, object_bytes, published),
-            None => self.found_no_room(),
+        match self.place(directory, signature, entry)? {
+            Some(published) => {
+                self.published(directory, signature, object_bytes, &published);
+                published.synced.map(|()| true)
+            }
+            None => {
+                self.found_no_room();
+                Ok(false)
+            }
         }
-        Ok(published.is_some())
     }
 
     /// Gives an entry its name, if there is room for it.
@@ -195,17 +199,27 @@ impl Shared {
     /// process writes down next.
     pub(super) fn remove_victims(&self, directory: &Directory, victims: &[Victim]) {
         for victim in victims {
-            if matches!(directory.open_file(&keeper::pin_name(&victim.signature)), Ok(None))
-                && let Ok(true) = self.remove_entry(directory, &victim.signature)
-            {
+            if let Ok(true) = self.remove_victim(directory, &victim.signature) {
                 self.recorder.evicted(&victim.signature);
             }
         }
     }
 
+    /// Removes an entry, unless it is pinned by now.
+    pub(super) fn remove_victim(&self, directory: &Directory, signature: &Signature) -> io::Result<bool> {
+        let is_pinned = || keeper::is_pinned(directory, signature);
+        if is_pinned() {
+            return Ok(false);
+        }
+        self.removed(entries::remove_unless(directory, signature, is_pinned)?)
+    }
+
     /// Removes an entry. What it took is credited with what this process writes down next.
     pub(super) fn remove_entry(&self, directory: &Directory, signature: &Signature) -> io::Result<bool> {
-        let freed = entries::remove(directory, signature)?;
+        self.removed(entries::remove(directory, signature)?)
+    }
+
+    fn removed(&self, freed: Option<u64>) -> io::Result<bool> {
         if let Some(bytes) = freed {
             self.recorder.credit(Size::one(bytes));
         }

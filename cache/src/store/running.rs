@@ -14,7 +14,7 @@ use std::sync::Arc;
 use objcache_signature::Signature;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::store::directory::{Directory, RUNNING, Temporary, unique};
+use crate::store::directory::{Directory, RUNNING, Temporary, is_unique, unique};
 
 /// So many deaths make an entry suspect.
 const MOST_DEATHS: usize = 3;
@@ -43,7 +43,7 @@ impl Running {
             let path = format!("{RUNNING}/{name}");
             if name.starts_with(&ours) && is_dead(directory, &path) {
                 dead.push(path);
-            } else if crowded && is_dead(directory, &path) {
+            } else if crowded && is_mark(&name) && is_dead(directory, &path) {
                 directory.remove_file(path.as_bytes())?;
             }
         }
@@ -76,6 +76,12 @@ impl Drop for Running {
         let _ = self.directory.remove_file(self.name.as_bytes());
         self.forget_the_dead();
     }
+}
+
+/// Whether a file of this name is a mark: others are not ours to remove.
+pub(crate) fn is_mark(name: &str) -> bool {
+    let parts = name.split_once('-');
+    parts.is_some_and(|(signature, rest)| signature.parse::<Signature>().is_ok() && is_unique(rest))
 }
 
 /// Whether nobody holds the mark.

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use objcache_signature::Signature;
+use parking_lot::Mutex;
 
 use super::counters::Counter;
-use super::directory::{Access, Directory, EntryName, LOCKS};
+use super::directory::{Access, Directory, EntryName, LOCKS, TEMPORARY, is_fan};
 use super::entries::{self, Damage};
+use super::fsck::Fault;
 use super::health::{Health, Service};
 use super::layers::{self, Layers};
 use super::lock_file::{self, LockFile};
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     pub(super) locks: KeyedLocks,
     pub(super) layers: Layers,
     pub(super) tracer: Tracer,
+    // What the first sweep found and removed, for whoever asks what was not as it should be.
+    pub(super) left_by_the_dead: Mutex<Vec<(String, Fault)>>,
     // What dead processes left has been removed.
     pub(super) swept: AtomicBool,
     // The last wait for the journal was in vain: whoever has it locked is stopped.
@@ -63,6 +67,7 @@ impl Shared {
             locks: KeyedLocks::default(),
             layers: Layers::default(),
             tracer: Tracer::default(),
+            left_by_the_dead: Mutex::default(),
             swept: AtomicBool::new(false),
             journal_is_stuck: AtomicBool::new(false),
             network: None,
@@ -91,7 +96,16 @@ impl Shared {
         if access == Access::WriteFresh {
             // Without it the store would only be measured, and soon.
             let overhead = tidy::overhead(&directory, &self.options).unwrap_or_default();
-            let _ = journal::begin(&directory, overhead);
+            let is_empty = directory
+                .names_in(".")
+                .is_ok_and(|names| !names.iter().any(|name| name.to_str().is_some_and(is_fan)));
+            // What a store takes that has only lost its head is to be found out.
+            if is_empty {
+                let _ = journal::begin(&directory, overhead);
+            }
+        }
+        if access != Access::Read && !self.options.read_only {
+            self.sweep_what_the_dead_left(&directory);
         }
         if self.options.read_only {
             // As was asked for: nothing to warn of.
@@ -125,10 +139,23 @@ impl Shared {
 
     /// Removes what dead processes left. That it cannot be removed now is no trouble of this process.
     pub(super) fn sweep(&self, directory: &Arc<Directory>) {
-        self.swept.store(true, Ordering::Relaxed);
+        let is_first = !self.swept.swap(true, Ordering::Relaxed);
         let _ = directory.move_links_away();
-        let _ = directory.sweep_temporaries();
-        let _ = lock_file::sweep(directory);
+        let temporaries = directory.sweep_temporaries().unwrap_or_default();
+        let locks = lock_file::sweep(directory).unwrap_or_default();
+        if is_first {
+            let mut left = self.left_by_the_dead.lock();
+            left.extend(temporaries.into_iter().map(|path| (path, Fault::OrphanedTemporary)));
+            left.extend(locks.into_iter().map(|path| (path, Fault::StaleLock)));
+        }
+    }
+
+    /// The same, if there is anything to be seen of them.
+    fn sweep_what_the_dead_left(&self, directory: &Arc<Directory>) {
+        let has_names = |folder| directory.names_in(folder).is_ok_and(|names| !names.is_empty());
+        if has_names(TEMPORARY) || has_names(LOCKS) {
+            self.sweep(directory);
+        }
     }
 
     /// The same for the first of many uses: a process that only reads leaves things as they are.
@@ -139,7 +166,12 @@ impl Shared {
     }
 
     pub(super) fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
         let error = self.why(what, error);
+        if is_denied && self.writable().is_some_and(|directory| directory.can_be_written()) {
+            // One place in it cannot; the others can.
+            return self.health.degrade(&self.recorder.counters, error);
+        }
         self.health.io_failed(&self.recorder.counters, error)
     }
 
@@ -161,13 +193,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn damaged(
-        &self,
-        directory: &Directory,
-        signature: &Signature,
-        damage: &Damage,
-    ) -> Result<(), CacheError> {
-        if self.health.service() == Service::ReadWrite {
+    pub(super) fn damaged(&self, signature: &Signature, damage: &Damage) -> Result<(), CacheError> {
+        if let Some(directory) = self.writable() {
+            self.sweep_once(directory);
+            self.recorder.gone(signature);
             match entries::quarantine(directory, signature, damage, self.quarantine_bytes()) {
                 Ok(moved) => self.recorder.counters.add(Counter::Quarantined, u64::from(moved)),
                 Err(error) => self.io_failed(format!("quarantine of entry {signature}"), error)?,
@@ -269,6 +298,7 @@ impl Shared {
 impl Shared {
     pub(super) fn mark_running(&self, signature: &Signature) -> Option<RunMark> {
         let directory = self.writable()?;
+        self.sweep_once(directory);
         let mut running = match Running::mark(directory, signature) {
             Ok(running) => running,
             Err(error) => {
@@ -280,7 +310,7 @@ impl Shared {
         let is_suspect = running.is_suspect();
         if is_suspect {
             let damage = Damage::by_name(directory, &EntryName::of(signature), Reason::CrashLoop);
-            let _ = self.damaged(directory, signature, &damage);
+            let _ = self.damaged(signature, &damage);
             running.forget_the_dead();
         }
         Some(RunMark::holding(is_suspect, running))

@@ -19,7 +19,7 @@ use crate::admin::{EntryInfo, GcLimits, GcReport, total};
 use crate::clock::{microseconds, now_unix_us};
 use crate::error::CacheError;
 use crate::evict;
-use crate::store::directory::{CATALOGUE, Directory, JOURNAL, TEMPORARY};
+use crate::store::directory::{CATALOGUE, Directory, JOURNAL, TEMPORARY, is_fan};
 use crate::store::journal::{self, FOLDING, Header, Size};
 use crate::store::keeper::{self, Keeper};
 use crate::store::recorder::Extent;
@@ -56,12 +56,17 @@ impl Marks {
     }
 }
 
+/// Where namespaces have limits, so much may happen before the store is tidied, in bytes of the journal: some dozen events. Which
+/// namespace they are of is known to the catalogue alone.
+const NAMESPACES_DUE: u64 = 16 * 64;
+
 /// Whether the store should be tidied.
 pub(crate) fn is_due(state: &journal::State, options: &StoreOptions, now_unix_us: u64) -> bool {
     let header = &state.header;
     header.total_bytes() > Marks::of(options.max_size).high
         || options.max_entries.is_some_and(|max| header.entries.entries > Marks::of(max).high)
         || state.length >= journal::due(options.max_size)
+        || (!options.namespace_max_size.is_empty() && state.length >= NAMESPACES_DUE)
         || clock_was_set_back(header, now_unix_us)
         || options.max_age.is_some_and(|max_age| {
             let since = Duration::from_micros(now_unix_us.saturating_sub(header.tidied_unix_us));
@@ -298,7 +303,7 @@ pub(crate) fn disk_bytes_beside_entries(directory: &Directory) -> io::Result<u64
             continue;
         }
         bytes += entries::file_bytes(directory, &name);
-        if !entries::is_fan(&name) && name != TEMPORARY {
+        if !is_fan(&name) && name != TEMPORARY {
             bytes += entries::directory_bytes(directory, &name)?;
             bytes += entries::directory_bytes(directory, &format!("{name}/blobs"))?;
         }

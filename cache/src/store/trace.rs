@@ -85,19 +85,17 @@ struct Sink {
     limit: u64,
     // It is full, or cannot be written.
     ended: bool,
+    // Its last writer did not get to the end of its line.
+    torn: bool,
     seen: SignatureSet,
 }
 
 impl Sink {
-    fn new(mut file: File, limit: u64) -> io::Result<Self> {
+    fn new(file: File, limit: u64) -> io::Result<Self> {
         // What others have written is not written again.
         let seen: SignatureSet = Trace::of(file.try_clone()?)?.signatures.into_iter().collect();
         let length = file.metadata()?.len();
-        if length % LINE != 0 {
-            // Its last writer did not get to the end of its line.
-            file.write_all(b"\n")?;
-        }
-        Ok(Self { file, length, limit, ended: false, seen })
+        Ok(Self { file, length, limit, ended: false, torn: length % LINE != 0, seen })
     }
 
     /// An error ends it.
@@ -105,10 +103,11 @@ impl Sink {
         if self.ended || !self.seen.insert(*signature) {
             return Ok(());
         }
+        let end = if std::mem::take(&mut self.torn) { "\n" } else { "" };
         self.length += LINE;
         let written = match self.length > self.limit {
             true => Err(io::ErrorKind::FileTooLarge.into()),
-            false => self.file.write_all(format!("{signature}\n").as_bytes()),
+            false => self.file.write_all(format!("{end}{signature}\n").as_bytes()),
         };
         self.ended = written.is_err();
         written

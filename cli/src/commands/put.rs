@@ -9,7 +9,7 @@ use objcache::cache::{CompiledObject, ObjectCache};
 use objcache::signature::{Provenance, Record, RecordError, Signature, Value, is_untouched, read_record};
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::context::{Context, why_not_kept};
 use crate::failure::{Failure, Status};
 use crate::files;
 use crate::output::{Report, Text};
@@ -51,6 +51,10 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
         compile_time: compile_time(record.as_ref()),
         cpu_features: &record.as_ref().map(cpu_features).unwrap_or_default(),
     })?;
+    if !store.holds(&signature)? {
+        let why = why_not_kept(&store, &object, Some(compile_time(record.as_ref())));
+        return Err(Failure::finding("not_kept", format!("{}: {why}", options.file.display())));
+    }
     context
         .output
         .report(&PutReport { signature: signature.to_string(), object_bytes: object.len() as u64 })?;

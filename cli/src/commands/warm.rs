@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::compile_options::CompileOptions;
-use crate::context::Context;
+use crate::context::{Context, why_not_kept};
 use crate::failure::{Failure, Status};
 use crate::files;
 use crate::output::progress::Bar;
@@ -232,30 +232,10 @@ fn outcome(obtained: &Obtained, store: &Store) -> (&'static str, Option<String>)
         // it is not there.
         (Outcome::Miss, None) => match store.peek(&obtained.signature) {
             Ok(Some(_)) => ("compiled", None),
-            Ok(None) | Err(_) => ("not_kept", Some(why_not_kept(obtained, store))),
+            Ok(None) | Err(_) => {
+                ("not_kept", Some(why_not_kept(store, &obtained.object, obtained.timings.compile)))
+            }
         },
-    }
-}
-
-/// Offers are declined in silence, as whoever compiles wants it. Here they are what was asked for.
-fn why_not_kept(obtained: &Obtained, store: &Store) -> String {
-    let options = store.options();
-    if let Some(reason) = store.degraded() {
-        return format!("the cache takes nothing in: {reason}");
-    }
-    if !options.trust.vouches() {
-        return "entries need a signature, and there is no key to sign it with (signing_key)".to_owned();
-    }
-    if let Some(most) = options.max_object_size.filter(|most| obtained.object.len() as u64 > *most) {
-        return format!("its object is larger than max_object_size, {}", units::size(most));
-    }
-    let least = options.min_compile_time;
-    if obtained.timings.compile.is_some_and(|took| took < least) {
-        return format!("it compiles in less than min_compile_ms, {}", units::duration(least));
-    }
-    match options.max_entries {
-        Some(0) => "the cache may have no entries: max_entries is 0".to_owned(),
-        _ => "the cache has no room for it, or cannot write it".to_owned(),
     }
 }
 

@@ -45,6 +45,8 @@ struct State {
 }
 
 struct Dump {
+    /// Whose it is.
+    process: u32,
     file: File,
     /// By this mapping perf knows the file.
     _marker: Marker,
@@ -140,7 +142,7 @@ impl Dump {
         header.long(0);
         file.write_all(&header.bytes)?;
         let marker = Marker::new(&file)?;
-        Ok(Dump { file, _marker: marker, next: 0 })
+        Ok(Dump { process: std::process::id(), file, _marker: marker, next: 0 })
     }
 
     fn write(&mut self, function: &LoadedFunction<'_>, code: &[u8], lines: &[Row]) -> io::Result<()> {
@@ -175,6 +177,10 @@ impl Dump {
 
 impl Drop for Dump {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // A child's copy: its parent goes on.
+            return;
+        }
         let mut record = Record::default();
         record.add(CODE_CLOSE, &Record::default());
         // Readers do without it.

@@ -213,8 +213,9 @@ impl Function {
                 drop(self.switch.finish(claims(), &self.stub, address, target));
             }
         }
-        match self.switch.with(Target::is_there) {
-            Some(true) => self.stub.target(),
+        // Asked for under the lock: a removal puts the trampoline back.
+        match self.switch.with(|target| target.is_there().then(|| self.stub.target())) {
+            Some(Some(address)) => address,
             _ => self.fail(FunctionErrorKind::Removed),
         }
     }

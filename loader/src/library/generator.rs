@@ -96,6 +96,10 @@ impl<R: SymbolResolver, P: Fn(&str) -> bool + Send + Sync> SymbolResolver for Fi
     fn resolve_weak(&self, name: &str) -> Option<u64> {
         (self.passes)(name).then(|| self.resolver.resolve_weak(name))?
     }
+
+    fn preempts(&self, name: &str) -> bool {
+        (self.passes)(name) && self.resolver.preempts(name)
+    }
 }
 
 /// An archive (`.a`, `.lib`) as a source of definitions. A member is loaded when something needs a name that it defines, in

@@ -181,7 +181,7 @@ pub(crate) fn link<A: Architecture>(
     let several = objects.len() > 1 || anything_discarded || imports;
     let scope = if several { Scope::of(objects, limits)? } else { Scope::default() };
     for Object { graph, symbols, .. } in &mut *objects {
-        symbols::place_commons(graph, symbols, limits)?;
+        symbols::place_commons(graph, symbols, &scope, limits)?;
     }
     let has_thread_locals = objects.iter().any(|object| object.survey.thread_locals);
     let reserved = match has_thread_locals && executes_here {

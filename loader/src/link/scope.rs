@@ -2,7 +2,8 @@
 //! several objects that are linked together.
 //!
 //! The rules are those of static linkers (gABI, "Symbol Table"): a strong definition wins over a common symbol, that over
-//! a weak definition; two strong ones are an error. The largest of several common symbols is made.
+//! a weak definition; two strong ones are an error. The largest of several common symbols is
+//! made, as strictly aligned as any of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -64,6 +65,14 @@ impl<'a> Scope<'a> {
         Some(self.definitions.as_ref()?.get(name)?.definition)
     }
 
+    /// How a common symbol of this name has to be aligned, if several objects may have it.
+    pub(super) fn common_align(&self, name: &[u8]) -> Option<u64> {
+        match self.definitions.as_ref()?.get(name)?.strength {
+            Strength::Common { align, .. } => Some(align),
+            Strength::Weak | Strength::Strong => None,
+        }
+    }
+
     fn add_all(
         &mut self,
         objects: &[Object<'a>],
@@ -93,6 +102,13 @@ impl<'a> Scope<'a> {
                 let known = entry.into_mut();
                 match (known.strength, candidate.strength) {
                     (Strength::Strong, Strength::Strong) => return Err(known.definition),
+                    // The largest, as strictly aligned as any of them asks for.
+                    (Strength::Common { size, align }, Strength::Common { size: other, align: its }) => {
+                        if other > size {
+                            *known = candidate;
+                        }
+                        known.strength = Strength::Common { size: size.max(other), align: align.max(its) };
+                    }
                     (one, other) if other > one => *known = candidate,
                     _ => {}
                 }

@@ -1,5 +1,6 @@
 //! What the passes know of each symbol, in one array by symbol number.
 
+use super::scope::Scope;
 use crate::arch::Architecture;
 use crate::error::LoadError;
 use crate::graph::{
@@ -231,10 +232,11 @@ fn outside(graph: &LinkGraph<'_>, number: usize, offset: u64, size: u64) -> Load
 pub(super) fn place_commons(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
+    scope: &Scope<'_>,
     limits: &Limits,
 ) -> Result<(), LoadError> {
     match symbols.seen.has(Facts::COMMON) {
-        true => place_some_commons(graph, symbols, limits),
+        true => place_some_commons(graph, symbols, scope, limits),
         false => Ok(()),
     }
 }
@@ -243,14 +245,15 @@ pub(super) fn place_commons(
 fn place_some_commons(
     graph: &LinkGraph<'_>,
     symbols: &mut Symbols,
+    scope: &Scope<'_>,
     limits: &Limits,
 ) -> Result<(), LoadError> {
     for number in 0..symbols.states.len() {
         let facts = symbols.states[number].facts;
         if facts.has(Facts::COMMON) && !facts.has(Facts::DEFINED_ELSEWHERE) {
             let symbol = graph.symbols.get(number)?;
-            symbols.states[number].address =
-                symbols.place_common(number, symbol.value, symbol.size, limits)?;
+            let align = scope.common_align(graph.symbols.name(&symbol)?).unwrap_or(symbol.value);
+            symbols.states[number].address = symbols.place_common(number, align, symbol.size, limits)?;
         }
     }
     Ok(())

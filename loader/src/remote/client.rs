@@ -22,6 +22,8 @@ pub struct Executor {
 }
 
 struct Shared {
+    /// Whose it is: a child that was forked has a copy of all this, and must leave the executor alone.
+    process: u32,
     connection: Mutex<Connection>,
     /// Dropped after the connection, by which the process knows that it is done.
     child: Mutex<Option<Child>>,
@@ -63,7 +65,9 @@ impl Executor {
     /// An executor that something else started.
     pub fn connected(stream: UnixStream) -> Self {
         let connection = Mutex::new(Connection { stream, ended: None });
-        Executor { shared: Arc::new(Shared { connection, child: Mutex::new(None) }) }
+        Executor {
+            shared: Arc::new(Shared { process: std::process::id(), connection, child: Mutex::new(None) }),
+        }
     }
 
     /// How long to wait for answers, calls included. One that does not come in time is an error, the last: the process is
@@ -112,6 +116,11 @@ impl Executor {
         request: &Request,
         file: Option<BorrowedFd<'_>>,
     ) -> Result<u64, RemoteError> {
+        if self.shared.is_anothers() {
+            return Err(RemoteError::Gone(
+                "it is the executor of the process that this one was forked from".to_owned(),
+            ));
+        }
         let mut connection = self.shared.connection.lock();
         if let Some(why) = &connection.ended {
             return Err(RemoteError::Gone(why.clone()));
@@ -130,6 +139,10 @@ impl Executor {
 }
 
 impl Shared {
+    fn is_anothers(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// Replies after this one would answer other requests. The process is ended, and what it said last is the reason.
     fn end(&self, error: &io::Error) -> String {
         let Some(mut child) = self.child.lock().take() else { return error.to_string() };
@@ -148,6 +161,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.is_anothers() {
+            return;
+        }
         let connection = self.connection.get_mut();
         // The end of what it reads. A call is not under way: that would hold the executor.
         let _ = connection.stream.shutdown(std::net::Shutdown::Both);

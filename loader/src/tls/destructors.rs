@@ -9,11 +9,11 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 
-use crate::fork;
+use crate::fork::{self, ThreadNumber};
 use crate::process;
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
@@ -25,6 +25,7 @@ static REGISTERED: LazyLock<Mutex<HashMap<u64, Vec<Arc<Entry>>>>> = LazyLock::ne
 struct Entry {
     image: u64,
     thread: Thread,
+    number: ThreadNumber,
     /// Locked while it runs. `None`: it did, or will not.
     pending: Mutex<Option<Pending>>,
 }
@@ -51,8 +52,8 @@ impl Thread {
 
 /// The C library's part of it.
 fn register_function() -> Option<Register> {
-    static FOUND: OnceLock<Option<u64>> = OnceLock::new();
-    let address = FOUND.get_or_init(|| process::function(c"__cxa_thread_atexit_impl"));
+    static FOUND: LazyLock<Option<u64>> = LazyLock::new(|| process::function(c"__cxa_thread_atexit_impl"));
+    let address = fork::force(&FOUND);
     // SAFETY: that is glibc's and other C libraries' function of this type, which C++ runtimes call.
     address.map(|address| unsafe { std::mem::transmute::<usize, Register>(address as usize) })
 }
@@ -70,7 +71,12 @@ unsafe extern "C" fn thread_atexit(destructor: Destructor, object: *mut c_void, 
     const FAILED: c_int = -1;
     let Some(register) = register_function() else { return FAILED };
     let pending = Mutex::new(Some(Pending { destructor, object }));
-    let entry = Arc::new(Entry { image: image as u64, thread: Thread::current(), pending });
+    let entry = Arc::new(Entry {
+        image: image as u64,
+        thread: Thread::current(),
+        number: ThreadNumber::current(),
+        pending,
+    });
     let argument = Arc::into_raw(Arc::clone(&entry)).cast_mut().cast();
     // An address of this library, which has to stay as long as there is something to call.
     let library = (&raw const REGISTERED).cast_mut().cast();
@@ -107,6 +113,10 @@ pub(crate) fn run_and_forget(image: u64) {
     let take = || fork::lock(&REGISTERED).remove(&image);
     while let Some(entries) = take() {
         for entry in entries.iter().rev() {
+            // A thread of the process that this one was forked from may have been at it; here nobody ever is.
+            if entry.number.is_lost() {
+                continue;
+            }
             if entry.thread != this {
                 entry.pending.lock().take();
                 continue;

@@ -81,7 +81,7 @@ pub(crate) const IN_EVERY_THREAD: u64 = 0;
 pub(crate) fn function(name: &[u8]) -> Option<u64> {
     match name {
         b"__tls_get_addr" => get_addr(),
-        b"__cxa_thread_atexit" => thread_atexit(),
+        b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl" => thread_atexit(),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)] // libgcc is foreign functions and addresses.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -52,29 +53,78 @@ impl LibgccFrames {
 }
 
 type FrameFunction = unsafe extern "C" fn(*const u8);
+type RegisterArray = unsafe extern "C" fn(*const u8, *mut Object);
+type DeregisterArray = unsafe extern "C" fn(*const u8) -> *mut Object;
 type FindFunction = unsafe extern "C" fn(*const u8, *mut [usize; 3]) -> *const u8;
 
 #[derive(Clone, Copy)]
 struct Libgcc {
     register: FrameFunction,
     deregister: FrameFunction,
-    /// Registers an array of tables. Only where that is better than one by one.
-    register_array: Option<FrameFunction>,
+    /// Registers arrays of tables. Only where that is better than one by one.
+    arrays: Option<Arrays>,
 }
+
+/// `void __register_frame_info_table (void *begin, struct object *ob)` and `void *__deregister_frame_info (const void *begin)`,
+/// which gives back what was registered with.
+#[derive(Clone, Copy)]
+struct Arrays {
+    register: RegisterArray,
+    deregister: DeregisterArray,
+}
+
+impl Arrays {
+    fn find() -> Option<Self> {
+        let register = process::function(c"__register_frame_info_table")? as usize;
+        let deregister = process::function(c"__deregister_frame_info")? as usize;
+        // SAFETY: libgcc's functions of these names (unwind-dw2-fde.c) are of these types.
+        let register = unsafe { mem::transmute::<usize, RegisterArray>(register) };
+        // SAFETY: likewise.
+        let deregister = unsafe { mem::transmute::<usize, DeregisterArray>(deregister) };
+        Some(Arrays { register, deregister })
+    }
+}
+
+/// libgcc's `struct object` (unwind-dw2-fde.h), of six words: what it knows of a registration.
+#[repr(C)]
+struct Object([usize; 8]);
+
+/// What was taken out of libgcc and is not used again yet.
+///
+/// A throw finds the object of its table under libgcc's lock, and reads three of its fields when it has given that back.
+/// Registrations here are replaced while threads throw through images that stay, so an object must stay as it is until such a
+/// thread is past that. None can be waited for; but each has a few instructions to go, while so many registrations are replaced.
+struct Objects(VecDeque<Box<Object>>);
+
+impl Objects {
+    /// They are kept for that many registrations: some 20 ms of nothing else.
+    const KEPT: usize = 16 * 1024;
+
+    fn take(&mut self) -> Box<Object> {
+        let oldest = if self.0.len() > Self::KEPT { self.0.pop_front() } else { None };
+        oldest.unwrap_or_else(|| Box::new(Object([0; 8])))
+    }
+}
+
+static OBJECTS: Mutex<Objects> = Mutex::new(Objects(VecDeque::new()));
 
 fn libgcc() -> Option<Libgcc> {
     static FOUND: OnceLock<Option<Libgcc>> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return *found;
+    }
+    // No child finds it half made.
+    let _gate = gate();
     *FOUND.get_or_init(|| {
         let function = |name| -> Option<FrameFunction> {
             let address = process::function(name)? as usize;
-            // SAFETY: the symbols of these names are libgcc's `void __register_frame (void *)`, `__register_frame_table`
-            // and `__deregister_frame` (LSB; unwind-dw2-fde.c), all of that type.
+            // SAFETY: the symbols of these names are libgcc's `void __register_frame (void *)` and `__deregister_frame` (LSB;
+            // unwind-dw2-fde.c), both of that type.
             Some(unsafe { mem::transmute::<usize, FrameFunction>(address) })
         };
         let (register, deregister) = (function(c"__register_frame")?, function(c"__deregister_frame")?);
-        let register_array = function(c"__register_frame_table");
-        let libgcc = Libgcc { register, deregister, register_array: None };
-        Some(Libgcc { register_array: register_array.filter(|_| libgcc.looks_at_tables_late()), ..libgcc })
+        let libgcc = Libgcc { register, deregister, arrays: None };
+        Some(Libgcc { arrays: Arrays::find().filter(|_| libgcc.looks_at_tables_late()), ..libgcc })
     })
 }
 
@@ -156,7 +206,7 @@ impl UnwindRegistrar for LibgccFrames {
         }
         // The tables are well-formed, as just checked, end in terminators, are about this image's own code, and stay
         // where they are until the registration is dropped, as the caller vouches.
-        Ok(Some(match libgcc.register_array.and(shared_arena(info)) {
+        Ok(Some(match libgcc.arrays.and(shared_arena(info)) {
             Some(arena) => {
                 let start = info.code.start;
                 change_pool(|pool| pool.insert(&libgcc, arena, start, &tables));
@@ -214,16 +264,22 @@ impl Registry for Libgcc {
     }
 
     fn register(&self, tables: &[usize]) {
-        if let Some(register_array) = self.register_array {
+        if let Some(arrays) = self.arrays {
+            let object = Box::into_raw(OBJECTS.lock().take());
             // SAFETY: the pool hands over arrays of tables that were checked and are live, with a zero at the end, and
-            // keeps each until it was deregistered.
-            unsafe { register_array(tables.as_ptr().cast()) };
+            // keeps each until it was deregistered. The object is libgcc's until then, and has room for what it is to it.
+            unsafe { (arrays.register)(tables.as_ptr().cast(), object) };
         }
     }
 
     fn deregister(&self, tables: &[usize]) {
+        let Some(arrays) = self.arrays else { return };
         // SAFETY: the pool hands over each array once that was registered.
-        unsafe { (self.deregister)(tables.as_ptr().cast()) };
+        let object = unsafe { (arrays.deregister)(tables.as_ptr().cast()) };
+        if !object.is_null() {
+            // SAFETY: that is what the array was registered with, and libgcc has let go of it.
+            OBJECTS.lock().0.push_back(unsafe { Box::from_raw(object) });
+        }
     }
 }
 
@@ -295,7 +351,7 @@ mod tests {
             eprintln!("skipped: no shared libgcc that says its version");
             return;
         };
-        let pools = libgcc().unwrap().register_array.is_some();
+        let pools = libgcc().unwrap().arrays.is_some();
         // A version adds symbols to one machine or the other; what is said is the newest with any here.
         assert_eq!(pools, version < 13, "libgcc with symbols of version {version}");
     }

@@ -10,8 +10,10 @@
 //! libgcc before version 13 keeps what it has sorted in descending order of the lowest address, looks into the first
 //! whose lowest address is not above the one in question, and nowhere else. So groups must not overlap (they hold images
 //! that are neighbours in an arena, in which nobody else has code); and while a new group takes the place of old ones
-//! both are registered, since threads throw through the same images meanwhile. The old ones are then taken away *from the
-//! lowest up*: as long as one is left, it is the first for addresses of its own.
+//! both are registered, since threads throw through the same images meanwhile. Parts of an old one are registered *from the
+//! highest down*: at any moment somebody's throw may sort in what there is, and a part in the middle would then stand before the
+//! old group for all that is above it. The old ones are then taken away *from the lowest up*: as long as one is left, it is the
+//! first for addresses of its own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -136,7 +138,7 @@ impl<Fence> Pool<Fence> {
             if len < DIVIDED { &[&parts] } else { &[&parts[..1], &parts[1..]] };
         let rest: Vec<_> = parts.iter().map(|parts| Group::new(registry, arena, parts)).collect();
         let rest: Vec<_> = rest.into_iter().filter(|group| group.len() != 0).collect();
-        rest.iter().for_each(|group| registry.register(&group.array));
+        rest.iter().rev().for_each(|group| registry.register(&group.array));
         registry.deregister(&group.array);
         self.groups.splice(next - 1..next, rest);
         if !self.groups.iter().any(|group| group.arena == arena) {
@@ -159,7 +161,7 @@ impl<Fence> Pool<Fence> {
         };
         let added = Group::new(registry, old.arena, &[(&vec![start; tables.len()], tables)]);
         let parts = [part(0..middle), added, part(middle..old.len())];
-        parts.iter().for_each(|group| registry.register(&group.array));
+        parts.iter().rev().for_each(|group| registry.register(&group.array));
         registry.deregister(&old.array);
         self.groups.splice(at..=at, parts);
     }

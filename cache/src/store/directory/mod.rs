@@ -23,6 +23,7 @@
 //! is followed: those to files are refused, and others are moved away before the first write.
 
 mod temporary;
+mod unique;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -31,7 +32,6 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use objcache_signature::Signature;
 use parking_lot::Mutex;
@@ -42,6 +42,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 pub(crate) use self::temporary::{Named, PLANNED, Temporary};
+pub(crate) use self::unique::{is_unique, unique};
 use crate::error::{CacheError, Reason};
 use crate::store::founding::{self, Format};
 use crate::store::parents;
@@ -250,7 +251,7 @@ impl Directory {
         if name == QUARANTINE {
             return Ok(unlinkat(&self.root, name, AtFlags::empty())?);
         }
-        let to = format!("{QUARANTINE}/{name}-{}", unique());
+        let to = format!("{QUARANTINE}/{}-{}", name.replace('/', "-"), unique());
         let rename = || renameat(&self.root, name, &self.root, &to);
         match rename() {
             Err(Errno::NOENT | Errno::NOTDIR) => {
@@ -314,17 +315,19 @@ impl Directory {
     }
 
     /// Moves links away that lie where directories of ours should: what is written must not get elsewhere. The
-    /// directory itself may be reached through a link, since its owner has moved it.
+    /// directory itself may be reached through a link, since its owner has moved it. Links with names of their own stay.
     pub(crate) fn move_links_away(&self) -> io::Result<()> {
         let root = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
+        let mut result = Ok(());
         for entry in Dir::new(root)? {
             let entry = entry?;
-            if entry.file_type() == FileType::Symlink {
-                let name = entry.file_name().to_string_lossy();
-                self.move_away(&name)?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if entry.file_type() == FileType::Symlink && is_name_of_ours(name) {
+                // One that stays must not protect the others.
+                result = self.move_away(name).and(result);
             }
         }
-        Ok(())
+        result
     }
 
     /// Removes a file; `false` when there was none.
@@ -336,7 +339,7 @@ impl Directory {
         }
     }
 
-    /// The names in a subdirectory; none when there is no such directory.
+    /// The names in a subdirectory; none when there is no such directory, or a link in its place.
     pub(crate) fn names_in(&self, name: &str) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         self.for_each_in(name, |name, _| names.push(name.to_owned()))?;
@@ -347,10 +350,9 @@ impl Directory {
     /// directory.
     pub(crate) fn for_each_in(&self, name: &str, mut each: impl FnMut(&OsStr, u64)) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
-        let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
-        let directory = match openat(&self.root, name, flags, Mode::empty()) {
+        let directory = match openat(&self.root, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         for entry in Dir::new(directory)? {
@@ -405,30 +407,35 @@ impl Directory {
         }
     }
 
-    /// Removes temporary files whose writers are dead: their locks are free.
-    pub(crate) fn sweep_temporaries(&self) -> io::Result<()> {
-        for name in self.names_in(TEMPORARY)? {
-            // What cannot be removed (somebody's directory) must not protect the others.
-            let _ = self.sweep_temporary(&format!("{TEMPORARY}/{}", name.to_string_lossy()));
-        }
-        Ok(())
+    /// Removes temporary files whose writers are dead: their locks are free. Returns which.
+    pub(crate) fn sweep_temporaries(&self) -> io::Result<Vec<String>> {
+        let names = self.names_in(TEMPORARY)?.into_iter();
+        let paths = names.map(|name| format!("{TEMPORARY}/{}", name.to_string_lossy()));
+        // What cannot be removed (somebody's directory) must not protect the others.
+        Ok(paths.filter(|path| self.sweep_temporary(path).unwrap_or(false)).collect())
     }
 
-    fn sweep_temporary(&self, name: &str) -> io::Result<()> {
+    fn sweep_temporary(&self, name: &str) -> io::Result<bool> {
         // Open until it is removed, and so locked: a writer that has made the file and not yet locked it must
         // see one or the other, or it would go on with a file that loses its name.
         let held = match self.open_file(name) {
             Ok(Some(file)) => match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => Some(file),
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(false),
             },
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(false),
             // A link or a socket: nothing a writer of ours made.
             Err(_) => None,
         };
-        self.remove_file(name.as_bytes())?;
+        let removed = self.remove_file(name.as_bytes());
         drop(held);
-        Ok(())
+        removed
+    }
+
+    /// Whether new entries can be made here, but for where they are filed.
+    pub(crate) fn can_be_written(&self) -> bool {
+        let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        [".", TEMPORARY].iter().all(|name| accessat(&self.root, *name, may, AtFlags::EACCESS).is_ok())
     }
 
     /// Whether the directory itself was removed.
@@ -494,11 +501,14 @@ pub(crate) fn allocated(stat: &Stat) -> u64 {
     if blocks == 0 { (stat.st_size as u64).next_multiple_of(4096) } else { blocks }
 }
 
-/// A name no other process or thread uses now: process, start of use, number.
-pub(crate) fn unique() -> String {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("{}-{:x}-{number}", std::process::id(), crate::clock::now_unix_us())
+/// Whether something right in the directory may have this name because of us.
+pub(crate) fn is_name_of_ours(name: &str) -> bool {
+    KNOWN_NAMES.contains(&name) || is_fan(name)
+}
+
+/// Whether a subdirectory of this name holds entries.
+pub(crate) fn is_fan(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Where the entry of a signature lies: two digits, a slash, the other 62. On the stack, since every look-up

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Stat, statat};
 use rustix::io::Errno;
 
 use super::ENTRY_OVERHEAD;
-use crate::store::directory::{Directory, EntryName, PLANNED, QUARANTINE, TEMPORARY, allocated};
+use crate::store::directory::{Directory, EntryName, PLANNED, QUARANTINE, TEMPORARY, allocated, is_fan};
 use crate::store::journal::Size;
 
 /// What the file system tells of an entry file. It changes when the file is replaced.
@@ -72,11 +72,6 @@ fn list_into(listed: &mut Vec<Listed>, directory: &Directory, fan: &str) -> io::
 /// All signatures that something is filed under, ascending.
 pub(crate) fn signatures(directory: &Directory) -> io::Result<Vec<Signature>> {
     Ok(list(directory)?.iter().map(|listed| listed.signature).collect())
-}
-
-/// Whether a directory of this name holds entries.
-pub(crate) fn is_fan(name: &str) -> bool {
-    name.len() == 2 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The signatures filed under one pair of digits, in no order.

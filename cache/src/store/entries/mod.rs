@@ -18,11 +18,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, ope
 use rustix::io::Errno;
 
 pub(crate) use self::listing::{
-    FileFacts, Listed, directory_bytes, facts, file_bytes, in_flight, is_fan, list, list_in,
-    quarantine_bytes, signature_named, signatures, signatures_in, size, size_of,
+    FileFacts, Listed, directory_bytes, facts, file_bytes, in_flight, list, list_in, quarantine_bytes,
+    signature_named, signatures, signatures_in, size, size_of,
 };
 pub(crate) use self::publish::{Published, Written, publish, write};
-pub(crate) use self::removal::{quarantine, remove};
+pub(crate) use self::removal::{quarantine, remove, remove_unless};
 use crate::buffer::Buffer;
 use crate::cpu::HostFeatures;
 use crate::digest;

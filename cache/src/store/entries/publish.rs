@@ -19,6 +19,8 @@ pub(crate) struct Published {
     pub(crate) replaced: Option<u64>,
     /// Bytes of a directory that was made for it.
     pub(crate) made: u64,
+    /// Whether its name survives a power cut, where that was asked for.
+    pub(crate) synced: io::Result<()>,
 }
 
 /// Publishes an entry: `object` and what comes after it. The file to write has its name before `reserve` is
@@ -37,7 +39,7 @@ pub(crate) fn publish(
         return Ok(None);
     }
     let mut tries = 0;
-    let published = loop {
+    let mut published = loop {
         write_all(&mut temporary, &entry.object, &entry.tail)?;
         if durable {
             temporary.file.sync_all()?;
@@ -50,7 +52,7 @@ pub(crate) fn publish(
         }
     };
     if durable {
-        directory.sync_names_in(name.fan())?;
+        published.synced = directory.sync_names_in(name.fan());
     }
     Ok(Some(published))
 }
@@ -115,5 +117,5 @@ fn name_entry(
         Named::Anew => None,
         Named::InPlaceOf(bytes) => Some(bytes + ENTRY_OVERHEAD),
     };
-    Ok(Published { replaced, made })
+    Ok(Published { replaced, made, synced: Ok(()) })
 }

@@ -98,6 +98,15 @@ fn bound_quarantine(directory: &Directory, max_bytes: u64) -> io::Result<()> {
 /// It loses its name first: what has the name by then is exactly what is removed and counted, whoever puts the
 /// same again meanwhile.
 pub(crate) fn remove(directory: &Directory, signature: &Signature) -> io::Result<Option<u64>> {
+    remove_unless(directory, signature, || false)
+}
+
+/// The same; it gets its name back if it is to `stay`, which is asked when it has lost that.
+pub(crate) fn remove_unless(
+    directory: &Directory,
+    signature: &Signature,
+    stay: impl FnOnce() -> bool,
+) -> io::Result<Option<u64>> {
     let name = EntryName::of(signature);
     let taken = format!("{TEMPORARY}/{}", unique());
     let rename = || renameat(directory.root(), name.as_bytes(), directory.root(), &taken);
@@ -111,6 +120,17 @@ pub(crate) fn remove(directory: &Directory, signature: &Signature) -> io::Result
         }
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         renamed => renamed?,
+    }
+    if stay() {
+        // Where another has the name by now, that one stays.
+        let _ = renameat_with(
+            directory.root(),
+            &taken,
+            directory.root(),
+            name.as_bytes(),
+            RenameFlags::NOREPLACE,
+        );
+        return Ok(None);
     }
     let stat = match statat(directory.root(), &taken, AtFlags::SYMLINK_NOFOLLOW) {
         // Swept by another.

@@ -36,13 +36,14 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let bar = Bar::new("import", context.output.quiet || context.output.json);
     let report = store.import_pack(&pack, options.dry_run, &mut |progress| bar.show(progress))?;
     drop(bar);
-    let ImportReport { imported, imported_bytes, present, damaged: unsound } = &report;
+    let ImportReport { imported, imported_bytes, present, no_room, damaged: unsound } = &report;
     let (damaged, not_vouched_for) = by_trust(unsound);
     context.output.report(&TakenReport {
         pack: options.pack.display().to_string(),
         dry_run: options.dry_run,
         imported: *imported,
         imported_bytes: *imported_bytes,
+        no_room: *no_room,
         present: *present,
         damaged,
         not_vouched_for,
@@ -56,6 +57,7 @@ struct TakenReport {
     dry_run: bool,
     imported: u64,
     imported_bytes: u64,
+    no_room: u64,
     present: u64,
     damaged: Vec<Damaged>,
     not_vouched_for: Vec<Damaged>,
@@ -72,6 +74,9 @@ impl Report for TakenReport {
             units::size(self.imported_bytes),
             self.present
         ))?;
+        if self.no_room > 0 {
+            text.line(format!("the cache has no room for {}", entries(self.no_room)))?;
+        }
         write_not_vouched_for(&self.not_vouched_for, text)
     }
 }

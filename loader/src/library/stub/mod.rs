@@ -61,8 +61,11 @@ impl StubPool {
     pub(super) fn take(&self, loader: &Loader) -> Result<Stub, LibraryError> {
         let known = {
             let mut pieces = fork::lock(&self.pieces);
-            pieces.retain(|piece| piece.strong_count() != 0);
-            pieces.iter().rev().filter_map(Weak::upgrade).find_map(|piece| piece.take())
+            let found = pieces.iter().rev().filter_map(Weak::upgrade).find_map(|piece| piece.take());
+            if found.is_none() {
+                pieces.retain(|piece| piece.strong_count() != 0);
+            }
+            found
         };
         if let Some(stub) = known {
             return Ok(stub);

@@ -107,23 +107,25 @@ impl Area {
         unsafe { slice::from_raw_parts(code, len) }
     }
 
-    /// Gives memory of a free range, alike in each stripe, back to the system: as many whole pages as it has.
+    /// Gives memory of a free range, alike in each stripe, back to the system: as many whole pages as it has. `false`: the
+    /// system keeps some of it, as it was.
     ///
     /// # Safety
     /// The range must be inside of the stripe and the caller's alone.
-    pub(super) unsafe fn discard(&self, range: Range<usize>) {
+    pub(super) unsafe fn discard(&self, range: Range<usize>) -> bool {
         let page = sys::page_size();
         let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
-        let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return };
+        let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return true };
+        let mut all = true;
         for stripe in [0, self.bounds[1]] {
             let shared = self.writable.address().wrapping_add(stripe + start);
-            // An error means that the system keeps it, as before.
             // SAFETY: the pages are inside of the writable view and the caller's alone.
-            let _ = unsafe { sys::discard(shared, len, true) };
+            all &= unsafe { sys::discard(shared, len, true) }.is_ok();
         }
         let variables = self.target.address().wrapping_add(self.skip + self.bounds[2] + start);
         // SAFETY: the pages are inside of the target view's third stripe and the caller's alone.
-        let _ = unsafe { sys::discard(variables, len, false) };
+        let variables = unsafe { sys::discard(variables, len, false) };
+        all && variables.is_ok()
     }
 
     /// Overwrites an image's code with traps.

@@ -159,12 +159,17 @@ impl Slab {
 
     fn discard_unused(&self, ranges: &mut Ranges) {
         release_quarantine(ranges);
+        let touched = ranges.touched();
+        let mut is_zero = true;
         for range in ranges.take_stock(sys::page_size()) {
             #[allow(unsafe_code)] // See `Area::discard`.
             // SAFETY: the range is free, and stays so as long as this thread has the lock; no other process has the slab.
-            unsafe {
-                self.area.discard(range)
-            };
+            let discarded = unsafe { self.area.discard(range) };
+            is_zero &= discarded;
+        }
+        if !is_zero {
+            // Locked into memory, for instance: what was written there still is.
+            ranges.keep_touched(touched);
         }
     }
 }

@@ -140,6 +140,16 @@ impl Ranges {
         self.live == 0 && self.touched > self.len / 4 * 3
     }
 
+    /// Beyond this nothing was ever used, and all is zero.
+    pub(super) fn touched(&self) -> usize {
+        self.touched
+    }
+
+    /// What lies before was used after all.
+    pub(super) fn keep_touched(&mut self, touched: usize) {
+        self.touched = self.touched.max(touched);
+    }
+
     /// All that is free and was used before, for the caller to give back to the system by pages of `page` bytes, after which
     /// they are zero. What is in quarantine does not count.
     pub(super) fn take_stock(&mut self, page: usize) -> Vec<Range<usize>> {
