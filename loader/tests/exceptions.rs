@@ -383,6 +383,40 @@ fn ten_thousand_images_come_and_go_among_throws_in_several_threads() {
     }
 }
 
+/// libgcc looks at what it was told of a registration after it has given back its lock. The images that throw share theirs with
+/// those that come and go.
+#[test]
+fn others_come_and_go_while_threads_throw_without_pause() {
+    const LOADS: usize = 200_000;
+    let _turn = TURN.lock();
+    let Some(host) = Host::new() else { return };
+    let (object, other) = (catching(1), catching(2));
+    for loader in loaders() {
+        // So many that groups are divided.
+        let live: Vec<LoadedImage> =
+            (0..200).map(|_| loader.load(&object, &host.resolver()).unwrap()).collect();
+        let done = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (live, done) = (&live, &done);
+                scope.spawn(move || {
+                    let mut random = Random(thread + 1);
+                    while done.load(Ordering::Relaxed) == 0 {
+                        let image = &live[random.below(live.len() as u64) as usize];
+                        assert_eq!(call_int(image, "catches", &[50]), 51);
+                    }
+                });
+            }
+            for _ in 0..LOADS / loaders().len() / 10 {
+                let some: Vec<LoadedImage> =
+                    (0..10).map(|_| loader.load(&other, &host.resolver()).unwrap()).collect();
+                drop(some);
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+    }
+}
+
 /// Every table of a C++ object with a byte or two changed ends in an error or in an image; never in libgcc on its knees.
 #[test]
 fn tables_that_libgcc_could_not_bear_are_refused() {

@@ -237,3 +237,18 @@ fn thread_local_variables_are_refused() {
     let error = loader(&executor).load(&object, &executor).unwrap_err();
     assert!(error.to_string().contains("thread-local variable"), "{error}");
 }
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_executor_alone() {
+    let executor = executor();
+    let image = loader(&executor).load(&tiny(7), &NoSymbols).unwrap();
+    let number = process(&executor);
+    let child = fork(|| {
+        let refused = executor.address("getpid").is_err();
+        drop(image);
+        drop(executor.clone());
+        refused
+    });
+    assert!(child.succeeded());
+    assert_eq!(process(&executor), number);
+}

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use objcache_loader::{
-    AbsoluteSymbols, NoSymbols, ProcessSymbols, SharedLibrary, SymbolResolver, chain, from_fn,
+    AbsoluteSymbols, NoSymbols, ProcessSymbols, SharedLibrary, SymbolResolver, chain, filtered, from_fn,
+    strip_prefix,
 };
 
 /// Resolvers with a name each of them knows.
@@ -63,6 +64,43 @@ fn the_first_of_a_chain_wins() {
     let second = AbsoluteSymbols::from_iter([("a", 2), ("b", 3)]);
     let both = chain(&first, &second);
     assert_eq!(["a", "b", "c"].map(|name| both.resolve(name)), [Some(1), Some(3), None]);
+}
+
+/// Has a name that objects may have to ask for, and is not there for weak references to it.
+#[derive(Clone, Copy)]
+struct Particular;
+
+impl SymbolResolver for Particular {
+    fn resolve(&self, _name: &str) -> Option<u64> {
+        Some(7)
+    }
+
+    fn resolve_weak(&self, name: &str) -> Option<u64> {
+        (name == "strong_only").then_some(8)
+    }
+
+    fn preempts(&self, name: &str) -> bool {
+        name == "first"
+    }
+}
+
+#[test]
+fn what_asks_another_asks_it_everything() {
+    let around: [Box<dyn SymbolResolver>; 5] = [
+        Box::new(chain(Particular, NoSymbols)),
+        Box::new(chain(NoSymbols, Particular)),
+        Box::new(strip_prefix("", Particular)),
+        Box::new(filtered(Particular, |_| true)),
+        Box::new(Box::new(Particular)),
+    ];
+    for resolver in &around {
+        assert_eq!((resolver.resolve("a"), resolver.resolve_weak("a")), (Some(7), None));
+        assert_eq!(resolver.resolve_weak("strong_only"), Some(8));
+        assert_eq!((resolver.preempts("first"), resolver.preempts("a")), (true, false));
+    }
+    let none = filtered(Particular, |_| false);
+    assert_eq!((none.resolve("first"), none.preempts("first")), (None, false));
+    assert_eq!(strip_prefix("_", Particular).resolve_weak("strong_only"), None);
 }
 
 #[test]

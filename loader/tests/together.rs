@@ -85,6 +85,12 @@ fn common_symbols_become_one_of_the_largest_size() {
         let shared: Vec<_> = image.symbols().filter(|symbol| symbol.name == "shared").collect();
         assert_eq!((shared.len(), shared[0].size), (1, 400));
     }
+    let strict = "char shared[64] __attribute__((aligned(1024))); char *strict(void) { return shared; }";
+    for sources in [[large, strict], [strict, large]] {
+        let (image, _) = link(&["-O1", "-fcommon", "-fPIC"], &sources).expect("links");
+        assert_eq!(image.address("shared").expect("there") % 1024, 0, "as the strictest has it");
+        assert_eq!(call_int(&image, "last", &[42]), 42, "as large as the largest");
+    }
     let defined = "int shared = 7; int value(void) { return shared; }";
     let (image, _) = link(&["-O1", "-fcommon", "-fPIC"], &[small, defined]).expect("links");
     assert_eq!(call_int(&image, "small", &[]) as u32, image.address("shared").expect("there") as u32);

@@ -4,7 +4,7 @@
 use std::arch::x86_64::{__m256d, _mm256_set1_pd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
@@ -628,4 +628,47 @@ fn the_first_call_leaves_the_error_number() {
         unsafe { *place = 77 };
         assert_eq!(function(), 77);
     }
+}
+
+#[test]
+fn a_function_is_removed_during_its_first_call() {
+    const ROUNDS: u64 = 30_000;
+    extern "C" fn one() -> i32 {
+        1
+    }
+    extern "C" fn gone() -> i32 {
+        -1
+    }
+    let library = Library::builder("library").on_failure(|_| gone as *const () as u64).build();
+    let (begun, ended, address) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                while begun.load(Ordering::Acquire) < round {
+                    std::hint::spin_loop();
+                }
+                // SAFETY: that is a function of this type, which stays while this thread is pinned.
+                let function: extern "C" fn() -> i32 =
+                    unsafe { std::mem::transmute(address.load(Ordering::Acquire) as usize) };
+                let guard = pin();
+                assert!([1, -1].contains(&function()));
+                drop(guard);
+                ended.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..=ROUNDS {
+            let make = |_: &Library| Ok(Implementation::address(one as *const () as u64));
+            library.define_lazy("f", make).unwrap();
+            address.store(library.address("f").unwrap(), Ordering::Release);
+            begun.store(round, Ordering::Release);
+            for _ in 0..round % 400 {
+                std::hint::spin_loop();
+            }
+            let retired = library.undefine("f");
+            while ended.load(Ordering::Acquire) < round {
+                std::hint::spin_loop();
+            }
+            drop(retired);
+        }
+    });
 }
