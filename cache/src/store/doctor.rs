@@ -193,11 +193,14 @@ fn place(path: &Path) -> Vec<Check> {
 /// Whoever may rename things in a folder above may put another directory in the place of ours.
 fn open_to_others(folder: &Path) -> Option<Check> {
     const STICKY: u32 = 0o1000;
+    const OTHERS_WRITE: u32 = 0o002;
     let metadata = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
     let (mode, me) = (metadata.mode(), rustix::process::geteuid().as_raw());
-    let is_open = mode & STICKY == 0 && parents::is_open_to_others(mode, metadata.uid(), metadata.gid(), me);
+    let is_open = |mode| parents::is_open_to_others(mode, metadata.uid(), metadata.gid(), me);
+    let whom = if is_open(mode & !OTHERS_WRITE) { "go" } else { "o" };
     let words = format!("others may rename what is in {}, which is above the cache", folder.display());
-    is_open.then(|| warning("insecure_parent", words, format!("chmod go-w {}", folder.display())))
+    let advice = format!("chmod {whom}-w {}", folder.display());
+    (mode & STICKY == 0 && is_open(mode)).then(|| warning("insecure_parent", words, advice))
 }
 
 /// Why a store does not open, and what to do.
