@@ -296,7 +296,7 @@ impl CacheAdmin for Store {
 /// goes; what is published later is noted in the new one, and may stay.
 fn clear(shared: &Shared, directory: &Directory) -> io::Result<ClearReport> {
     journal::restart(directory)?;
-    directory.remove_file(MISSES.as_bytes())?;
+    directory.make_way(MISSES)?;
     let signatures = entries::signatures(directory)?;
     let size = entries::size_of(directory, &signatures);
     let report = ClearReport { entries: size.entries, disk_bytes: size.bytes };

@@ -339,6 +339,14 @@ impl Directory {
         }
     }
 
+    /// Removes a file of ours; what else is in its place goes to quarantine.
+    pub(crate) fn make_way(&self, name: &str) -> io::Result<()> {
+        match self.remove_file(name.as_bytes()) {
+            Err(error) if is_in_the_way(&error) => self.move_away(name),
+            removed => removed.map(drop),
+        }
+    }
+
     /// The names in a subdirectory; none when there is no such directory, or a link in its place.
     pub(crate) fn names_in(&self, name: &str) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();

@@ -301,8 +301,8 @@ pub(crate) fn begin(directory: &Directory, overhead: u64) -> io::Result<()> {
 
 /// For a store that is being emptied: forgets everything. What the store takes is unknown then.
 pub(crate) fn restart(directory: &Directory) -> io::Result<()> {
-    directory.remove_file(JOURNAL.as_bytes())?;
-    directory.remove_file(FOLDING.as_bytes())?;
+    directory.make_way(JOURNAL)?;
+    directory.make_way(FOLDING)?;
     Ok(())
 }
 
