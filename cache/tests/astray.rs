@@ -7,7 +7,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use objcache_cache::{CacheAdmin, Fault, ObjectCache, Pack, PackMode, PackSelection, Store, StoreOptions};
+use objcache_cache::{
+    CacheAdmin, Fault, GcLimits, ObjectCache, Pack, PackMode, PackSelection, Store, StoreOptions,
+};
 use support::{check_sound, entry_path, has, offer, place, signature, store_at};
 
 const FILES: usize = 300;
@@ -124,8 +126,7 @@ fn a_pack_heals_what_is_damaged() {
 fn pins_that_were_acknowledged_hold() {
     let (_directory, root) = place();
     let store = store_at(&root);
-    let mut limits = objcache_cache::GcLimits::default();
-    limits.max_entries = Some(0);
+    let limits = GcLimits { max_entries: Some(0), ..GcLimits::default() };
     for round in 0..20 {
         let numbers = round * 50..(round + 1) * 50;
         numbers.clone().for_each(|number| offer(&store, number, 300).expect("taken"));
