@@ -24,6 +24,11 @@ use crate::resolver::SymbolResolver;
 ///
 /// (The one in glibc's `libc_nonshared.a` is of no use: it takes the *content* of `__dso_handle`, which is the image's first
 /// byte here.)
+///
+/// libgcc has some only in its archive, hidden: `__cpu_model` and `__cpu_indicator_init` (`__builtin_cpu_supports`,
+/// `target_clones`), and on AArch64 the outline atomics (`__aarch64_ldadd4_acq_rel` and its like; `-mno-outline-atomics` does
+/// without). Link an object that needs them with its [`needed_members`](crate::needed_members) of
+/// `gcc -print-libgcc-file-name` as one image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessSymbols;
 

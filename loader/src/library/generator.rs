@@ -105,6 +105,9 @@ impl<R: SymbolResolver, P: Fn(&str) -> bool + Send + Sync> SymbolResolver for Fi
 /// An archive (`.a`, `.lib`) as a source of definitions. A member is loaded when something needs a name that it defines, in
 /// one image with the members that it needs in turn; a weak reference needs nothing, as with static linkers.
 ///
+/// What a member hides is its image's alone, and no definition for others: all that `libgcc.a` has is hidden. Such members too are
+/// to be linked with the objects that need them.
+///
 /// A member must not need a name of the object whose load asks for it: that is not there yet. Such members belong to the
 /// same image as the object: [`needed_members`] and [`Library::link_all`] make it.
 pub struct ArchiveGenerator {
