@@ -548,3 +548,29 @@ fn memory_can_be_taken_over_and_freed_or_kept_by_the_client() {
         log.announced.store(0, Ordering::SeqCst);
     }
 }
+
+/// The room at fixed distances from the thread pointer is little, and what an image got of it is gone for ever.
+#[test]
+fn a_load_that_fails_late_uses_up_no_room_of_threads() {
+    alone("a_load_that_fails_late_uses_up_no_room_of_threads", || {
+        if !has(CLANG) {
+            return;
+        }
+        let source = "__thread int here; int *where(void) { return &here; }";
+        let object = compile_text(CLANG, &["-O1", "-fPIC", "-ftls-model=initial-exec"], "c", source);
+        let place = || {
+            let image = Loader::new().load(&object, &ProcessSymbols).unwrap();
+            call_int(&image, "where", &[])
+        };
+        let (first, second) = (place(), place());
+        for fail_at in [1, 2] {
+            for _ in 0..2000 {
+                let inner = Arc::new(SlabMemory::new());
+                let memory = Faulty { inner, fail_at, steps: Arc::default(), live: Arc::default() };
+                let loader = Loader::builder().memory(Arc::new(memory)).build();
+                loader.load(&object, &ProcessSymbols).unwrap_err();
+            }
+        }
+        assert_eq!(place().wrapping_sub(second), second.wrapping_sub(first));
+    });
+}

@@ -173,6 +173,7 @@ impl Store {
     /// ([`Reason::ReadOnly`], [`Reason::OpenedReadOnly`]), or the catalogue stays in use
     /// ([`Reason::CatalogueBusy`]). What is found is no error.
     pub fn fsck(&self, rebuild: bool, progress: &mut dyn FnMut(Progress)) -> Result<FsckReport, CacheError> {
+        let left = std::mem::take(&mut *self.shared.left_by_the_dead.lock());
         let directory = if rebuild { self.writable_or_why()? } else { self.directory_or_why()? };
         // What a tidying does meanwhile is to be in the journal as well.
         self.settle();
@@ -180,7 +181,7 @@ impl Store {
         self.settle();
         let writable = self.shared.writable().is_some();
         let mut report = FsckReport::default();
-        for (path, fault) in std::mem::take(&mut *self.shared.left_by_the_dead.lock()) {
+        for (path, fault) in left {
             report.find(path, fault, true);
         }
         let damaged = check_leftovers(directory, writable, &mut report)

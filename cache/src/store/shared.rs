@@ -47,7 +47,7 @@ pub(super) struct Shared {
     pub(super) locks: KeyedLocks,
     pub(super) layers: Layers,
     pub(super) tracer: Tracer,
-    // What the first sweep found and removed, for whoever asks what was not as it should be.
+    // What was removed when the store was opened, for whoever opened it to ask what was not as it should be.
     pub(super) left_by_the_dead: Mutex<Vec<(String, Fault)>>,
     // What dead processes left has been removed.
     pub(super) swept: AtomicBool,
@@ -163,6 +163,8 @@ impl Shared {
         if !self.swept.load(Ordering::Relaxed) {
             self.sweep(directory);
         }
+        // That is how it was before this process went to work.
+        self.left_by_the_dead.lock().clear();
     }
 
     pub(super) fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {

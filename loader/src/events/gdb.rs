@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
@@ -123,8 +123,7 @@ struct Interface {
 }
 
 fn interface() -> Option<Interface> {
-    static FOUND: OnceLock<Option<Interface>> = OnceLock::new();
-    *FOUND.get_or_init(|| {
+    static FOUND: LazyLock<Option<Interface>> = LazyLock::new(|| {
         let theirs = process::function(c"__jit_debug_descriptor")
             .zip(process::function(c"__jit_debug_register_code"))
             .map(|(descriptor, function)| {
@@ -133,7 +132,8 @@ fn interface() -> Option<Interface> {
                 Interface { descriptor: descriptor as usize, register_code }
             });
         theirs.or_else(ours::interface)
-    })
+    });
+    *fork::force(&FOUND)
 }
 
 /// The list belongs to the process, not to a listener.

@@ -20,6 +20,8 @@ pub(crate) struct Threads {
     template: Template,
     /// From the thread pointer to the block, if that is the same in every thread.
     offset: Option<u64>,
+    /// The room there, which is given back if the load fails after all.
+    reserved: Option<tls::Reserved>,
     /// The blocks of threads that asked for one.
     module: Option<Module>,
     /// The descriptor of the block's start that detours ask. The image is linked as if the block began at the thread pointer.
@@ -109,7 +111,8 @@ fn serve_some<A: Architecture>(
     if !executes_here {
         threads.offset = Some(A::THREAD_BLOCK.offset(address, size, align));
     } else if let Some(reserved) = reserved {
-        threads.offset = Some(reserved.keep(size)?);
+        threads.offset = Some(reserved.offset(size)?);
+        threads.reserved = Some(reserved);
     } else {
         let module = tls::Module::new(template).map_err(LoadError::unsupported)?;
         if objects.iter().any(|object| object.detours.size() != 0) {
@@ -183,8 +186,11 @@ fn is_zero(objects: &[Object<'_>]) -> bool {
 }
 
 impl Threads {
-    /// What keeps the blocks, for as long as the image lives.
+    /// What keeps the blocks, for as long as the image lives, which is complete now.
     pub(crate) fn take_module(&mut self) -> Option<Module> {
+        if let Some(reserved) = self.reserved.take() {
+            reserved.keep();
+        }
         self.module.take()
     }
 

@@ -5,10 +5,11 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use super::modules::{self, Number};
 use super::{IN_EVERY_THREAD, Template, pointer};
+use crate::fork;
 
 /// The variables of one module in one thread.
 pub(super) struct Block {
@@ -159,14 +160,13 @@ fn first_time(number: Number) -> *mut u8 {
 /// (POSIX, `pthread_key_create`); should another key's destructor ask for a variable again, there is a new table, and
 /// another round.
 fn call_at_thread_exit(table: *mut Entries) {
-    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
-    let key = KEY.get_or_init(|| {
+    static KEY: LazyLock<Option<libc::pthread_key_t>> = LazyLock::new(|| {
         let mut key = 0;
         // SAFETY: the key is written to a variable, the destructor is a function of the right type.
         let failed = unsafe { libc::pthread_key_create(&mut key, Some(free)) };
         (failed == 0).then_some(key)
     });
-    if let Some(key) = key {
+    if let Some(key) = fork::force(&KEY) {
         // SAFETY: the key was created and is never deleted. If this fails for want of memory, the blocks stay.
         unsafe { libc::pthread_setspecific(*key, table.cast()) };
     }

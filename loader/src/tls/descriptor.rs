@@ -3,12 +3,13 @@
 #![allow(unsafe_code)] // Assembly.
 
 use std::arch::global_asm;
-use std::sync::Once;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::blocks::{Index, get_addr, table_offset};
+use crate::fork;
 
 /// The descriptor of what is at the same offset in every thread.
 pub(crate) fn of_offset(offset: u64) -> [u64; 2] {
@@ -28,11 +29,11 @@ impl std::fmt::Debug for Index {
 
 impl Arguments {
     pub(super) fn of_variable(&self, module: u64, offset: u64) -> [u64; 2] {
-        static PREPARED: Once = Once::new();
-        PREPARED.call_once(|| {
+        static PREPARED: LazyLock<()> = LazyLock::new(|| {
             TABLE_OFFSET.store(table_offset().unwrap_or(0), Ordering::Relaxed);
             prepare();
         });
+        fork::force(&PREPARED);
         let argument = Box::new(Index { module, offset });
         let address = &raw const *argument as usize as u64;
         self.0.lock().push(argument);

@@ -29,7 +29,11 @@ impl Module {
 pub(crate) enum Reserved {}
 
 impl Reserved {
-    pub(crate) fn keep(self, _size: u64) -> Result<u64, LoadError> {
+    pub(crate) fn offset(&self, _size: u64) -> Result<u64, LoadError> {
+        match *self {}
+    }
+
+    pub(crate) fn keep(self) {
         match self {}
     }
 }

@@ -3,7 +3,7 @@
 
 use std::arch::asm;
 use std::cell::UnsafeCell;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
@@ -57,12 +57,12 @@ pub(crate) struct Reserved {
 
 /// A part of the reserve, if there is one of such a size and alignment.
 pub(crate) fn set_aside(size: u64, align: u64) -> Option<Reserved> {
-    static OFFSET: OnceLock<Option<u64>> = OnceLock::new();
+    static OFFSET: LazyLock<Option<u64>> = LazyLock::new(|| if_in_every_thread(reserve_offset));
     if align > RESERVE_ALIGN || size > RESERVE as u64 {
         return None;
     }
     // None: this library came late into the process itself.
-    let offset = (*OFFSET.get_or_init(|| if_in_every_thread(reserve_offset)))?;
+    let offset = (*fork::force(&OFFSET))?;
     let mut taken = fork::lock(&TAKEN);
     let start = taken.next_multiple_of(align.max(1));
     let end = start.checked_add(size).filter(|end| *end <= RESERVE as u64)?;
@@ -71,15 +71,18 @@ pub(crate) fn set_aside(size: u64, align: u64) -> Option<Reserved> {
 }
 
 impl Reserved {
-    /// Gives it away for ever: its offset from the thread pointer. There must be room for `size` bytes.
-    pub(crate) fn keep(self, size: u64) -> Result<u64, LoadError> {
+    /// Its offset from the thread pointer. There must be room for `size` bytes.
+    pub(crate) fn offset(&self, size: u64) -> Result<u64, LoadError> {
         let room = self.end - self.start;
-        if size > room {
-            return Err(LoadError::limit("the size of the thread-local block", size, room));
+        match size > room {
+            true => Err(LoadError::limit("the size of the thread-local block", size, room)),
+            false => Ok(self.offset),
         }
-        let offset = self.offset;
+    }
+
+    /// Gives it away for ever: to an image that is complete.
+    pub(crate) fn keep(self) {
         std::mem::forget(self);
-        Ok(offset)
     }
 }
 
@@ -113,7 +116,7 @@ pub(crate) fn thread_offsets(
     .collect()
 }
 
-/// A distance from the thread pointer, if it is the same here and in another thread.
+/// A distance from the thread pointer, if it is the same here and in another thread, for which a fork may be waiting.
 pub(super) fn if_in_every_thread(offset: impl Fn() -> u64 + Sync) -> Option<u64> {
     let here = offset();
     in_another_thread(|| Some(offset())).filter(|there| *there == here)
