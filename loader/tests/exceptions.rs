@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use objcache_loader::{
-    AbsoluteSymbols, EventListener, ImageId, LibgccFrames, LoadError, LoadedImage, LoadedObject, Loader,
-    NoSymbols, NoUnwind, PageMemory, ProcessSymbols, SharedLibrary, SlabMemory, SymbolResolver, UnwindInfo,
-    UnwindRegistrar, UnwindRegistration, chain, from_fn,
+    AbsoluteSymbols, EventListener, ImageId, InputObject, LibgccFrames, LoadError, LoadedImage, LoadedObject,
+    Loader, NoSymbols, NoUnwind, PageMemory, ProcessSymbols, SharedLibrary, SlabMemory, SymbolResolver,
+    UnwindInfo, UnwindRegistrar, UnwindRegistration, chain, from_fn,
 };
 use support::*;
 
@@ -259,6 +259,34 @@ fn an_exception_passes_through_an_image_between_two_others() {
                 assert_eq!([2, 40].map(|n| call_int(&outer, "catches", &[n])), [3, -40]);
             }
         }
+    }
+}
+
+/// Sections of a name that something asks the bounds of stand together, so that the code of one table is around that of the other.
+#[test]
+fn objects_whose_code_interleaves_throw_and_catch() {
+    let _turn = TURN.lock();
+    let Some(host) = Host::new() else { return };
+    let text = |name: &str| {
+        format!(
+            "extern \"C\" char __start_hot[], __stop_hot[];
+             extern \"C\" __attribute__((section(\"hot\"), noinline)) int hot_{name}(int n) {{
+                if (n > 3) throw n; return n + (__start_hot == __stop_hot); }}
+             extern \"C\" int {name}(int n) {{ try {{ return hot_{name}(n); }} catch (int it) {{ return 100 + it; }} }}"
+        )
+    };
+    let objects = ["one", "two"].map(|name| compile_text(GXX, &["-O2", "-fPIC"], "cpp", &text(name)));
+    let objects = objects.each_ref().map(|bytes| InputObject { name: "an object", bytes });
+    for loader in loaders() {
+        for _ in 0..3 {
+            let (image, _) = loader.load_all(&objects, &host.resolver()).unwrap();
+            for n in [2, 40] {
+                let expected = if n > 3 { 100 + n } else { n };
+                let called = ["one", "two"].map(|name| call_int(&image, name, &[n]));
+                assert_eq!(called, [expected, expected]);
+            }
+        }
+        assert_eq!(host.alone(4), 4);
     }
 }
 

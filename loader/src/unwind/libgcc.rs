@@ -212,6 +212,14 @@ impl UnwindRegistrar for LibgccFrames {
                 change_pool(|pool| pool.insert(&libgcc, arena, start, &tables));
                 Box::new(Pooled { libgcc, start })
             }
+            // Their code may interleave, and of several registrations libgcc looks into one.
+            None if libgcc.arrays.is_some() && tables.len() > 1 => {
+                let ends = [libgcc.empty_table(), 0];
+                let array = [&ends[..1], &tables, &ends[1..]].concat();
+                let _gate = gate();
+                Registry::register(&libgcc, &array);
+                Box::new(Together { libgcc, array })
+            }
             None => {
                 let _gate = gate();
                 for table in &tables {
@@ -308,6 +316,21 @@ impl UnwindRegistration for Pooled {}
 impl Drop for Pooled {
     fn drop(&mut self) {
         change_pool(|pool| pool.remove(&self.libgcc, self.start));
+    }
+}
+
+/// An image whose tables are one registration.
+struct Together {
+    libgcc: Libgcc,
+    array: Vec<usize>,
+}
+
+impl UnwindRegistration for Together {}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        let _gate = gate();
+        Registry::deregister(&self.libgcc, &self.array);
     }
 }
 
