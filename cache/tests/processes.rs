@@ -203,7 +203,7 @@ fn a_stopped_compiler_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn what_dead_processes_leave_is_removed_by_the_next_that_writes() {
+fn what_dead_processes_leave_is_removed_by_the_next_that_opens_or_writes() {
     let Scene { _directory, root, .. } = scene();
     let left = || (names_in(&root.join("locks")), names_in(&root.join("tmp")));
     let writers: [&dyn Fn(&Store); 4] = [
@@ -213,15 +213,22 @@ fn what_dead_processes_leave_is_removed_by_the_next_that_writes() {
         &|store| assert!(store.clear().is_ok()),
     ];
     for write in writers {
+        let opened_before = store_at(&root);
         assert!(!finish(start(&[&"write-and-die", &root, &"1"])).status.success());
         // Whoever put it there, and whatever it is, it does not protect what comes after it.
         fs::create_dir_all(root.join("tmp/0/0")).expect("made");
         assert_eq!(left(), (1, 2));
-        let store = store_at(&root);
-        assert!(!has(&store, 1, LENGTH));
-        assert_eq!(left(), (1, 2), "a look-up leaves things as they are");
-        write(&store);
+        let mut read_only = StoreOptions::at(&root);
+        read_only.read_only = true;
+        for reader in [&opened_before, &Store::open(read_only).expect("opens")] {
+            assert!(!has(reader, 1, LENGTH));
+            assert_eq!(left(), (1, 2), "a look-up leaves things as they are");
+        }
+        write(&opened_before);
         assert_eq!(left(), (0, 1));
+        assert!(!finish(start(&[&"write-and-die", &root, &"1"])).status.success());
+        let _opened = store_at(&root);
+        assert_eq!(left(), (0, 1), "nor does anything stay after the next has opened it");
     }
     let store = store_at(&root);
     let compiled = store.get_or_compile(&signature(1), || Ok::<_, ()>(Offer::default())).expect("free");

@@ -139,22 +139,15 @@ impl Shared {
 
     /// Removes what dead processes left. That it cannot be removed now is no trouble of this process.
     pub(super) fn sweep(&self, directory: &Arc<Directory>) {
-        let is_first = !self.swept.swap(true, Ordering::Relaxed);
-        let _ = directory.move_links_away();
-        let temporaries = directory.sweep_temporaries().unwrap_or_default();
-        let locks = lock_file::sweep(directory).unwrap_or_default();
-        if is_first {
-            let mut left = self.left_by_the_dead.lock();
-            left.extend(temporaries.into_iter().map(|path| (path, Fault::OrphanedTemporary)));
-            left.extend(locks.into_iter().map(|path| (path, Fault::StaleLock)));
-        }
+        self.swept.store(true, Ordering::Relaxed);
+        sweep(directory);
     }
 
-    /// The same, if there is anything to be seen of them.
+    /// The same when a store is opened, if there is anything to be seen of them.
     fn sweep_what_the_dead_left(&self, directory: &Arc<Directory>) {
         let has_names = |folder| directory.names_in(folder).is_ok_and(|names| !names.is_empty());
         if has_names(TEMPORARY) || has_names(LOCKS) {
-            self.sweep(directory);
+            *self.left_by_the_dead.lock() = sweep(directory);
         }
     }
 
@@ -317,6 +310,15 @@ impl Shared {
         }
         Some(RunMark::holding(is_suspect, running))
     }
+}
+
+/// What was removed, and what it was.
+fn sweep(directory: &Arc<Directory>) -> Vec<(String, Fault)> {
+    let _ = directory.move_links_away();
+    let temporaries = directory.sweep_temporaries().unwrap_or_default();
+    let locks = lock_file::sweep(directory).unwrap_or_default();
+    let temporaries = temporaries.into_iter().map(|path| (path, Fault::OrphanedTemporary));
+    temporaries.chain(locks.into_iter().map(|path| (path, Fault::StaleLock))).collect()
 }
 
 /// Ends in this order: other processes may go on before other threads look.
