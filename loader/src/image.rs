@@ -402,24 +402,21 @@ unsafe fn call(function: usize, windows: bool) {
     } else {
         // SAFETY: the entry is a function, as the caller vouches.
         let function = unsafe { mem::transmute::<usize, Initializer>(function) };
-        let no_arguments = [std::ptr::null::<c_char>()];
+        let nothing = [std::ptr::null::<c_char>()];
+        let environment = environment().unwrap_or(nothing.as_ptr());
         // SAFETY: it may be called, as the caller vouches; the arguments are those of an empty command line, and the
         // environment as the C library gives it to constructors of its own libraries.
-        unsafe { function(0, no_arguments.as_ptr(), environment()) };
+        unsafe { function(0, nothing.as_ptr(), environment) };
     }
 }
 
-/// The C library's `environ`; an empty one where it has none.
+/// The C library's `environ`, if it has one.
 #[allow(unsafe_code)] // A variable of the C library.
-fn environment() -> *const *const c_char {
-    struct Empty([*const c_char; 1]);
-    // SAFETY: it is a null pointer that nobody changes.
-    unsafe impl Sync for Empty {}
-    static EMPTY: Empty = Empty([std::ptr::null()]);
-    let variable = crate::process::function(c"environ").map(|address| address as *const *const *const c_char);
+fn environment() -> Option<*const *const c_char> {
+    let variable = crate::process::function(c"environ")? as *const *const *const c_char;
     // SAFETY: the variable of this name is `char **environ` (POSIX, XBD 8.1), which is there as long as the C library.
-    let environment = variable.map(|variable| unsafe { variable.read() });
-    environment.filter(|environment| !environment.is_null()).unwrap_or(EMPTY.0.as_ptr())
+    let environment = unsafe { variable.read() };
+    (!environment.is_null()).then_some(environment)
 }
 
 impl fmt::Debug for LoadedImage {

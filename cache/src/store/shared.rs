@@ -155,9 +155,9 @@ impl Shared {
     pub(super) fn sweep_once(&self, directory: &Arc<Directory>) {
         if !self.swept.load(Ordering::Relaxed) {
             self.sweep(directory);
+            // That is how it was before this process went to work.
+            self.left_by_the_dead.lock().clear();
         }
-        // That is how it was before this process went to work.
-        self.left_by_the_dead.lock().clear();
     }
 
     pub(super) fn io_failed(&self, what: String, error: io::Error) -> Result<(), CacheError> {

@@ -6,7 +6,6 @@
 //! it in their place.
 #![allow(unsafe_code)] // Calls of loaded code by address.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, LazyLock};
@@ -24,8 +23,7 @@ static REGISTERED: LazyLock<Mutex<HashMap<u64, Vec<Arc<Entry>>>>> = LazyLock::ne
 
 struct Entry {
     image: u64,
-    thread: Thread,
-    number: ThreadNumber,
+    thread: ThreadNumber,
     /// Locked while it runs. `None`: it did, or will not.
     pending: Mutex<Option<Pending>>,
 }
@@ -38,17 +36,6 @@ struct Pending {
 
 // SAFETY: other threads only forget it.
 unsafe impl Send for Pending {}
-
-/// Names a thread as long as it lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Thread(usize);
-
-impl Thread {
-    fn current() -> Self {
-        thread_local!(static SOMETHING: Cell<u8> = const { Cell::new(0) });
-        SOMETHING.with(|something| Thread(something.as_ptr() as usize))
-    }
-}
 
 /// The C library's part of it.
 fn register_function() -> Option<Register> {
@@ -71,12 +58,7 @@ unsafe extern "C" fn thread_atexit(destructor: Destructor, object: *mut c_void, 
     const FAILED: c_int = -1;
     let Some(register) = register_function() else { return FAILED };
     let pending = Mutex::new(Some(Pending { destructor, object }));
-    let entry = Arc::new(Entry {
-        image: image as u64,
-        thread: Thread::current(),
-        number: ThreadNumber::current(),
-        pending,
-    });
+    let entry = Arc::new(Entry { image: image as u64, thread: ThreadNumber::current(), pending });
     let argument = Arc::into_raw(Arc::clone(&entry)).cast_mut().cast();
     // An address of this library, which has to stay as long as there is something to call.
     let library = (&raw const REGISTERED).cast_mut().cast();
@@ -108,13 +90,13 @@ unsafe extern "C" fn run(entry: *mut c_void) {
 /// Runs what this thread registered for an image that goes, last first; what others did is forgotten, once those that are
 /// at it are done.
 pub(crate) fn run_and_forget(image: u64) {
-    let this = Thread::current();
+    let this = ThreadNumber::current();
     // Destructors may register further ones.
     let take = || fork::lock(&REGISTERED).remove(&image);
     while let Some(entries) = take() {
         for entry in entries.iter().rev() {
             // A thread of the process that this one was forked from may have been at it; here nobody ever is.
-            if entry.number.is_lost() {
+            if entry.thread.is_lost() {
                 continue;
             }
             if entry.thread != this {

@@ -317,6 +317,12 @@ impl Directory {
     /// Moves links away that lie where directories of ours should: what is written must not get elsewhere. The
     /// directory itself may be reached through a link, since its owner has moved it. Links with names of their own stay.
     pub(crate) fn move_links_away(&self) -> io::Result<()> {
+        // First, because the others are moved there.
+        if let Ok(stat) = statat(&self.root, QUARANTINE, AtFlags::SYMLINK_NOFOLLOW)
+            && file_type(&stat) == FileType::Symlink
+        {
+            self.move_away(QUARANTINE)?;
+        }
         let root = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
         let mut result = Ok(());
         for entry in Dir::new(root)? {
