@@ -8,6 +8,8 @@ mod support;
 use std::ffi::{CString, c_void};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
@@ -592,4 +594,35 @@ fn compact_unwind_entries_are_handed_to_listeners() {
     assert_eq!(entries.len(), 2 * 32);
     let lengths = entries.chunks(32).map(|entry| u32::from_le_bytes(entry[8..12].try_into().unwrap()));
     assert!(lengths.into_iter().all(|length| (5..100).contains(&length)));
+}
+
+/// The folder of the libgcc that a child of [`the_same_with_a_libgcc_that_keeps_a_tree`] is to have in it.
+const NEWER: &str = "OBJCACHE_LOADER_TEST_LIBGCC";
+
+/// Since version 13 libgcc keeps what it is told of in a tree by addresses, and aborts over what overlaps. These tests again, in
+/// a process with one of that kind.
+#[test]
+fn the_same_with_a_libgcc_that_keeps_a_tree() {
+    if let Some(folder) = std::env::var_os(NEWER) {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let library = Path::new(&folder).join("libgcc_s.so.1");
+        assert!(maps.contains(library.to_str().unwrap()), "{maps}");
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let fetched = Command::new(root.join("tests/cross/newer-libgcc"))
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("newer-libgcc"))
+        .output();
+    let Some(fetched) = fetched.ok().filter(|fetched| fetched.status.success()) else {
+        return skip("cannot fetch the libgcc of Debian 13");
+    };
+    let folder = String::from_utf8(fetched.stdout).unwrap().trim().to_owned();
+    let child = Command::new(std::env::current_exe().unwrap())
+        // What the older libgcc has trouble with, and checks of tables, which are the same.
+        .args(["--skip", "ten_thousand", "--skip", "without_pause", "--skip", "could_not_bear"])
+        .env("LD_LIBRARY_PATH", &folder)
+        .env(NEWER, &folder)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
 }

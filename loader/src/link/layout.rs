@@ -1,7 +1,7 @@
 //! Layout: an offset for every section, and how much memory that takes; then, once there is memory, addresses.
 //!
 //! Sections keep the objects' order within their segment, except that those of one name stand together when a symbol
-//! marks where they begin or end, and so do the parts of the thread-local block. After the sections come the loader's own: stubs behind the code, the GOT behind the
+//! marks where they begin or end, and so do the parts of the thread-local block, and unwind tables ([`frames`]). After the sections come the loader's own: stubs behind the code, the GOT behind the
 //! read-only data, zero-filled sections and common symbols behind the data, so that what has bytes is one run and what
 //! is zero another.
 
@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::bounds::Bounds;
 use super::detours::{Detours, Island};
 use super::tables::{StubKey, Tables};
-use super::{Object, survey};
+use super::{Object, frames, survey};
 use crate::arch::Architecture;
 use crate::error::{LoadError, printable};
 use crate::graph::{Role, Section};
@@ -53,11 +53,11 @@ pub(crate) struct ImageAddresses {
 const EH_FRAME_TERMINATOR: u64 = 4;
 
 /// Gives each loaded section its offset, and says how much memory that takes. `islands`: stubs stand behind the sections
-/// that use them.
+/// that use them. `joins_frames`: unwind tables become one where that is possible.
 pub(super) fn arrange<A: Architecture>(
     objects: &mut [Object<'_>],
     bounds: &Bounds,
-    islands: bool,
+    [islands, joins_frames]: [bool; 2],
     limits: &Limits,
 ) -> Result<MemoryRequest, LoadError> {
     let mut cursor = Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() };
@@ -66,6 +66,10 @@ pub(super) fn arrange<A: Architecture>(
         object.addresses.islands_have_room = islands;
     }
     cursor.place_bounded::<A>(objects, bounds)?;
+    let joins_frames = joins_frames && objects.len() > 1;
+    if joins_frames {
+        cursor.place_frames(objects)?;
+    }
     for zero_fill in [false, true] {
         for Object { graph, survey, tables, detours, addresses, .. } in &mut *objects {
             let range = if zero_fill { &survey.zero_filled } else { &survey.loaded };
@@ -73,7 +77,10 @@ pub(super) fn arrange<A: Architecture>(
             for number in range {
                 let section = &mut graph.sections[number];
                 let is_next = section.segment.is_some() && section.zero_fill == zero_fill;
-                if is_next && !bounds.includes(section) && !section.is_thread_local() {
+                let is_placed = bounds.includes(section)
+                    || section.is_thread_local()
+                    || joins_frames && frames::can_be_joined(section);
+                if is_next && !is_placed {
                     cursor.place_section(section)?;
                     cursor.place_island::<A>(addresses, tables, number)?;
                     cursor.place_detours(section, detours.island_mut(number))?;
@@ -155,6 +162,23 @@ impl Cursor {
                 self.place_island::<A>(addresses, tables, number)?;
                 self.place_detours(section, detours.island_mut(number))?;
             }
+        }
+        Ok(())
+    }
+
+    /// One unwind table of all objects'.
+    fn place_frames(&mut self, objects: &mut [Object<'_>]) -> Result<(), LoadError> {
+        let mut any = false;
+        for Object { graph, survey, .. } in objects {
+            for (_, section) in survey.loaded_mut(&mut graph.sections) {
+                if frames::can_be_joined(section) {
+                    section.offset = self.place(frames::SEGMENT, section.size, section.align)?;
+                    any = true;
+                }
+            }
+        }
+        if any {
+            self.place(frames::SEGMENT, EH_FRAME_TERMINATOR, 1)?;
         }
         Ok(())
     }

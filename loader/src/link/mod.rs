@@ -7,6 +7,7 @@ mod bounds;
 mod debug;
 mod detours;
 mod exports;
+mod frames;
 mod hooks;
 mod indirect;
 mod layout;
@@ -200,7 +201,7 @@ pub(crate) fn link<A: Architecture>(
             .map_err(|error| error.of_object(graph.name))?;
     }
 
-    let request = layout::arrange::<A>(objects, &bounds, !near && !placed, limits)?;
+    let request = layout::arrange::<A>(objects, &bounds, [!near && !placed, !placed], limits)?;
     let mut memory = manager.allocate(&request)?;
     let image = layout::assign::<A>(objects, &request, &*memory, manager.placement());
     bounds.measure(objects);
@@ -249,7 +250,7 @@ fn unwind_info<A: Architecture>(
     let table = |section: &Section<'_>| FrameTable { address: section.address, size: section.size };
     for section in survey::special(objects).filter(|section| section.size != 0) {
         match section.role {
-            Role::EhFrame => info.eh_frames.push(table(section)),
+            Role::EhFrame => frames::push(&mut info.eh_frames, table(section)),
             Role::ExceptTable => info.catches = true,
             _ => {}
         }

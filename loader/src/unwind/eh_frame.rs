@@ -12,6 +12,31 @@ pub(crate) fn check(table: &[u8], address: u64, code: &Range<u64>) -> Result<(),
     walk(table, |at, entry, body| check_range(entry.functions, body, address.wrapping_add(at as u64), code))
 }
 
+/// Whether the table consists of whole records, and has no terminator: more may follow it.
+pub(crate) fn is_open(table: &[u8]) -> bool {
+    let mut at = 0;
+    while at < table.len() {
+        match word(table, at) {
+            None | Some(0 | 0xffff_ffff) => return false,
+            Some(length) => at += 4 + length as usize,
+        }
+    }
+    at == table.len()
+}
+
+/// The addresses of the functions that a table at `address` is about, from the lowest to the highest, if it is about any.
+pub(crate) fn extent(table: &[u8], address: u64) -> Option<Range<u64>> {
+    let mut extent: Option<Range<u64>> = None;
+    let _ = walk(table, |at, entry, body| {
+        if let Some(range) = range(entry.functions, body, address.wrapping_add(at as u64))? {
+            let known = extent.clone().unwrap_or(range.clone());
+            extent = Some(known.start.min(range.start)..known.end.max(range.end));
+        }
+        Ok(())
+    });
+    extent
+}
+
 /// Calls `each` for the pointers in FDEs that count from where they are: to the function and to what its language says of
 /// it. With the offset in the table, the bytes the pointer takes, and its value. Stops where the table is malformed.
 pub(crate) fn relative_pointers(table: &[u8], mut each: impl FnMut(usize, usize, u64)) {
@@ -198,22 +223,28 @@ fn common_entry(
         .ok_or_else(|| wrong(at, "it refers to no common information entry"))
 }
 
-/// The first address, which is at `place`, and the length of the range that the FDE is about. An address that is
-/// written as zero stands for a function that was left out.
 fn check_range(encoding: Encoding, body: &[u8], place: u64, code: &Range<u64>) -> Result<(), &'static str> {
+    match range(encoding, body, place)? {
+        Some(range) if range.start < code.start || code.end < range.end => {
+            Err("its range is not in the code of this object")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the FDE is about: the first address, which is at `place`, and the length of the range. An address that is
+/// written as zero stands for a function that was left out.
+fn range(encoding: Encoding, body: &[u8], place: u64) -> Result<Option<Range<u64>>, &'static str> {
     let (Some(size), Some(relative)) = (encoding.size(), encoding.is_relative()) else {
         return Err("its range has an encoding that is not supported");
     };
     let written = encoding.read(body).ok_or("its range is cut short")?;
     let length = body.get(size..).and_then(|rest| encoding.read(rest)).ok_or("its range is cut short")?;
     if written == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let first = if relative { place.wrapping_add(written) } else { written };
-    match first.checked_add(length) {
-        Some(end) if code.start <= first && end <= code.end => Ok(()),
-        _ => Err("its range is not in the code of this object"),
-    }
+    first.checked_add(length).map(|end| Some(first..end)).ok_or("its range is not in the code of this object")
 }
 
 fn skip_leb128(bytes: &[u8]) -> Option<&[u8]> {

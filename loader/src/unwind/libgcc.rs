@@ -187,6 +187,7 @@ impl UnwindRegistrar for LibgccFrames {
         let must_do = info.catches || info.throws || self.every_image;
         let Some(libgcc) = (must_do || info.calls).then(libgcc).flatten() else { return Ok(None) };
         let mut tables = Vec::with_capacity(info.eh_frames.len());
+        let mut extents: Vec<Range<u64>> = Vec::new();
         for FrameTable { address, size } in &*info.eh_frames {
             // SAFETY: the caller vouches for the range.
             let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *size as usize) };
@@ -198,7 +199,18 @@ impl UnwindRegistrar for LibgccFrames {
             // libgcc ignores tables that begin with the terminator, when registering and when deregistering.
             if bytes.first_chunk().is_some_and(|length| *length != [0; 4]) {
                 tables.push(*address as usize);
+                if info.eh_frames.len() > 1 {
+                    extents.extend(eh_frame::extent(bytes, *address));
+                }
             }
+        }
+        if libgcc.arrays.is_none() && overlap(&mut extents) {
+            return match must_do {
+                true => {
+                    Err("tables are about code that interleaves, of which this libgcc knows one".to_owned())
+                }
+                false => Ok(None),
+            };
         }
         // About no code there is nothing to say.
         if tables.is_empty() || info.code.is_empty() {
@@ -230,6 +242,12 @@ impl UnwindRegistrar for LibgccFrames {
             }
         }))
     }
+}
+
+/// Whether there are addresses in two of the ranges.
+fn overlap(ranges: &mut [Range<u64>]) -> bool {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.windows(2).any(|pair| pair[1].start < pair[0].end)
 }
 
 /// The arena, if it really is around the image's code, and its last byte is not code.

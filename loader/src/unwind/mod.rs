@@ -59,6 +59,10 @@ impl FrameTables {
     pub(crate) fn push(&mut self, table: FrameTable) {
         self.0.push(table);
     }
+
+    pub(crate) fn last_mut(&mut self) -> Option<&mut FrameTable> {
+        self.0.last_mut()
+    }
 }
 
 impl Deref for FrameTables {
