@@ -1,14 +1,21 @@
-//! Static destructors: registered with the C library for the end of the process, run when the image goes before that.
+//! Static destructors: registered with the C library for the end of the process, run when the image goes before that. And
+//! finalisers of images that are still there at that end.
 //!
 //! The C library has a lock for them, and a child that is born while another thread has it would wait for that for ever. So
 //! they are registered and run inside of forks' gate; the destructors themselves, which may do anything, outside.
 #![allow(unsafe_code)] // Calls of the C library and of loaded code by address.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Once, Weak};
 
-use crate::fork;
+use parking_lot::Mutex;
+
+use crate::fork::{self, ThreadNumber};
+use crate::lifecycle::Lifecycle;
 use crate::process;
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
@@ -17,6 +24,11 @@ type Finalize = unsafe extern "C" fn(*const c_void);
 
 /// The C library's `__cxa_atexit`, once an image asked for it.
 static REGISTER: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// What this thread takes out of the C library is not run.
+    static FORGETTING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A call to come.
 struct Entry {
@@ -58,6 +70,9 @@ unsafe extern "C" fn at_exit(destructor: Destructor, object: *mut c_void, image:
 unsafe extern "C" fn run(entry: *mut c_void) {
     // SAFETY: `at_exit` gave this entry away, and the C library calls with it once.
     let entry = unsafe { Box::from_raw(entry.cast::<Entry>()) };
+    if FORGETTING.get() {
+        return;
+    }
     let Entry { destructor, object } = *entry;
     // SAFETY: code of a live image registered this call for now.
     fork::outside(|| unsafe { destructor(object) });
@@ -77,4 +92,57 @@ pub(crate) unsafe fn run_registered(handle: u64) {
     let _gate = fork::enter();
     // SAFETY: the handle is the image's own; what was registered under it is in the image and still there.
     unsafe { finalize(handle as *const c_void) };
+}
+
+/// Nothing that was registered with `__cxa_atexit` under the image's handle is run any more.
+pub(crate) fn forget_registered(handle: u64) {
+    FORGETTING.set(true);
+    // SAFETY: none of the destructors is called.
+    unsafe { run_registered(handle) };
+    FORGETTING.set(false);
+}
+
+/// Images with finalisers whose initialisers ran, in the order in which these began.
+static FINALIZED_AT_EXIT: Mutex<BTreeMap<u64, Weak<Lifecycle>>> = Mutex::new(BTreeMap::new());
+
+/// The thread that runs their finalisers because the process ends.
+static ENDER: Mutex<Option<ThreadNumber>> = Mutex::new(None);
+
+/// If the process ends before the image does, its finalisers are run as those of shared libraries. Returns what the image is
+/// known by.
+pub(crate) fn finalize_at_exit(lifecycle: &Arc<Lifecycle>) -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    static REGISTERED: Once = Once::new();
+    fork::watch();
+    {
+        let _gate = fork::enter();
+        REGISTERED.call_once(|| {
+            // SAFETY: the function is of this library, and is taken out when that is unloaded.
+            unsafe { libc::atexit(finalize_all) };
+        });
+    }
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    fork::lock(&FINALIZED_AT_EXIT).insert(number, Arc::downgrade(lifecycle));
+    number
+}
+
+/// The image with that number ends by itself.
+pub(crate) fn finalize_no_more(number: u64) {
+    fork::lock(&FINALIZED_AT_EXIT).remove(&number);
+}
+
+/// Called by the C library at the end of the process: the latest first.
+extern "C" fn finalize_all() {
+    *fork::lock(&ENDER) = Some(ThreadNumber::current());
+    let latest = || fork::lock(&FINALIZED_AT_EXIT).pop_last();
+    while let Some((_, lifecycle)) = latest() {
+        if let Some(lifecycle) = lifecycle.upgrade() {
+            lifecycle.end_with_the_process();
+        }
+    }
+}
+
+/// The process ends in another thread than that, which still is there.
+pub(crate) fn is_ended_by_another(this: ThreadNumber) -> bool {
+    fork::lock(&ENDER).is_some_and(|ender| ender != this && !ender.is_lost())
 }

@@ -1,32 +1,30 @@
 //! A loaded image: symbols to call, memory to give back.
 
-use std::ffi::{c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(feature = "symbolize")]
 use crate::debug::{DebugInfoError, KeptDebugInfo, SourceFrame};
 use crate::error::LookupError;
 use crate::events::{EventListener, ImageId};
-use crate::exit;
-use crate::link::{Exports, FunctionArray, Hooks, ImageSymbol, IndirectFunction, Linked};
+use crate::lifecycle::Lifecycle;
+use crate::link::{Exports, ImageSymbol, Linked};
 use crate::memory::{FinalizedMemory, Segment};
-use crate::tls::{self, Module};
+use crate::tls::Module;
 use crate::unwind::UnwindRegistration;
 
 /// An object in memory. Dropping it runs its finalisers if its initialisers ran and the static destructors that its code
-/// registered, deregisters it everywhere and frees its memory: nothing of it may be executing or be pointed to then. A [`Symbol`] borrows the image, so the compiler
-/// watches over what was got by [`get`](Self::get).
+/// registered, deregisters it everywhere and frees its memory: nothing of it may be executing or be pointed to then. A
+/// [`Symbol`] borrows the image, so the compiler watches over what was got by [`get`](Self::get). If the process exits before,
+/// the C library runs finalisers and static destructors, as those of shared libraries.
 pub struct LoadedImage {
     /// What most images do not have, so that those are small. Dropped first: listeners are told and unwind tables
     /// deregistered while the memory is still there.
     extras: Option<Box<Extras>>,
     exports: Exports,
-    initialized: AtomicBool,
     executes_here: bool,
     sizes: [usize; 3],
     targets: [u64; 3],
@@ -38,7 +36,7 @@ pub struct LoadedImage {
 pub(crate) struct Extras {
     pub(crate) announced: Option<Announced>,
     pub(crate) unwind: Option<Box<dyn UnwindRegistration>>,
-    pub(crate) hooks: Option<Hooks>,
+    pub(crate) lifecycle: Option<Arc<Lifecycle>>,
     #[cfg(feature = "symbolize")]
     pub(crate) debug_info: Option<Box<KeptDebugInfo>>,
     /// Frees the thread-local blocks. Before the memory, which has what new ones begin as.
@@ -51,7 +49,10 @@ impl Extras {
         if self.debug_info.is_some() {
             return false;
         }
-        self.announced.is_none() && self.unwind.is_none() && self.hooks.is_none() && self.threads.is_none()
+        self.announced.is_none()
+            && self.unwind.is_none()
+            && self.lifecycle.is_none()
+            && self.threads.is_none()
     }
 }
 
@@ -75,7 +76,6 @@ impl LoadedImage {
         LoadedImage {
             extras: (!extras.is_empty()).then(|| Box::new(extras)),
             exports,
-            initialized: AtomicBool::new(false),
             executes_here,
             sizes,
             targets,
@@ -83,13 +83,13 @@ impl LoadedImage {
         }
     }
 
-    fn hooks(&self) -> Option<&Hooks> {
-        self.extras.as_ref()?.hooks.as_ref()
+    fn lifecycle(&self) -> Option<&Arc<Lifecycle>> {
+        self.extras.as_ref()?.lifecycle.as_ref()
     }
 
     /// Whether it may have something to run, at its beginning or its end.
     pub(crate) fn has_hooks(&self) -> bool {
-        self.hooks().is_some()
+        self.lifecycle().is_some()
     }
 
     #[cfg(feature = "symbolize")]
@@ -152,8 +152,7 @@ impl LoadedImage {
     /// Whether the object has initialisers (`.init_array`, `.ctors`, `.CRT$XCU`) that did not run yet, or indirect
     /// functions, which are bound before them.
     pub fn needs_initializers(&self) -> bool {
-        let has_some = |hooks: &Hooks| !hooks.initializers.is_empty() || !hooks.indirect.is_empty();
-        self.hooks().is_some_and(has_some) && !self.initialized.load(Ordering::Acquire)
+        self.lifecycle().is_some_and(|lifecycle| lifecycle.needs_initializers())
     }
 
     /// Binds the image's indirect functions (`STT_GNU_IFUNC`) to what their resolvers choose and runs its initialisers in
@@ -164,18 +163,9 @@ impl LoadedImage {
     /// returns.
     #[allow(unsafe_code)] // Runs loaded code.
     pub unsafe fn run_initializers(&self) {
-        let Some(hooks) = self.hooks().filter(|_| self.executes_here) else { return };
-        if self.initialized.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        for function in &hooks.indirect {
-            // SAFETY: the addresses are those of this live image; that its code may run is what the caller vouches for.
-            unsafe { bind(function) };
-        }
-        for array in &hooks.initializers {
-            // SAFETY: the array is a section of this live image, its entries relocated by the loader; that the code
-            // may run is what the caller vouches for.
-            unsafe { run(array, hooks.windows) };
+        if let Some(lifecycle) = self.lifecycle().filter(|_| self.executes_here) {
+            // SAFETY: what the caller vouches for; the image is alive.
+            unsafe { lifecycle.begin() };
         }
     }
 
@@ -191,16 +181,22 @@ impl LoadedImage {
     }
 
     /// Gives the image's memory to the caller, who has to free it from here on, by dropping what is returned, and may keep it
-    /// for ever ([`ImageMemory::leak`]). Symbols are forgotten, and with them finalisers and static destructors: these are
-    /// not run. Take the addresses that are needed before.
+    /// for ever ([`ImageMemory::leak`]). Symbols are forgotten, and with them finalisers: these are not run. Nor are static and
+    /// thread-local destructors once the memory is freed; if it is kept they run when the process or the thread ends. Take the
+    /// addresses that are needed before.
     pub fn into_memory(mut self) -> ImageMemory {
         /// In the place of what is taken away.
         struct Nothing;
         impl FinalizedMemory for Nothing {}
         let extras = self.extras.take().map(|extras| *extras).unwrap_or_default();
+        let lifecycle = extras.lifecycle.filter(|_| self.executes_here);
+        if let Some(lifecycle) = &lifecycle {
+            lifecycle.give_up_arrays();
+        }
         ImageMemory {
             segments: Segment::ALL.map(|segment| self.segment_range(segment)),
             announced: extras.announced,
+            lifecycle,
             unwind: extras.unwind,
             threads: extras.threads,
             memory: Some(mem::replace(&mut self.memory, Box::new(Nothing))),
@@ -245,12 +241,11 @@ pub(crate) unsafe fn pointer_to<F: Copy>(name: &str, address: u64) -> Result<F, 
 impl Drop for LoadedImage {
     #[allow(unsafe_code)] // Runs loaded code.
     fn drop(&mut self) {
-        let initialized = *self.initialized.get_mut();
-        let Some(mut extras) = self.extras.take() else { return };
-        if let Some(hooks) = extras.hooks.take().filter(|_| self.executes_here) {
+        let Some(extras) = &self.extras else { return };
+        if let Some(lifecycle) = extras.lifecycle.as_ref().filter(|_| self.executes_here) {
             // SAFETY: the memory is still there. Finalisers run if initialisers ran, so whoever ran them vouched for
             // the code; destructors were registered by code that somebody called and vouched for.
-            unsafe { finalize(&hooks, initialized) };
+            unsafe { lifecycle.end() };
         }
     }
 }
@@ -260,6 +255,7 @@ impl Drop for LoadedImage {
 pub struct ImageMemory {
     segments: [Range<u64>; 3],
     announced: Option<Announced>,
+    lifecycle: Option<Arc<Lifecycle>>,
     unwind: Option<Box<dyn UnwindRegistration>>,
     threads: Option<Module>,
     memory: Option<Box<dyn FinalizedMemory>>,
@@ -282,6 +278,9 @@ impl ImageMemory {
 impl Drop for ImageMemory {
     fn drop(&mut self) {
         // Explicit, because the order is what makes it sound.
+        if let Some(lifecycle) = &self.lifecycle {
+            lifecycle.forget_registered();
+        }
         self.announced = None;
         self.unwind = None;
         self.threads = None;
@@ -293,130 +292,6 @@ impl fmt::Debug for ImageMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImageMemory").field("segments", &self.segments).finish_non_exhaustive()
     }
-}
-
-/// What an indirect function does that nobody bound.
-pub(crate) fn unbound_function() -> u64 {
-    extern "C" fn unbound() {
-        eprintln!(
-            "objcache: an indirect function (STT_GNU_IFUNC) is called before the image's initialisers were run"
-        );
-        std::process::abort();
-    }
-    unbound as extern "C" fn() as usize as u64
-}
-
-/// Asks a resolver and writes down what it chose. On AArch64 it is told of the processor ("System V ABI for AArch64",
-/// `__ifunc_arg_t`); elsewhere it finds out for itself.
-///
-/// # Safety
-/// The addresses must be those of a live image that nobody else uses yet, the resolver's code trusted.
-#[allow(unsafe_code)] // Runs loaded code, and writes to the image.
-unsafe fn bind(function: &IndirectFunction) {
-    #[repr(C)]
-    struct Argument {
-        size: u64,
-        hwcap: u64,
-        hwcap2: u64,
-    }
-    type Resolver = unsafe extern "C" fn(u64, *const Argument) -> usize;
-    const HAS_ARGUMENT: u64 = 1 << 62;
-    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    // SAFETY: takes a number and gives one.
-    let [hwcap, hwcap2] = [libc::AT_HWCAP, libc::AT_HWCAP2].map(|kind| unsafe { libc::getauxval(kind) });
-    #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-    let [hwcap, hwcap2] = [0; 2];
-    let argument = Argument { size: size_of::<Argument>() as u64, hwcap, hwcap2 };
-    // SAFETY: the symbol says that it is such a function; arguments it does not take are in registers.
-    let resolver = unsafe { mem::transmute::<usize, Resolver>(function.resolver as usize) };
-    // SAFETY: it may be called, as the caller vouches.
-    let chosen = unsafe { resolver(hwcap | HAS_ARGUMENT, &argument) };
-    // SAFETY: the word is in the image's data, which is writable, and aligned.
-    unsafe { (function.slot as usize as *mut usize).write(chosen) };
-}
-
-/// Thread-local objects of this thread first ([basic.start.term] of C++), then the order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run
-/// from the last to the first: finalisers without a priority, static destructors in the reverse of their registration,
-/// finalisers with a priority.
-///
-/// # Safety
-/// The arrays must be in memory, their code and that of registered destructors trusted.
-#[allow(unsafe_code)] // Runs loaded code.
-unsafe fn finalize(hooks: &Hooks, initialized: bool) {
-    if let Some(handle) = hooks.dso_handle {
-        tls::run_and_forget(handle);
-    }
-    let arrays = if initialized { &hooks.finalizers[..] } else { &[] };
-    let (before, after) = arrays.split_at(arrays.partition_point(FunctionArray::has_no_priority));
-    for array in before {
-        // SAFETY: as the caller vouches.
-        unsafe { run(array, hooks.windows) };
-    }
-    if let Some(handle) = hooks.dso_handle {
-        // SAFETY: as the caller vouches.
-        unsafe { exit::run_registered(handle) };
-    }
-    for array in after {
-        // SAFETY: as the caller vouches.
-        unsafe { run(array, hooks.windows) };
-    }
-}
-
-/// Calls each function of an array. Zero and -1 mark places without one, as in `.ctors`.
-///
-/// # Safety
-/// The array must be in memory, its entries functions that may be called, with the calling convention of Windows or not.
-#[allow(unsafe_code)] // Runs loaded code.
-unsafe fn run(array: &FunctionArray, windows: bool) {
-    let count = array.size as usize / size_of::<usize>();
-    for step in 0..count {
-        let number = if array.backwards { count - 1 - step } else { step };
-        let entry = (array.address as usize + number * size_of::<usize>()) as *const usize;
-        // SAFETY: the entry is inside of the array, which is readable; an array of a strange object may be unaligned.
-        let function = unsafe { entry.read_unaligned() };
-        if function == 0 || function == usize::MAX {
-            continue;
-        }
-        // SAFETY: the entry is a function that may be called, as the caller vouches.
-        unsafe { call(function, windows) };
-    }
-}
-
-/// Calls a function without arguments, or, as ELF has it, with those of an empty command line. What a function of the C
-/// runtime's `.CRT$XI` array returns, to report an error, is not looked at.
-///
-/// # Safety
-/// It must be such a function.
-#[allow(unsafe_code)] // Runs loaded code.
-unsafe fn call(function: usize, windows: bool) {
-    #[cfg(target_arch = "x86_64")]
-    type Windows = unsafe extern "win64" fn();
-    #[cfg(not(target_arch = "x86_64"))]
-    type Windows = unsafe extern "C" fn();
-    type Initializer = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
-    if windows {
-        // SAFETY: the entry is a function, as the caller vouches.
-        let function = unsafe { mem::transmute::<usize, Windows>(function) };
-        // SAFETY: it may be called, as the caller vouches.
-        unsafe { function() };
-    } else {
-        // SAFETY: the entry is a function, as the caller vouches.
-        let function = unsafe { mem::transmute::<usize, Initializer>(function) };
-        let nothing = [std::ptr::null::<c_char>()];
-        let environment = environment().unwrap_or(nothing.as_ptr());
-        // SAFETY: it may be called, as the caller vouches; the arguments are those of an empty command line, and the
-        // environment as the C library gives it to constructors of its own libraries.
-        unsafe { function(0, nothing.as_ptr(), environment) };
-    }
-}
-
-/// The C library's `environ`, if it has one.
-#[allow(unsafe_code)] // A variable of the C library.
-fn environment() -> Option<*const *const c_char> {
-    let variable = crate::process::function(c"environ")? as *const *const *const c_char;
-    // SAFETY: the variable of this name is `char **environ` (POSIX, XBD 8.1), which is there as long as the C library.
-    let environment = unsafe { variable.read() };
-    (!environment.is_null()).then_some(environment)
 }
 
 impl fmt::Debug for LoadedImage {

@@ -149,6 +149,7 @@ mod image;
 mod inputs;
 mod inspect;
 mod library;
+mod lifecycle;
 mod limits;
 mod link;
 mod loader;

@@ -11,6 +11,7 @@ use crate::error::LoadError;
 use crate::events::{EventListener, ImageId, LoadedObject};
 use crate::graph::LinkGraph;
 use crate::image::{Announced, Extras, LoadedImage};
+use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::link::{self, Environment, Link, LinkMap, Linked, Object};
 use crate::made;
@@ -221,7 +222,7 @@ impl Loader {
                 let loaded = self.loaded_objects(ImageId::UNANNOUNCED, bytes, objects, &linked);
                 Box::new(KeptDebugInfo::of(loaded))
             }),
-            hooks: linked.hooks.take(),
+            lifecycle: linked.hooks.take().map(|hooks| Lifecycle::new(hooks, linked.segments())),
             threads: linked.threads.take_module(),
         };
         let start = linked.image.image;

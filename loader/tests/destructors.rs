@@ -5,7 +5,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use objcache_loader::{AbsoluteSymbols, Loader, ProcessSymbols, SharedLibrary, chain};
+use objcache_loader::{
+    AbsoluteSymbols, Archive, InputObject, Limits, Loader, ProcessSymbols, SharedLibrary, SymbolResolver,
+    chain, needed_members,
+};
 use support::*;
 
 static NOTES: Mutex<Vec<i32>> = Mutex::new(Vec::new());
@@ -110,4 +113,158 @@ fn what_atexit_registers_runs_when_the_image_goes() {
     assert!(NOTES.lock().unwrap().is_empty());
     drop(image);
     assert_eq!(*NOTES.lock().unwrap(), [5]);
+}
+
+/// What runs without an end of the image's own, in a process of its own: `when` says how the image goes.
+const WITHOUT_END: &str = "OBJCACHE_LOADER_TEST_WITHOUT_END";
+
+/// What a process noted that loads an image, does with it what the variable says, and exits.
+fn notes_of_a_process(when: &str) -> Vec<String> {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "what_is_left_runs_when_the_process_exits", "--test-threads=1", "--nocapture"])
+        .env(WITHOUT_END, when)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{when}: {output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    text.lines().filter_map(|line| line.strip_prefix("note ")).map(str::to_owned).collect()
+}
+
+extern "C" fn host_says(what: i32) {
+    eprintln!("note {what}");
+}
+
+fn a_process(when: &str) -> ! {
+    let source = r#"
+        extern "C" void host_says(int);
+        struct Noted { int n; Noted(int n) : n(n) {} ~Noted() { host_says(n); } };
+        static Noted whole{1};
+        static thread_local Noted own{2};
+        __attribute__((constructor)) static void begin() { host_says(5); }
+        __attribute__((destructor)) static void end() { host_says(6); }
+        extern "C" int touch(int n) { return own.n + n; }
+    "#;
+    // SAFETY: the C++ library's initialisers only set up its own streams and locales.
+    let libstdcxx = unsafe { SharedLibrary::open(c"libstdc++.so.6") }.unwrap();
+    let host = AbsoluteSymbols::new().with("host_says", host_says as *const () as u64);
+    let resolver = chain(host, chain(libstdcxx, ProcessSymbols));
+    let object = compile_text(GXX, &["-O1", "-fPIC"], "cpp", source);
+    let image = Loader::new().load(&object, &resolver).unwrap();
+    initialize(&image);
+    assert_eq!(call_int(&image, "touch", &[1]), 3);
+    match when {
+        "kept" => std::mem::forget(image),
+        "never initialised" => {
+            drop(image);
+            std::mem::forget(Loader::new().load(&object, &resolver).unwrap());
+        }
+        "dropped" => drop(image),
+        "given up" => drop(image.into_memory()),
+        "leaked" => drop(image.into_memory().leak()),
+        "kept, exit in another thread" => {
+            std::mem::forget(image);
+            std::thread::spawn(|| std::process::exit(0)).join().unwrap();
+        }
+        _ => unreachable!("{when}"),
+    }
+    eprintln!("note exit");
+    std::process::exit(0);
+}
+
+#[test]
+fn what_is_left_runs_when_the_process_exits() {
+    if let Ok(when) = std::env::var(WITHOUT_END) {
+        a_process(&when);
+    }
+    let libstdcxx = || {
+        // SAFETY: as above.
+        unsafe { SharedLibrary::open(c"libstdc++.so.6") }
+    };
+    if !has(GXX) || libstdcxx().is_err() {
+        return;
+    }
+    // As a shared library's, if it is there at the end.
+    assert_eq!(notes_of_a_process("kept"), ["5", "exit", "2", "1", "6"]);
+    assert_eq!(notes_of_a_process("kept, exit in another thread"), ["5", "1", "6"]);
+    assert_eq!(notes_of_a_process("dropped"), ["5", "2", "6", "1", "exit"]);
+    assert_eq!(notes_of_a_process("never initialised"), ["5", "2", "6", "1", "exit"]);
+    assert_eq!(notes_of_a_process("given up"), ["5", "exit"], "its memory is gone");
+    assert_eq!(notes_of_a_process("leaked"), ["5", "exit", "2", "1"]);
+}
+
+/// Rust's standard library gives a variable of its own for the handle of the image, and others none.
+#[test]
+fn thread_local_destructors_are_the_images_whose_addresses_they_are_registered_with() {
+    let _turn = TURN.lock().unwrap();
+    if !has(GCC) {
+        return;
+    }
+    let source = "void host_note(int);
+        int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+        static void *handle = &handle;
+        static void one(void *n) { host_note(*(int *)n); }
+        static int numbers[] = { 1, 2 };
+        int touch(int n) { return __cxa_thread_atexit_impl(one, &numbers[0], &handle)
+            + __cxa_thread_atexit_impl(one, &numbers[1], 0) + n; }";
+    let object = compile_text(GCC, &["-O1", "-fPIC"], "c", source);
+    let host = AbsoluteSymbols::new().with("host_note", host_note as *const () as u64);
+    std::thread::spawn(move || {
+        let image = Loader::new().load(&object, &chain(host, ProcessSymbols)).unwrap();
+        NOTES.lock().unwrap().clear();
+        assert_eq!(call_int(&image, "touch", &[3]), 3);
+        assert!(NOTES.lock().unwrap().is_empty());
+        drop(image);
+        let mut notes = std::mem::take(&mut *NOTES.lock().unwrap());
+        notes.sort_unstable();
+        assert_eq!(notes, [1, 2]);
+    })
+    .join()
+    .unwrap();
+    assert!(NOTES.lock().unwrap().is_empty(), "once");
+}
+
+/// A static library with Rust's standard library in it, of which the members are loaded that are needed.
+#[test]
+fn thread_locals_of_a_static_library_of_rust_are_dropped() {
+    let _turn = TURN.lock().unwrap();
+    let [source, archive] = ["noting.rs", "libnoting.a"].map(scratch);
+    let text = r#"
+        use std::cell::RefCell;
+        extern "C" { fn host_note(what: i32); }
+        struct Noted(i32);
+        impl Drop for Noted { fn drop(&mut self) { unsafe { host_note(self.0) } } }
+        thread_local! { static NOTED: RefCell<Vec<Noted>> = const { RefCell::new(Vec::new()) } }
+        #[no_mangle]
+        pub extern "C" fn touch(n: i32) -> i32 { NOTED.with_borrow_mut(|noted| noted.push(Noted(n))); n }
+    "#;
+    std::fs::write(&source, text).unwrap();
+    let [source, made] = [&source, &archive].map(|path| path.to_str().unwrap());
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    run(&rustc, &["--crate-type=staticlib", "--edition=2021", "-O", source, "-o", made]);
+    let archive = std::fs::read(archive).unwrap();
+    let host = AbsoluteSymbols::new().with("host_note", host_note as *const () as u64);
+    let resolver = chain(host, ProcessSymbols);
+    let library = Archive::parse(&archive).unwrap();
+    let first = library.member_defining("touch").unwrap();
+    let first = InputObject { name: "the first", bytes: first.bytes() };
+    let is_known = |name: &str| resolver.resolve(name).is_some();
+    let others = needed_members(&[first], &[library], &is_known, &Limits::default()).unwrap();
+    let names: Vec<_> = others.iter().map(|member| member.name().into_owned()).collect();
+    let others = names.iter().zip(&others).map(|(name, member)| InputObject { name, bytes: member.bytes() });
+    let objects: Vec<_> = [first].into_iter().chain(others).collect();
+    NOTES.lock().unwrap().clear();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let (image, _) = Loader::new().load_all(&objects, &resolver).unwrap();
+            initialize(&image);
+            assert_eq!([7, 8].map(|n| call_int(&image, "touch", &[n])), [7, 8]);
+            // A scope does not wait for destructors; joining does.
+            std::thread::scope(|scope| scope.spawn(|| call_int(&image, "touch", &[9])).join()).unwrap();
+            assert_eq!(*NOTES.lock().unwrap(), [9]);
+            drop(image);
+            assert_eq!(*NOTES.lock().unwrap(), [9, 7, 8]);
+        });
+        thread.join().unwrap();
+    });
+    assert_eq!(*NOTES.lock().unwrap(), [9, 7, 8], "once");
 }

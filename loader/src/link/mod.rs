@@ -149,6 +149,16 @@ pub(crate) struct Linked {
     pub(crate) image: ImageAddresses,
 }
 
+impl Linked {
+    /// Target addresses of what is in each segment.
+    pub(crate) fn segments(&self) -> [Range<u64>; 3] {
+        Segment::ALL.map(|segment| {
+            let start = self.targets[segment.index()];
+            start..start.wrapping_add(self.sizes[segment.index()] as u64)
+        })
+    }
+}
+
 /// Links objects into one piece of memory. Their graphs afterwards hold the addresses of their sections.
 pub(crate) fn link<A: Architecture>(
     objects: &mut [Object<'_>],
@@ -213,11 +223,11 @@ pub(crate) fn link<A: Architecture>(
     let memory = memory.finalize()?;
 
     let unwind = unwind_info::<A>(objects, image.code.clone(), memory.arena());
-    let uses_dso_handle = objects.iter().any(|object| object.symbols.uses_dso_handle);
+    let registers_destructors = objects.iter().any(|object| object.symbols.registers_destructors);
     Ok(Linked {
         memory,
         exports,
-        hooks: Hooks::of(objects, indirect, uses_dso_handle.then_some(image.image)),
+        hooks: Hooks::of(objects, indirect, registers_destructors.then_some(image.image)),
         unwind,
         threads,
         sizes: request.segments.map(|segment| segment.size),

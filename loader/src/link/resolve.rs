@@ -42,7 +42,7 @@ pub(super) fn resolve<A: Architecture>(
             resolver: environment.resolver,
             addresses_are_pointers: environment.memory.executes_here(),
             budget: &mut budget,
-            uses_dso_handle: false,
+            registers_destructors: false,
             throws: false,
             refers_out: false,
             imports: Vec::new(),
@@ -60,13 +60,13 @@ pub(super) fn resolve<A: Architecture>(
                 states[symbol] = state;
             }
         }
-        let (uses_dso_handle, throws) = (elsewhere.uses_dso_handle, elsewhere.throws);
+        let (registers_destructors, throws) = (elsewhere.registers_destructors, elsewhere.throws);
         let refers_out = elsewhere.refers_out;
         let imports = std::mem::take(&mut elsewhere.imports);
         let resolved = result.and_then(|()| elsewhere.into_result());
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
-        symbols.uses_dso_handle = uses_dso_handle;
+        symbols.registers_destructors = registers_destructors;
         symbols.throws = throws;
         symbols.refers_out = refers_out;
         symbols.imports = imports;
@@ -163,7 +163,7 @@ struct Elsewhere<'e, 'a> {
     resolver: &'e dyn SymbolResolver,
     addresses_are_pointers: bool,
     budget: &'e mut NameBudget,
-    uses_dso_handle: bool,
+    registers_destructors: bool,
     throws: bool,
     refers_out: bool,
     /// As [`Symbols::imports`](super::symbols::Symbols::imports).
@@ -270,7 +270,7 @@ impl Elsewhere<'_, '_> {
     ) -> Result<(), LoadError> {
         let name = self.object.graph.symbols.name(symbol)?;
         self.budget.spend(name)?;
-        self.uses_dso_handle |= matches!(name, DSO_HANDLE | MACHO_DSO_HANDLE);
+        self.registers_destructors |= may_register_destructors(name);
         self.throws |= may_throw(name);
         let synthesized = self.synthesized(name);
         if synthesized.is_some() {
@@ -388,6 +388,12 @@ impl Elsewhere<'_, '_> {
         }
         Err(LoadError::Unresolved(report(&self.object.graph, &self.unresolved, self.unresolved_count)))
     }
+}
+
+/// Whether the object may register destructors of static or thread-local objects: it has the handle for that, or calls what is
+/// given one.
+fn may_register_destructors(name: &[u8]) -> bool {
+    matches!(name, DSO_HANDLE | MACHO_DSO_HANDLE | b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl")
 }
 
 /// Whether exceptions may come out of a function of that name: it throws one itself (Itanium C++ ABI, level II), or is

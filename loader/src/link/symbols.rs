@@ -22,7 +22,7 @@ pub(crate) struct Symbols {
     pub(crate) common_size: u64,
     pub(crate) common_align: u64,
     /// Something refers to the `__dso_handle` of the image. Set by resolving.
-    pub(crate) uses_dso_handle: bool,
+    pub(crate) registers_destructors: bool,
     /// Something refers to a function that may throw an exception. Set by resolving.
     pub(crate) throws: bool,
     /// Something refers to what is not of this link. Set by resolving.

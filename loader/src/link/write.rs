@@ -164,7 +164,7 @@ impl Link<'_, '_> {
         }
         let [code, read_only, data] = working;
         if !self.object.indirect.is_empty() {
-            indirect::write::<A>(self.object, code.bytes, data.bytes, crate::image::unbound_function())?;
+            indirect::write::<A>(self.object, code.bytes, data.bytes, crate::lifecycle::unbound_function())?;
         }
         if self.object.tables.slot_words != 0 {
             self.write_slots::<A>(read_only.bytes)?;

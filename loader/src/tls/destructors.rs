@@ -6,8 +6,9 @@
 //! it in their place.
 #![allow(unsafe_code)] // Calls of loaded code by address.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
@@ -18,10 +19,12 @@ use crate::process;
 type Destructor = unsafe extern "C" fn(*mut c_void);
 type Register = unsafe extern "C" fn(Destructor, *mut c_void, *mut c_void) -> c_int;
 
-/// What is registered, by the handle of the image that did.
-static REGISTERED: LazyLock<Mutex<HashMap<u64, Vec<Arc<Entry>>>>> = LazyLock::new(Mutex::default);
+/// What is registered, by addresses in the images that did.
+static REGISTERED: Mutex<BTreeMap<u64, Vec<Arc<Entry>>>> = Mutex::new(BTreeMap::new());
 
 struct Entry {
+    /// The handle that it was registered with, which is `__dso_handle` or, by Rust's standard library, a variable of its own; or
+    /// the destructor, if there is none.
     image: u64,
     thread: ThreadNumber,
     /// Locked while it runs. `None`: it did, or will not.
@@ -52,17 +55,22 @@ pub(crate) fn function() -> Option<u64> {
 }
 
 /// # Safety
-/// As `__cxa_thread_atexit`: the destructor may be called with the object when this thread ends. `image` is the
-/// `__dso_handle` of the image that has it.
-unsafe extern "C" fn thread_atexit(destructor: Destructor, object: *mut c_void, image: *mut c_void) -> c_int {
+/// As `__cxa_thread_atexit`: the destructor may be called with the object when this thread ends. `handle` is an address in the
+/// image that has it, or null.
+unsafe extern "C" fn thread_atexit(
+    destructor: Destructor,
+    object: *mut c_void,
+    handle: *mut c_void,
+) -> c_int {
     const FAILED: c_int = -1;
     let Some(register) = register_function() else { return FAILED };
     let pending = Mutex::new(Some(Pending { destructor, object }));
-    let entry = Arc::new(Entry { image: image as u64, thread: ThreadNumber::current(), pending });
+    let image = if handle.is_null() { destructor as usize as u64 } else { handle as u64 };
+    let entry = Arc::new(Entry { image, thread: ThreadNumber::current(), pending });
     let argument = Arc::into_raw(Arc::clone(&entry)).cast_mut().cast();
     // An address of this library, which has to stay as long as there is something to call.
     let library = (&raw const REGISTERED).cast_mut().cast();
-    fork::lock(&REGISTERED).entry(image as u64).or_default().push(entry);
+    fork::lock(&REGISTERED).entry(image).or_default().push(entry);
     // SAFETY: the function takes back the entry that it is called with once.
     unsafe { register(run, argument, library) }
 }
@@ -89,26 +97,45 @@ unsafe extern "C" fn run(entry: *mut c_void) {
 
 /// Runs what this thread registered for an image that goes, last first; what others did is forgotten, once those that are
 /// at it are done.
-pub(crate) fn run_and_forget(image: u64) {
-    let this = ThreadNumber::current();
+pub(crate) fn run_and_forget(segments: &[Range<u64>]) {
     // Destructors may register further ones.
-    let take = || fork::lock(&REGISTERED).remove(&image);
-    while let Some(entries) = take() {
+    while let Some(entries) = take(segments) {
         for entry in entries.iter().rev() {
-            // A thread of the process that this one was forked from may have been at it; here nobody ever is.
-            if entry.thread.is_lost() {
-                continue;
-            }
-            if entry.thread != this {
-                entry.pending.lock().take();
-                continue;
-            }
-            // One that is locked by this thread is running, and drops the image.
-            let pending = entry.pending.try_lock().and_then(|mut pending| pending.take());
-            if let Some(Pending { destructor, object }) = pending {
+            if let Some(Pending { destructor, object }) = entry.forget() {
                 // SAFETY: the image still is there, and so is the object: this is its thread.
                 unsafe { destructor(object) };
             }
         }
+    }
+}
+
+/// Nothing that was registered for the image is run any more, once those that are at it are done.
+pub(crate) fn forget(segments: &[Range<u64>]) {
+    for entry in take(segments).iter().flatten() {
+        entry.forget();
+    }
+}
+
+/// Takes out what was registered for one image, in order. `None`: nothing is.
+fn take(segments: &[Range<u64>]) -> Option<Vec<Arc<Entry>>> {
+    let mut registered = fork::lock(&REGISTERED);
+    let of_image = segments.iter().find_map(|segment| registered.range(segment.clone()).next());
+    let handle = *of_image?.0;
+    registered.remove(&handle)
+}
+
+impl Entry {
+    /// It is not run any more by others. What this thread would have run.
+    fn forget(&self) -> Option<Pending> {
+        // A thread of the process that this one was forked from may have been at it; here nobody ever is.
+        if self.thread.is_lost() {
+            return None;
+        }
+        if self.thread != ThreadNumber::current() {
+            self.pending.lock().take();
+            return None;
+        }
+        // One that is locked by this thread is running, and drops the image.
+        self.pending.try_lock()?.take()
     }
 }

@@ -35,7 +35,7 @@ mod here {
     #[cfg(target_arch = "x86_64")]
     pub(crate) use super::descriptor::SAVED_STATE;
     pub(crate) use super::descriptor::{of_offset as descriptor_of, prepare as prepare_to_save_registers};
-    pub(crate) use super::destructors::{function as thread_atexit, run_and_forget};
+    pub(crate) use super::destructors::{forget, function as thread_atexit, run_and_forget};
     pub(crate) use super::modules::Module;
     pub(crate) use super::pointer::{Reserved, set_aside, thread_offsets};
 }
@@ -47,7 +47,8 @@ pub(crate) use here::SAVED_STATE;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use here::prepare_to_save_registers;
 pub(crate) use here::{
-    Module, Reserved, descriptor_of, get_addr, run_and_forget, set_aside, thread_atexit, thread_offsets,
+    Module, Reserved, descriptor_of, forget, get_addr, run_and_forget, set_aside, thread_atexit,
+    thread_offsets,
 };
 
 /// What the blocks of a module begin as.

@@ -1,5 +1,7 @@
 //! A host on which thread-local variables are not served: whatever needs them is refused.
 
+use std::ops::Range;
+
 use super::{Template, Variable};
 use crate::error::LoadError;
 use crate::resolver::SymbolResolver;
@@ -61,4 +63,6 @@ pub(crate) fn thread_atexit() -> Option<u64> {
     None
 }
 
-pub(crate) fn run_and_forget(_dso_handle: u64) {}
+pub(crate) fn run_and_forget(_segments: &[Range<u64>]) {}
+
+pub(crate) fn forget(_segments: &[Range<u64>]) {}
