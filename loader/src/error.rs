@@ -137,8 +137,8 @@ impl fmt::Display for UnresolvedSymbols {
 }
 
 /// Functions of glibc that linkers put into each program and library; `stat` and its like up to 2.32.
-const NOT_SHARED: [&str; 9] =
-    ["at_quick_exit", "atexit", "fstat", "fstatat", "lstat", "mknod", "mknodat", "pthread_atfork", "stat"];
+const NOT_SHARED: [&str; 8] =
+    ["at_quick_exit", "fstat", "fstatat", "lstat", "mknod", "mknodat", "pthread_atfork", "stat"];
 
 /// A relocation that cannot be done, with everything needed to find it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::mem;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once, Weak};
 
@@ -64,6 +65,41 @@ unsafe extern "C" fn at_exit(destructor: Destructor, object: *mut c_void, image:
         drop(unsafe { Box::from_raw(entry) });
     }
     result
+}
+
+/// Images that call [`atexit`], by where they begin: where they end, and their handles.
+static CALLERS: Mutex<BTreeMap<u64, (u64, u64)>> = Mutex::new(BTreeMap::new());
+
+/// The address of an `atexit` for objects, if what they find as `__cxa_atexit` is [`at_exit`].
+pub(crate) fn atexit(cxa_atexit: u64) -> Option<u64> {
+    let is_ours = cxa_atexit == at_exit as Register as usize as u64;
+    is_ours.then_some(at_exit_of_a_function as extern "C" fn(Destructor) -> c_int as usize as u64)
+}
+
+/// `int atexit(void (*)(void))`, where a function that is given an argument does not look at it. The image is that of the
+/// function.
+extern "C" fn at_exit_of_a_function(function: Destructor) -> c_int {
+    let address = function as usize as u64;
+    let handle = {
+        let callers = fork::lock(&CALLERS);
+        let before = callers.range(..=address).next_back();
+        before.and_then(|(_, (end, handle))| (address < *end).then_some(*handle))
+    };
+    // SAFETY: it may be called when the image goes or the process ends: whoever calls this says so.
+    unsafe { at_exit(function, std::ptr::null_mut(), handle.unwrap_or(0) as *mut c_void) }
+}
+
+/// What functions in this range register with [`atexit`] is the image's with that handle.
+pub(crate) fn add_caller(range: &Range<u64>, handle: u64) {
+    if !range.is_empty() {
+        fork::lock(&CALLERS).insert(range.start, (range.end, handle));
+    }
+}
+
+pub(crate) fn remove_caller(range: &Range<u64>) {
+    if !range.is_empty() {
+        fork::lock(&CALLERS).remove(&range.start);
+    }
 }
 
 /// Called by the C library, which has no lock meanwhile.

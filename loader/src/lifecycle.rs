@@ -12,6 +12,7 @@ use std::thread;
 use crate::exit;
 use crate::fork::ThreadNumber;
 use crate::link::{FunctionArray, Hooks, IndirectFunction};
+use crate::memory::Segment;
 use crate::tls;
 
 /// An image's hooks, and which of them ran.
@@ -33,6 +34,9 @@ const FINALIZED: u8 = 3;
 
 impl Lifecycle {
     pub(crate) fn new(hooks: Hooks, segments: [Range<u64>; 3]) -> Arc<Self> {
+        if let Some(handle) = hooks.dso_handle.filter(|_| hooks.calls_atexit) {
+            exit::add_caller(&segments[Segment::Code.index()], handle);
+        }
         Arc::new(Lifecycle { hooks, segments, phase: AtomicU8::new(LOADED), number: AtomicU64::new(0) })
     }
 
@@ -100,6 +104,7 @@ impl Lifecycle {
         // SAFETY: as the caller vouches.
         unsafe { self.finalize(arrays, registered) };
         self.forget_arrays();
+        self.remove_caller();
     }
 
     /// The order of `dlclose`, where the C++ runtime's own finaliser is the first entry of `.fini_array`, and entries run
@@ -148,6 +153,13 @@ impl Lifecycle {
         if let Some(handle) = self.hooks.dso_handle {
             tls::forget(&self.segments);
             exit::forget_registered(handle);
+        }
+        self.remove_caller();
+    }
+
+    fn remove_caller(&self) {
+        if self.hooks.calls_atexit {
+            exit::remove_caller(&self.segments[Segment::Code.index()]);
         }
     }
 }

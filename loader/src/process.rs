@@ -12,18 +12,10 @@ use crate::resolver::SymbolResolver;
 /// A function of the program itself is found only when the program exports it (`-rdynamic`, or
 /// `-C link-args=-rdynamic` in Rust); give others with [`AbsoluteSymbols`](crate::AbsoluteSymbols).
 ///
-/// glibc has some functions in no shared library, for linkers to put into each program: `atexit`, `at_quick_exit`,
-/// `pthread_atfork`, in old versions `stat` and its like. Objects have to define them. What this `atexit` registers is run
-/// when the image goes:
-///
-/// ```c
-/// extern char __dso_handle;
-/// int __cxa_atexit(void (*)(void *), void *, void *);
-/// static int atexit(void (*f)(void)) { return __cxa_atexit((void (*)(void *))f, 0, &__dso_handle); }
-/// ```
-///
-/// (The one in glibc's `libc_nonshared.a` is of no use: it takes the *content* of `__dso_handle`, which is the image's first
-/// byte here.)
+/// glibc has some functions in no shared library, for linkers to put into each program: `at_quick_exit`, `pthread_atfork`, in old
+/// versions `stat` and its like. Objects have to define them. (Those in glibc's `libc_nonshared.a` are of no use: they take the
+/// *content* of `__dso_handle`, which is the image's first byte here.) `atexit` is one as well, and there is one here: what is
+/// registered with it runs when the image goes, or the process exits.
 ///
 /// libgcc has some only in its archive, hidden: `__cpu_model` and `__cpu_indicator_init` (`__builtin_cpu_supports`,
 /// `target_clones`), and on AArch64 the outline atomics (`__aarch64_ldadd4_acq_rel` and its like; `-mno-outline-atomics` does

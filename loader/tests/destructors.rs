@@ -81,7 +81,7 @@ fn finalisers_and_destructors_run_in_the_order_of_dlclose() {
     assert!(never_initialized.is_none_or(|notes| notes.is_empty()));
 }
 
-/// glibc has it for linkers only. An object may define it as the documentation of `ProcessSymbols` does.
+/// glibc has it for linkers only, so that some objects bring their own.
 #[test]
 fn what_atexit_registers_runs_when_the_image_goes() {
     let _turn = TURN.lock().unwrap();
@@ -99,20 +99,21 @@ fn what_atexit_registers_runs_when_the_image_goes() {
         compile_text(GCC, &["-O1", "-fPIC"], "c", &format!("{declaration}\n{rest}"))
     };
     let host = AbsoluteSymbols::new().with("host_note", host_note as *const () as u64);
-    let resolver = chain(host, ProcessSymbols);
-    if let Err(error) = Loader::new().load(&compile(missing), &resolver) {
-        let error = error.to_string();
-        assert!(
-            error.contains("`atexit` is in no shared library") && error.contains("define it in the object"),
-            "{error}"
-        );
+    let resolver = chain(host.clone(), ProcessSymbols);
+    assert!(
+        Loader::new().load(&compile(missing), &host).is_err(),
+        "where there is no `__cxa_atexit` to be had"
+    );
+    for declaration in [own, missing, own, missing] {
+        let image = Loader::new().load(&compile(declaration), &resolver).unwrap();
+        let other = Loader::new().load(&compile(declaration), &resolver).unwrap();
+        NOTES.lock().unwrap().clear();
+        assert_eq!(call_int(&image, "touch", &[3]), 3);
+        drop(other);
+        assert!(NOTES.lock().unwrap().is_empty());
+        drop(image);
+        assert_eq!(*NOTES.lock().unwrap(), [5]);
     }
-    let image = Loader::new().load(&compile(own), &resolver).unwrap();
-    NOTES.lock().unwrap().clear();
-    assert_eq!(call_int(&image, "touch", &[3]), 3);
-    assert!(NOTES.lock().unwrap().is_empty());
-    drop(image);
-    assert_eq!(*NOTES.lock().unwrap(), [5]);
 }
 
 /// What runs without an end of the image's own, in a process of its own: `when` says how the image goes.
@@ -140,7 +141,9 @@ fn a_process(when: &str) -> ! {
         struct Noted { int n; Noted(int n) : n(n) {} ~Noted() { host_says(n); } };
         static Noted whole{1};
         static thread_local Noted own{2};
-        __attribute__((constructor)) static void begin() { host_says(5); }
+        extern "C" int atexit(void (*)());
+        static void after() { host_says(7); }
+        __attribute__((constructor)) static void begin() { atexit(after); host_says(5); }
         __attribute__((destructor)) static void end() { host_says(6); }
         extern "C" int touch(int n) { return own.n + n; }
     "#;
@@ -184,12 +187,12 @@ fn what_is_left_runs_when_the_process_exits() {
         return;
     }
     // As a shared library's, if it is there at the end.
-    assert_eq!(notes_of_a_process("kept"), ["5", "exit", "2", "1", "6"]);
-    assert_eq!(notes_of_a_process("kept, exit in another thread"), ["5", "1", "6"]);
-    assert_eq!(notes_of_a_process("dropped"), ["5", "2", "6", "1", "exit"]);
-    assert_eq!(notes_of_a_process("never initialised"), ["5", "2", "6", "1", "exit"]);
+    assert_eq!(notes_of_a_process("kept"), ["5", "exit", "2", "1", "7", "6"]);
+    assert_eq!(notes_of_a_process("kept, exit in another thread"), ["5", "1", "7", "6"]);
+    assert_eq!(notes_of_a_process("dropped"), ["5", "2", "6", "1", "7", "exit"]);
+    assert_eq!(notes_of_a_process("never initialised"), ["5", "2", "6", "1", "7", "exit"]);
     assert_eq!(notes_of_a_process("given up"), ["5", "exit"], "its memory is gone");
-    assert_eq!(notes_of_a_process("leaked"), ["5", "exit", "2", "1"]);
+    assert_eq!(notes_of_a_process("leaked"), ["5", "exit", "2", "1", "7"]);
 }
 
 /// Rust's standard library gives a variable of its own for the handle of the image, and others none.

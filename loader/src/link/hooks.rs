@@ -13,6 +13,8 @@ pub(crate) struct Hooks {
     /// `__dso_handle`, what the image's static destructors are registered under, if it registers any: also a static
     /// variable of a function has one, of an object without initialisers.
     pub(crate) dso_handle: Option<u64>,
+    /// It also registers functions without that.
+    pub(crate) calls_atexit: bool,
     /// The functions have the calling convention of Windows.
     pub(crate) windows: bool,
 }
@@ -55,7 +57,8 @@ impl Hooks {
         dso_handle: Option<u64>,
     ) -> Option<Self> {
         let windows = objects.iter().any(|object| object.graph.format == Format::Coff);
-        let mut hooks = Hooks { indirect, dso_handle, windows, ..Hooks::default() };
+        let calls_atexit = objects.iter().any(|object| object.symbols.calls_atexit);
+        let mut hooks = Hooks { indirect, dso_handle, calls_atexit, windows, ..Hooks::default() };
         for section in survey::special(objects).filter(|section| section.size != 0) {
             let array = |priority, backwards| FunctionArray {
                 address: section.address,

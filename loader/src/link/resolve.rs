@@ -15,6 +15,7 @@ use crate::graph::{
     DecodeSymbols, Format, LinkGraph, Symbol, SymbolKind, SymbolLabel, SymbolPlace, of_every_format,
 };
 use crate::limits::NameBudget;
+use crate::process;
 use crate::resolver::SymbolResolver;
 use crate::tls;
 
@@ -43,6 +44,7 @@ pub(super) fn resolve<A: Architecture>(
             addresses_are_pointers: environment.memory.executes_here(),
             budget: &mut budget,
             registers_destructors: false,
+            calls_atexit: false,
             throws: false,
             refers_out: false,
             imports: Vec::new(),
@@ -61,12 +63,13 @@ pub(super) fn resolve<A: Architecture>(
             }
         }
         let (registers_destructors, throws) = (elsewhere.registers_destructors, elsewhere.throws);
-        let refers_out = elsewhere.refers_out;
+        let (refers_out, calls_atexit) = (elsewhere.refers_out, elsewhere.calls_atexit);
         let imports = std::mem::take(&mut elsewhere.imports);
         let resolved = result.and_then(|()| elsewhere.into_result());
         let symbols = &mut objects[number].symbols;
         symbols.states = states;
         symbols.registers_destructors = registers_destructors;
+        symbols.calls_atexit = calls_atexit;
         symbols.throws = throws;
         symbols.refers_out = refers_out;
         symbols.imports = imports;
@@ -164,6 +167,7 @@ struct Elsewhere<'e, 'a> {
     addresses_are_pointers: bool,
     budget: &'e mut NameBudget,
     registers_destructors: bool,
+    calls_atexit: bool,
     throws: bool,
     refers_out: bool,
     /// As [`Symbols::imports`](super::symbols::Symbols::imports).
@@ -278,7 +282,9 @@ impl Elsewhere<'_, '_> {
         }
         self.refers_out |= synthesized.is_none();
         let weak = state.facts.has(Facts::WEAK);
-        if let Some(address) = synthesized.or_else(|| self.ask(name, weak)) {
+        let found = synthesized.or_else(|| self.ask(name, weak));
+        let found = if name == ATEXIT { self.atexit(found) } else { found };
+        if let Some(address) = found {
             (state.address, state.flags) = A::external_value(address, self.addresses_are_pointers);
             return Ok(());
         }
@@ -358,6 +364,19 @@ impl Elsewhere<'_, '_> {
         })
     }
 
+    /// In place of the C library's, which would call what is gone, and also where that has it for linkers alone: in both cases
+    /// the resolver knows `__cxa_atexit` of this process.
+    #[cold]
+    fn atexit(&mut self, found: Option<u64>) -> Option<u64> {
+        if found.is_some() && found != process::function(c"atexit") {
+            return found;
+        }
+        let ours = self.ask(b"__cxa_atexit", false).and_then(exit::atexit);
+        self.registers_destructors |= ours.is_some();
+        self.calls_atexit = ours.is_some();
+        ours.or(found)
+    }
+
     /// Names the loader defines itself come first: they mean this image.
     fn synthesized(&self, name: &[u8]) -> Option<u64> {
         let Object { graph, addresses, .. } = self.object;
@@ -418,7 +437,10 @@ fn is_image_base(name: &[u8]) -> bool {
 /// What static destructors are registered under (Itanium C++ ABI, 3.3.5.3).
 const DSO_HANDLE: &[u8] = b"__dso_handle";
 
-/// The same where C names begin with an underscore.
+/// C, 7.22.4.2. Registers without a handle.
+const ATEXIT: &[u8] = b"atexit";
+
+/// The same as [`DSO_HANDLE`] where C names begin with an underscore.
 const MACHO_DSO_HANDLE: &[u8] = b"___dso_handle";
 
 #[cold]

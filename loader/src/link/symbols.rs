@@ -21,8 +21,10 @@ pub(crate) struct Symbols {
     /// Size and alignment of the block that holds the common symbols.
     pub(crate) common_size: u64,
     pub(crate) common_align: u64,
-    /// Something refers to the `__dso_handle` of the image. Set by resolving.
+    /// Something refers to the `__dso_handle` of the image, or to what registers destructors without. Set by resolving.
     pub(crate) registers_destructors: bool,
+    /// Something refers to the `atexit` that is ours. Set by resolving.
+    pub(crate) calls_atexit: bool,
     /// Something refers to a function that may throw an exception. Set by resolving.
     pub(crate) throws: bool,
     /// Something refers to what is not of this link. Set by resolving.
