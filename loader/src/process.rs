@@ -17,6 +17,8 @@ use crate::resolver::SymbolResolver;
 /// *content* of `__dso_handle`, which is the image's first byte here.) `atexit` is one as well, and there is one here: what is
 /// registered with it runs when the image goes, or the process exits.
 ///
+/// `NAME@VERSION` is a version of a symbol that is not the default, as objects ask for it with `.symver`.
+///
 /// libgcc has some only in its archive, hidden: `__cpu_model` and `__cpu_indicator_init` (`__builtin_cpu_supports`,
 /// `target_clones`), and on AArch64 the outline atomics (`__aarch64_ldadd4_acq_rel` and its like; `-mno-outline-atomics` does
 /// without). Link an object that needs them with its [`needed_members`](crate::needed_members) of
@@ -26,7 +28,7 @@ pub struct ProcessSymbols;
 
 impl SymbolResolver for ProcessSymbols {
     fn resolve(&self, name: &str) -> Option<u64> {
-        lookup(libc::RTLD_DEFAULT, name)
+        lookup(libc::RTLD_DEFAULT, name).or_else(|| lookup_version(libc::RTLD_DEFAULT, name))
     }
 }
 
@@ -63,7 +65,7 @@ impl SharedLibrary {
 
 impl SymbolResolver for SharedLibrary {
     fn resolve(&self, name: &str) -> Option<u64> {
-        lookup(self.handle, name)
+        lookup(self.handle, name).or_else(|| lookup_version(self.handle, name))
     }
 }
 
@@ -90,6 +92,29 @@ fn lookup(handle: *mut c_void, name: &str) -> Option<u64> {
     // SAFETY: the handle is RTLD_DEFAULT or one that dlopen returned and nobody closes; the name is a C string.
     let address = unsafe { libc::dlsym(handle, name) };
     (!address.is_null()).then_some(address as u64)
+}
+
+/// `NAME@VERSION`, as `.symver` of the assembler makes references to a version that is not the default (GNU as, "Symver").
+fn lookup_version(handle: *mut c_void, name: &str) -> Option<u64> {
+    let (name, version) = name.split_once('@')?;
+    versioned(handle, &CString::new(name).ok()?, &CString::new(version.trim_start_matches('@')).ok()?)
+}
+
+#[cfg(target_os = "linux")]
+fn versioned(handle: *mut c_void, name: &CStr, version: &CStr) -> Option<u64> {
+    type Find = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
+    // Not every C library has versions.
+    let find = function(c"dlvsym")?;
+    // SAFETY: glibc's `void *dlvsym(void *handle, const char *symbol, const char *version)`, and that of others.
+    let find = unsafe { std::mem::transmute::<usize, Find>(find as usize) };
+    // SAFETY: the handle is RTLD_DEFAULT or one that dlopen returned and nobody closes; both are C strings.
+    let address = unsafe { find(handle, name.as_ptr(), version.as_ptr()) };
+    (!address.is_null()).then_some(address as u64)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn versioned(_handle: *mut c_void, _name: &CStr, _version: &CStr) -> Option<u64> {
+    None
 }
 
 fn last_error() -> String {

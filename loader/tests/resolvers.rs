@@ -1,5 +1,7 @@
 //! What every resolver promises, run over all of them.
 
+mod support;
+
 use std::sync::Arc;
 
 use objcache_loader::{
@@ -120,4 +122,26 @@ fn a_library_that_is_not_there_is_an_error_with_its_name() {
     // SAFETY: there is no such library, so none of its initialisers runs.
     let error = unsafe { SharedLibrary::open(c"libno-such-library.so.99") }.unwrap_err();
     assert!(error.contains("libno-such-library.so.99"), "{error}");
+}
+
+/// `memcpy` of programs from before glibc 2.14 is another function than today's.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+#[test]
+fn a_version_of_a_symbol_is_found_by_name_and_version() {
+    if !support::has(support::GCC) {
+        return;
+    }
+    let source = "__asm__(\".symver old, memcpy@GLIBC_2.2.5\");
+        void *old(void *, const void *, unsigned long);
+        void *get(void) { return old; }";
+    let object = support::compile_text(support::GCC, &["-O1", "-fPIC"], "c", source);
+    let image = objcache_loader::Loader::new().load(&object, &ProcessSymbols).unwrap();
+    // SAFETY: a function without arguments that gives a pointer, as its source shows.
+    let get = unsafe { image.get::<extern "C" fn() -> u64>("get") }.unwrap();
+    // SAFETY: the handle is valid; both are C strings.
+    let old = unsafe { libc::dlvsym(libc::RTLD_DEFAULT, c"memcpy".as_ptr(), c"GLIBC_2.2.5".as_ptr()) };
+    assert_eq!((get(), old.is_null()), (old as u64, false));
+    for unknown in ["memcpy@GLIBC_0", "memcpy@", "@GLIBC_2.2.5", "@"] {
+        assert_eq!(ProcessSymbols.resolve(unknown), None, "{unknown}");
+    }
 }
