@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)] // A C interface.
 
+pub mod earlier;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::slice;
