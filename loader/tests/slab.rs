@@ -64,6 +64,21 @@ fn memory_is_reused() {
     });
 }
 
+/// Memory that nobody had yet comes a page fault at a time; that of a large image which just went is in caches.
+#[test]
+fn a_large_image_gets_the_memory_of_the_one_before() {
+    let large = {
+        let mut object = Object::default();
+        object.section(".text", elf::EXEC, &vec![0xc3; 100_000]);
+        object.build()
+    };
+    let loader = Loader::builder().memory(Arc::new(SlabMemory::new())).build();
+    let range_of_next = || loader.load(&large, &NoSymbols).unwrap().segment_range(Segment::Code);
+    let first = range_of_next();
+    drop(loader.load(&tiny(1), &NoSymbols).unwrap());
+    assert_eq!([range_of_next(), range_of_next()], [first.clone(), first]);
+}
+
 #[test]
 fn a_live_object_in_a_slab_is_small_and_needs_no_mapping() {
     alone("a_live_object_in_a_slab_is_small_and_needs_no_mapping", || {

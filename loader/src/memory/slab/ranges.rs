@@ -78,6 +78,14 @@ impl Ranges {
         self.quarantined >= BYTES || self.quarantine.len() >= COUNT
     }
 
+    /// Whether releasing it costs less than what else would be taken: memory that was not used for long or never, which
+    /// comes from far away or a page at a time.
+    pub(super) fn is_quarantine_better(&self, len: usize) -> bool {
+        const LARGE: usize = 16 << 10;
+        let size = class_size(class_of_at_least(len.max(1)));
+        len >= LARGE && self.quarantine.iter().any(|range| range.len() == size)
+    }
+
     pub(super) fn has_quarantine(&self) -> bool {
         !self.quarantine.is_empty()
     }
@@ -86,7 +94,8 @@ impl Ranges {
     pub(super) fn release_quarantine(&mut self) {
         self.unjoined += self.quarantined;
         self.quarantined = 0;
-        while let Some(range) = self.quarantine.pop() {
+        // What was used last, and is in caches, is taken first.
+        for range in std::mem::take(&mut self.quarantine) {
             self.put(range);
         }
     }
