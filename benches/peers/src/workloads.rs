@@ -20,7 +20,7 @@ pub const TINY: usize = 1000;
 impl Workloads {
     /// Workloads in a folder, which is made.
     pub fn in_folder(folder: &Path) -> Self {
-        fs::create_dir_all(folder.join("tiny")).expect("a folder for the workloads");
+        fs::create_dir_all(folder.join("kernels")).expect("a folder for the workloads");
         Workloads { folder: folder.to_owned() }
     }
 
@@ -53,8 +53,8 @@ impl Workloads {
     pub fn tiny(&self) -> Vec<Code> {
         let tiny = |number| {
             let name = format!("k{number}");
-            self.code(&format!("tiny/{name}"), |path, object| {
-                compile(&path.with_extension("c"), &kernel(&name), &[], object)
+            self.code(&format!("kernels/{name}"), |path, object| {
+                compile(&path.with_extension("c"), &kernel(&name, number), &KERNEL_FLAGS, object)
             })
         };
         (0..TINY).map(tiny).collect()
@@ -62,8 +62,8 @@ impl Workloads {
 
     /// A kernel whose name, [`RENAMED`], may be replaced by another of that length in the object's bytes.
     pub fn renamable(&self) -> Code {
-        self.code("renamable", |path, object| {
-            compile(&path.with_extension("c"), &kernel(RENAMED), &[], object);
+        self.code("kernels/renamable", |path, object| {
+            compile(&path.with_extension("c"), &kernel(RENAMED, 7), &KERNEL_FLAGS, object);
         })
     }
 
@@ -119,11 +119,15 @@ pub fn find_renamed(code: &Code) -> usize {
     found.expect("the name is in the string table")
 }
 
-fn kernel(name: &str) -> String {
+/// A loop that is vectorised, with a constant for each form of it: code that refers to two sections of constants.
+fn kernel(name: &str, number: usize) -> String {
     format!(
-        "void {name}(long n, float a, const float *x, float *y) {{ for (long i = 0; i < n; i++) y[i] += a * x[i]; }}\n"
+        "void {name}(long n, float a, const float *x, float *y) {{\n    \
+         for (long i = 0; i < n; i++) y[i] += a * x[i] + {number}.5f;\n}}\n"
     )
 }
+
+const KERNEL_FLAGS: [&str; 1] = ["-fno-unroll-loops"];
 
 fn run(command: &mut Command) {
     let status = command.status();
