@@ -127,6 +127,11 @@ reasons! {
     JournalStuck = "journal_stuck", "not taken: a process that has the journal locked does not go on";
     /// The directory holds other things, and is no store: what lies under names that a store uses would be lost.
     NotAStore = "not_a_store", "it holds other things, and is no objcache store";
+    /// There is no room for an entry, and none to be made. An error in strict mode; else the offer is not taken, and
+    /// counted as one there was no room for.
+    NoRoom = "no_room", "not taken: there is no room for it, and none to be made";
+    /// A sound entry holds an object that does not load. An error in strict mode; else it is compiled afresh.
+    DoesNotLoad = "does_not_load", "its object does not load";
 }
 
 impl fmt::Display for Reason {

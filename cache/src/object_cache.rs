@@ -1,6 +1,6 @@
 //! The trait a cache implements: ask by signature, offer after a compilation. Two methods decide everything;
-//! the third lets a cache keep others from compiling the same thing at the same time, and three more are about
-//! compilations that failed.
+//! the third lets a cache keep others from compiling the same thing at the same time, and the rest tell of what
+//! failed, and of uses.
 
 use std::any::Any;
 use std::fmt;
@@ -57,6 +57,15 @@ pub trait ObjectCache: Send + Sync {
         failure: &CompileFailure,
     ) -> Result<(), CacheError> {
         let _ = (signature, failure);
+        Ok(())
+    }
+
+    /// Tells of an object of this cache that does not load, and is about to be compiled afresh.
+    ///
+    /// # Errors
+    /// As [`get_object`](Self::get_object).
+    fn notify_does_not_load(&self, signature: &Signature, why: &dyn fmt::Display) -> Result<(), CacheError> {
+        let _ = (signature, why);
         Ok(())
     }
 
@@ -165,6 +174,14 @@ macro_rules! forward {
                 failure: &CompileFailure,
             ) -> Result<(), CacheError> {
                 (**self).notify_compile_failed(signature, failure)
+            }
+
+            fn notify_does_not_load(
+                &self,
+                signature: &Signature,
+                why: &dyn fmt::Display,
+            ) -> Result<(), CacheError> {
+                (**self).notify_does_not_load(signature, why)
             }
 
             fn notify_no_object(&self, failed: &FailedCompile<'_>) {

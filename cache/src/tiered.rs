@@ -171,6 +171,10 @@ impl<C: ObjectCache> ObjectCache for Tiered<C> {
         self.below.notify_compile_failed(signature, failure)
     }
 
+    fn notify_does_not_load(&self, signature: &Signature, why: &dyn fmt::Display) -> Result<(), CacheError> {
+        self.below.notify_does_not_load(signature, why)
+    }
+
     fn notify_no_object(&self, failed: &FailedCompile<'_>) {
         self.below.notify_no_object(failed);
     }

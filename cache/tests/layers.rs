@@ -180,7 +180,10 @@ fn a_layer_that_cannot_be_used_is_left_out() {
     fs::set_permissions(&place.directory, fs::Permissions::from_mode(0o770)).unwrap();
     let mut options = place.options(&[&place.directory]);
     options.strict = true;
-    assert!(!has(&Store::open(options).expect("opens, however strict"), 3, 1000));
+    let store = Store::open(options).expect("opens, however strict");
+    let error = store.get_object(&signature(3)).expect_err("what should be there is not");
+    assert_eq!(error.reason(), Reason::LayerUnusable);
+    assert!(!has(&store, 3, 1000), "it is told once");
 }
 
 #[test]

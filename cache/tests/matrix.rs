@@ -24,7 +24,9 @@ fn child() {
     let begun = Instant::now();
     let store = Store::open_or_degrade(StoreOptions::from_environment());
     let mut failed = Vec::new();
-    for number in [1, 2] {
+    // The second is not there yet.
+    let last = if std::env::var_os("OBJCACHE_ONLY_HITS").is_some() { 1 } else { 2 };
+    for number in 1..=last {
         let compile = || Ok::<_, ()>(Offer { object: object(number, LENGTH), ..Offer::default() });
         match store.get_or_compile(&signature(number), compile) {
             Ok(fetched) => assert_eq!(*fetched.object, *object(number, LENGTH)),
@@ -33,7 +35,9 @@ fn child() {
         }
     }
     let counted: Vec<_> = store.reasons().into_iter().map(|(reason, _)| reason.as_str()).collect();
+    let untold = store.untold();
     drop(store);
+    failed.extend(untold.take().map(|error| error.reason().as_str()));
     println!("\nfailed {}", failed.join(" "));
     println!("counted {}", counted.join(" "));
     println!("took {}", begun.elapsed().as_micros());
@@ -103,7 +107,7 @@ fn run(state: &State, strict: bool) -> Option<String> {
     let runner: Vec<&str> = runner.iter().map(String::as_str).collect();
     let mut command = child::command(&runner, &[&"work"]);
     command.env("OBJCACHE_DIR", &root).env("OBJCACHE_STRICT", if strict { "1" } else { "0" });
-    state.adjust(&mut command);
+    state.adjust(&mut command, &scene);
     let output = child::finish(command.spawn().expect("starts"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaints = String::from_utf8_lossy(&output.stderr);
@@ -150,6 +154,6 @@ fn strict_mode_makes_errors_of_them() {
         let Some(text) = run(state, true) else { continue };
         let failed = told(&text, "failed");
         assert_eq!(failed.is_empty(), !state.strict, "{}: {failed:?}", state.name);
-        assert!(failed.iter().all(|it| state.reasons.contains(&it.as_str())), "{}: {failed:?}", state.name);
+        assert!(failed.iter().all(|it| state.explains(it)), "{}: {failed:?}", state.name);
     }
 }

@@ -1,9 +1,10 @@
 //! What every command is given: where to say things, and which cache is meant.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use objcache::cache::{CacheAdmin, EntryInfo, HostFeatures, Store, StoreOptions};
+use objcache::cache::{CacheAdmin, EntryInfo, HostFeatures, Store, StoreOptions, Untold};
 use objcache::signature::Signature;
 
 use crate::args::GlobalOptions;
@@ -14,11 +15,12 @@ use crate::units;
 pub(crate) struct Context {
     pub(crate) output: Output,
     directory: Option<PathBuf>,
+    untold: RefCell<Vec<Untold>>,
 }
 
 impl Context {
     pub(crate) fn new(options: &GlobalOptions) -> Self {
-        Self { output: Output::new(options), directory: options.dir.clone() }
+        Self { output: Output::new(options), directory: options.dir.clone(), untold: RefCell::default() }
     }
 
     /// The directory that the command line names.
@@ -39,7 +41,7 @@ impl Context {
     pub(crate) fn cache(&self, host: HostFeatures) -> Store {
         let mut options = self.store_options();
         options.host_features = host;
-        Store::open_or_degrade(options)
+        self.watched(Store::open_or_degrade(options))
     }
 
     /// The cache for commands that are about the cache. They fail when it cannot be used; that others do
@@ -47,10 +49,22 @@ impl Context {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
         let mut options = self.store_options();
         options.disabled = false;
-        options.strict = true;
+        options.own_errors = true;
         // Nothing of it runs here.
         options.host_features = HostFeatures::unknown();
-        Ok(Store::open(options)?)
+        Ok(self.watched(Store::open(options)?))
+    }
+
+    fn watched(&self, store: Store) -> Store {
+        self.untold.borrow_mut().push(store.untold());
+        store
+    }
+
+    /// What went wrong with the caches of this command, where that is to be an error (`OBJCACHE_STRICT`), and no call
+    /// has returned. Asked again once they are closed.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let error = self.untold.borrow().iter().find_map(Untold::take);
+        error.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

@@ -203,6 +203,7 @@ impl Engine {
         let mut started = Instant::now();
         let loaded = match load(&obtained.object) {
             Err(error) if obtained.outcome == Outcome::Hit && blames_the_object(&error) => {
+                self.cache.notify_does_not_load(&obtained.signature, &error)?;
                 tracing::warn!("entry {} does not load and is compiled afresh: {error}", obtained.signature);
                 self.replace(&mut obtained, &request.source)?;
                 started = Instant::now();

@@ -1,8 +1,8 @@
 //! An object that came out of the engine tells by itself what it was made of.
 
-use objcache::cache::MemoryCache;
+use objcache::cache::{MemoryCache, ObjectCache, Reason, Store, StoreOptions};
 use objcache::signature::{OptLevel, Verdict, read_record, verdict};
-use objcache::{CompileRequest, CraneliftCompiler, Engine, Outcome, Source};
+use objcache::{CompileRequest, CraneliftCompiler, Engine, EngineError, Outcome, Source};
 
 const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels/mandelbrot.clif");
 
@@ -57,16 +57,30 @@ fn a_cached_object_that_does_not_load_is_compiled_afresh() {
     let engine = Engine::builder(cache.clone(), CraneliftCompiler::new().unwrap()).build();
     let request = CompileRequest::new(Source::read(KERNEL).unwrap());
     let good = engine.obtain(&request).unwrap();
-    poison(&cache, &good);
+    poison(&*cache, &good);
     let loaded = engine.load(&request).unwrap();
     assert_eq!(loaded.outcome, Outcome::Miss);
     assert!(loaded.image.address("escape").is_some());
     assert_eq!(engine.load(&request).unwrap().outcome, Outcome::Hit, "healed");
 }
 
+#[test]
+fn who_is_strict_is_told_that_it_does_not_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::at(folder.path().join("cache"));
+    options.strict = true;
+    let cache = std::sync::Arc::new(Store::open(options).unwrap());
+    let engine = Engine::builder(cache.clone(), CraneliftCompiler::new().unwrap()).build();
+    let request = CompileRequest::new(Source::read(KERNEL).unwrap());
+    let good = engine.obtain(&request).unwrap();
+    poison(&*cache, &good);
+    let Err(EngineError::Cache(error)) = engine.load(&request) else { panic!("it does not load") };
+    assert_eq!(error.reason(), Reason::DoesNotLoad);
+}
+
 /// Puts an object of another machine under the signature, as a faulty compiler could.
-fn poison(cache: &MemoryCache, good: &objcache::Obtained) {
-    use objcache::cache::{CompiledObject, ObjectCache};
+fn poison(cache: &dyn ObjectCache, good: &objcache::Obtained) {
+    use objcache::cache::CompiledObject;
     let mut object = good.object.to_vec();
     object[18] = 0x28; // e_machine: ARM
     let provenance = Default::default();

@@ -35,6 +35,11 @@ impl Store {
     /// # Errors
     /// As when one is offered; those offered before may have been taken.
     pub fn notify_objects_compiled(&self, compiled: &[CompiledObject<'_>]) -> Result<(), CacheError> {
+        let taken = self.take_in_together(compiled);
+        self.shared.health.untold().or(taken)
+    }
+
+    fn take_in_together(&self, compiled: &[CompiledObject<'_>]) -> Result<(), CacheError> {
         let directory = self.shared.writable().filter(|_| self.options().durable);
         let Some(directory) = directory else {
             return compiled.iter().try_for_each(|compiled| self.notify_object_compiled(compiled));

@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{CacheError, Reason};
+use crate::store::StoreOptions;
 use crate::store::counters::{Counter, Counters};
+use crate::store::untold::Untold;
 use crate::warning::warn_once;
 
 /// So many I/O errors in a row switch the store off.
@@ -26,16 +28,25 @@ pub(crate) struct Health {
     // Why the service is not the best one: an index into `Reason::ALL`.
     because: AtomicU8,
     errors_in_a_row: AtomicU32,
+    // Calls return the errors that they meet.
+    own_errors: bool,
     strict: bool,
+    untold: Untold,
     // How often each reason came up, by its number.
     counts: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Health {
-    pub(crate) fn new(strict: bool) -> Self {
-        let (service, because) = (AtomicU8::new(0), AtomicU8::new(0));
-        let counts = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { service, because, errors_in_a_row: AtomicU32::new(0), strict, counts }
+    pub(crate) fn new(options: &StoreOptions) -> Self {
+        Self {
+            service: AtomicU8::new(0),
+            because: AtomicU8::new(0),
+            errors_in_a_row: AtomicU32::new(0),
+            own_errors: options.own_errors || options.strict,
+            strict: options.strict,
+            untold: Untold::default(),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     pub(crate) fn service(&self) -> Service {
@@ -61,10 +72,40 @@ impl Health {
         }
     }
 
-    /// Something works less well than it could: count it, warn of it once, and go on, unless strict.
+    /// Something works less well than it could: count it, warn of it once, and go on, unless errors are asked for.
     pub(crate) fn degrade(&self, counters: &Counters, error: CacheError) -> Result<(), CacheError> {
         self.count(counters, &error);
-        if self.strict { Err(error) } else { Ok(()) }
+        if self.own_errors { Err(error) } else { Ok(()) }
+    }
+
+    /// The same where no caller is there to be told of it.
+    pub(crate) fn degrade_quietly(&self, counters: &Counters, error: CacheError) {
+        self.count(counters, &error);
+        self.owe(error);
+    }
+
+    /// What came of something whose caller is not told of errors.
+    pub(crate) fn quietly(&self, result: Result<(), CacheError>) {
+        if let Err(error) = result {
+            self.owe(error);
+        }
+    }
+
+    /// Trouble that costs so little that it is an error in strict mode and nothing otherwise.
+    pub(crate) fn owe(&self, error: CacheError) {
+        if self.strict {
+            self.untold.keep(error);
+        }
+    }
+
+    /// Whether all trouble is to become an error.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// What nobody was told of yet.
+    pub(crate) fn untold(&self) -> &Untold {
+        &self.untold
     }
 
     fn count(&self, counters: &Counters, error: &CacheError) {
@@ -84,7 +125,7 @@ impl Health {
         match self.because() {
             // That is what was asked for.
             None | Some(Reason::Disabled | Reason::OpenedReadOnly) => Ok(()),
-            Some(reason) if self.strict => Err(CacheError::new(reason, what)),
+            Some(reason) if self.own_errors => Err(CacheError::new(reason, what)),
             Some(_) => Ok(()),
         }
     }
@@ -119,13 +160,19 @@ impl Health {
 mod tests {
     use super::*;
 
+    fn health(strict: bool) -> Health {
+        let mut options = StoreOptions::at("");
+        options.strict = strict;
+        Health::new(&options)
+    }
+
     fn failed(health: &Health, reason: Reason) {
         let _ = health.io_failed(&Counters::default(), CacheError::new(reason, "test"));
     }
 
     #[test]
     fn three_errors_in_a_row_switch_it_off_and_two_do_not() {
-        let health = Health::new(false);
+        let health = health(false);
         for _ in 0..4 {
             failed(&health, Reason::Io);
             failed(&health, Reason::Io);
@@ -138,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_passes_does_not_count_as_a_dying_disk() {
-        let health = Health::new(false);
+        let health = health(false);
         (0..9).for_each(|_| failed(&health, Reason::DiskFull));
         (0..9).for_each(|_| failed(&health, Reason::OutOfResources));
         assert_eq!(health.service(), Service::ReadWrite);
@@ -146,7 +193,7 @@ mod tests {
 
     #[test]
     fn service_only_gets_worse_and_the_first_reason_stays() {
-        let health = Health::new(false);
+        let health = health(false);
         health.lower_to(Service::Off, Reason::NoHome);
         health.lower_to(Service::ReadOnly, Reason::ReadOnly);
         health.lower_to(Service::Off, Reason::Io);
@@ -157,14 +204,32 @@ mod tests {
     fn strict_makes_errors_of_it() {
         let counters = Counters::default();
         let trouble = || CacheError::new(Reason::Io, "test");
-        assert!(Health::new(false).degrade(&counters, trouble()).is_ok());
-        assert!(Health::new(true).degrade(&counters, trouble()).is_err());
-        let disabled = Health::new(true);
+        assert!(health(false).degrade(&counters, trouble()).is_ok());
+        assert!(health(true).degrade(&counters, trouble()).is_err());
+        let disabled = health(true);
         disabled.lower_to(Service::Off, Reason::Disabled);
         assert!(disabled.declined("get").is_ok());
-        let read_only = Health::new(true);
+        let read_only = health(true);
         read_only.lower_to(Service::ReadOnly, Reason::OpenedReadOnly);
         assert!(read_only.declined("offer").is_ok());
+    }
+
+    #[test]
+    fn only_strict_keeps_what_no_caller_is_told() {
+        let counters = Counters::default();
+        let trouble = || CacheError::new(Reason::Io, "test");
+        let mut options = StoreOptions::at("");
+        options.own_errors = true;
+        let own_errors = Health::new(&options);
+        assert!(own_errors.degrade(&counters, trouble()).is_err());
+        for lenient in [health(false), own_errors] {
+            lenient.degrade_quietly(&counters, trouble());
+            lenient.quietly(Err(trouble()));
+            assert!(lenient.untold().take().is_none());
+        }
+        let strict = health(true);
+        strict.degrade_quietly(&counters, trouble());
+        assert!(strict.untold().take().is_some());
     }
 
     #[test]

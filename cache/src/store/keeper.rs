@@ -142,7 +142,7 @@ impl<'a> Keeper<'a> {
     /// Looks at an entry as a look-up would, and puts it into quarantine if it is damaged.
     pub(crate) fn take_out_if_damaged(&self, signature: &Signature) -> io::Result<()> {
         if let Found::Damaged(damage) = entries::read(self.directory, signature, &self.shared.gate)? {
-            let _ = self.shared.damaged(signature, &damage);
+            self.shared.health.quietly(self.shared.damaged(signature, &damage));
         }
         Ok(())
     }

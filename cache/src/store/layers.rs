@@ -55,8 +55,11 @@ pub enum LayerKind {
     Pack(pack::PackSummary),
 }
 
-#[derive(Default)]
-pub(super) struct Layers(OnceLock<Vec<Layer>>);
+pub(super) struct Layers {
+    opened: OnceLock<Vec<Layer>>,
+    // None is given up: each look-up that one fails is to be told of.
+    strict: bool,
+}
 
 struct Layer {
     path: PathBuf,
@@ -77,6 +80,10 @@ pub(super) enum Found {
 }
 
 impl Layers {
+    pub(super) fn new(strict: bool) -> Self {
+        Self { opened: OnceLock::new(), strict }
+    }
+
     /// Looks for an entry in one layer after the other. What is wrong with them is told to `complain`.
     pub(super) fn find(
         &self,
@@ -86,10 +93,10 @@ impl Layers {
         complain: &mut dyn FnMut(CacheError),
     ) -> Option<(Buffer, Trailer)> {
         let opened;
-        let layers = match self.0.get() {
+        let layers = match self.opened.get() {
             Some(layers) => layers,
             None => match open_all(paths(), complain) {
-                (layers, false) => self.0.get_or_init(|| layers),
+                (layers, false) => self.opened.get_or_init(|| layers),
                 // Another look-up may find them all.
                 (layers, true) => {
                     opened = layers;
@@ -97,7 +104,8 @@ impl Layers {
                 }
             },
         };
-        layers.iter().find_map(|layer| layer.find(signature, gate, complain))
+        let mut asked = layers.iter().filter(|layer| self.strict || !layer.is_given_up());
+        asked.find_map(|layer| layer.find(signature, gate, complain))
     }
 }
 
@@ -129,15 +137,16 @@ impl Layer {
         Ok(Self { path: path.to_owned(), source, errors_in_a_row: AtomicU32::new(0) })
     }
 
+    fn is_given_up(&self) -> bool {
+        self.errors_in_a_row.load(Ordering::Relaxed) >= ERRORS_IN_A_ROW
+    }
+
     fn find(
         &self,
         signature: &Signature,
         gate: &Gate,
         complain: &mut dyn FnMut(CacheError),
     ) -> Option<(Buffer, Trailer)> {
-        if self.errors_in_a_row.load(Ordering::Relaxed) >= ERRORS_IN_A_ROW {
-            return None;
-        }
         let what = || format!("entry {signature} in layer {}", self.path.display());
         match self.read(signature, gate) {
             Ok(found) => {

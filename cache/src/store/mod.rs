@@ -40,6 +40,7 @@ mod shared;
 mod tidy;
 mod totals;
 mod trace;
+mod untold;
 mod usage;
 mod victims;
 
@@ -71,6 +72,7 @@ use recorder::Extent;
 use shared::Shared;
 use tidy::Tidier;
 pub use trace::{Trace, TraceState};
+pub use untold::Untold;
 pub use usage::DiskUsage;
 
 /// A directory of compiled objects that any number of processes use at once.
@@ -154,6 +156,11 @@ impl Store {
         &self.shared.options
     }
 
+    /// What went wrong with this store, when it is [strict](StoreOptions::strict), and no call has returned.
+    pub fn untold(&self) -> Untold {
+        self.shared.health.untold().clone()
+    }
+
     /// Waits until the background work that is going on is done.
     pub fn settle(&self) {
         self.tidier.wait();
@@ -206,10 +213,12 @@ impl Store {
         }
         let mut trouble = Ok(());
         let found = shared.find_in_layers(signature, &mut |error| {
-            let is_entry = error.reason() == Reason::LayerDamaged;
+            if error.reason() != Reason::LayerDamaged {
+                // The layer was not there to be asked, or its entry is not for us.
+                return shared.degrade_quietly(error);
+            }
             let degraded = shared.health.degrade(&shared.recorder.counters, error);
-            // A layer that cannot be used is no error, however strict: it was not there to be asked.
-            if is_entry && trouble.is_ok() {
+            if trouble.is_ok() {
                 trouble = degraded;
             }
         });
@@ -244,7 +253,7 @@ impl Store {
         if self.fits(entry.length()) {
             self.shared.sweep_once(directory);
             if let Err(error) = self.publish(directory, signature, &entry, trailer.object as u64) {
-                drop(self.shared.io_failed(format!("entry {signature}"), error));
+                self.shared.health.quietly(self.shared.io_failed(format!("entry {signature}"), error));
             }
         }
     }
@@ -292,8 +301,8 @@ impl Store {
     }
 }
 
-impl ObjectCache for Store {
-    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+impl Store {
+    fn look_up(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
         let started = Instant::now();
         let own = self.own_object(signature);
         if let Ok(Some(_)) = &own {
@@ -312,7 +321,7 @@ impl ObjectCache for Store {
         own.map(|_| from_layer)
     }
 
-    fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
+    fn take_in(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
         let shared = &self.shared;
         let Some(directory) = shared.writable() else { return shared.health.declined("offer") };
         let started = Instant::now();
@@ -334,7 +343,7 @@ impl ObjectCache for Store {
         }
     }
 
-    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+    fn look_up_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
         let shared = &self.shared;
         let (Some(directory), Some(ttl)) = (shared.readable(), shared.options.failure_ttl) else {
             return Ok(None);
@@ -351,11 +360,7 @@ impl ObjectCache for Store {
         }
     }
 
-    fn notify_compile_failed(
-        &self,
-        signature: &Signature,
-        failure: &CompileFailure,
-    ) -> Result<(), CacheError> {
+    fn take_in_failure(&self, signature: &Signature, failure: &CompileFailure) -> Result<(), CacheError> {
         let shared = &self.shared;
         let Some(directory) = shared.writable() else { return shared.health.declined("failure") };
         if shared.options.failure_ttl.is_none() || !self.reserve_beside(directory, failures::DISK_BYTES) {
@@ -368,6 +373,42 @@ impl ObjectCache for Store {
                 Ok(())
             }
             Err(error) => shared.io_failed(format!("failure of entry {signature}"), error),
+        }
+    }
+}
+
+impl ObjectCache for Store {
+    fn get_object(&self, signature: &Signature) -> Result<Option<ObjectBuffer>, CacheError> {
+        let found = self.look_up(signature);
+        self.shared.health.untold().or(found)
+    }
+
+    fn notify_object_compiled(&self, compiled: &CompiledObject<'_>) -> Result<(), CacheError> {
+        let taken = self.take_in(compiled);
+        self.shared.health.untold().or(taken)
+    }
+
+    fn get_failure(&self, signature: &Signature) -> Result<Option<CompileFailure>, CacheError> {
+        let found = self.look_up_failure(signature);
+        self.shared.health.untold().or(found)
+    }
+
+    fn notify_compile_failed(
+        &self,
+        signature: &Signature,
+        failure: &CompileFailure,
+    ) -> Result<(), CacheError> {
+        let taken = self.take_in_failure(signature, failure);
+        self.shared.health.untold().or(taken)
+    }
+
+    fn notify_does_not_load(&self, signature: &Signature, why: &dyn fmt::Display) -> Result<(), CacheError> {
+        match self.shared.health.is_strict() {
+            true => {
+                let error = CacheError::new(Reason::DoesNotLoad, format!("entry {signature}"));
+                Err(error.with_source(why.to_string()))
+            }
+            false => Ok(()),
         }
     }
 

@@ -48,8 +48,14 @@ pub struct StoreOptions {
     pub durable: bool,
     /// Never write; entries are still read. Default: off.
     pub read_only: bool,
-    /// Report trouble as errors instead of doing less. For tests. Default: off.
+    /// All trouble with the store is an error instead of doing less, for tests: also what no call was there to
+    /// return (settings that are not understood, a wait that took too long, work in the background), which the next
+    /// look-up or offer returns, or else [`Store::untold`](crate::Store::untold). A miss, an object that these options do
+    /// not admit, and an eviction are no trouble. Default: off.
     pub strict: bool,
+    /// Calls return the errors that they meet themselves, and all other trouble stays a warning: for programs that
+    /// are about the store. Default: off; `strict` includes it.
+    pub own_errors: bool,
     /// Switched off: every look-up is a miss. Default: not.
     pub disabled: bool,
     /// Whether the directory is on a network file system, where no catalogue is kept
@@ -92,6 +98,7 @@ impl StoreOptions {
             durable: false,
             read_only: false,
             strict: false,
+            own_errors: false,
             disabled: false,
             network: None,
             lock_wait: Duration::from_secs(60),

@@ -99,6 +99,7 @@ impl Store {
             return self.shared.degrade_quietly(CacheError::new(Reason::JournalStuck, "offer"));
         }
         self.shared.recorder.counters.add(Counter::Full, 1);
+        self.shared.health.owe(CacheError::new(Reason::NoRoom, "offer"));
         // Perhaps there is some to be made all the same.
         self.tidier.start(&self.shared);
     }
@@ -144,12 +145,23 @@ impl Store {
             }
             fits
         });
+        let owe = |error| self.shared.health.owe(error);
         match appended {
             Ok(Some((state, fits))) => {
                 self.tidy_if(directory, &state);
+                if !fits {
+                    owe(CacheError::new(Reason::NoRoom, "offer"));
+                }
                 fits
             }
-            Ok(None) | Err(_) => false,
+            Ok(None) => {
+                owe(CacheError::new(Reason::JournalStuck, "offer"));
+                false
+            }
+            Err(error) => {
+                owe(CacheError::io("journal", error));
+                false
+            }
         }
     }
 

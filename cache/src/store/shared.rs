@@ -36,6 +36,8 @@ const TRACE_SHARE: u64 = 16;
 /// How often, and with what pause, a store that is closed tries to write down what it counted.
 const LAST_TRIES: u32 = 50;
 const LAST_PAUSE: Duration = Duration::from_millis(2);
+/// How long a strict store waits for a journal whose holder does nothing, when it is closed.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the background work needs as well.
 pub(super) struct Shared {
@@ -62,10 +64,10 @@ impl Shared {
     pub(super) fn new(mut options: StoreOptions, directory: Result<(Directory, Access), CacheError>) -> Self {
         options.max_size = options.max_size.max(SMALLEST_MAX_SIZE);
         let mut shared = Shared {
-            health: Health::new(options.strict),
+            health: Health::new(&options),
             recorder: Recorder::default(),
             locks: KeyedLocks::default(),
-            layers: Layers::default(),
+            layers: Layers::new(options.strict),
             tracer: Tracer::default(),
             left_by_the_dead: Mutex::default(),
             swept: AtomicBool::new(false),
@@ -126,7 +128,7 @@ impl Shared {
 
     /// For trouble that no caller is there to be told of: counted and warned of.
     pub(super) fn degrade_quietly(&self, error: CacheError) {
-        let _ = self.health.degrade(&self.recorder.counters, error);
+        self.health.degrade_quietly(&self.recorder.counters, error);
     }
 
     pub(super) fn readable(&self) -> Option<&Arc<Directory>> {
@@ -221,8 +223,11 @@ impl Shared {
         let paths = || {
             let mut paths = self.options.layers.clone();
             if let Some(directory) = self.readable() {
-                // That they cannot be read leaves the others.
-                paths.extend(layers::mounted(directory).unwrap_or_default());
+                match layers::mounted(directory) {
+                    Ok(mounted) => paths.extend(mounted),
+                    // The others are left.
+                    Err(error) => self.health.owe(CacheError::io("list of mounted layers", error)),
+                }
             }
             paths
         };
@@ -284,8 +289,22 @@ impl Shared {
             let Some(directory) = self.writable() else { return };
             match self.recorder.write(directory, &self.options, Extent::All) {
                 Ok(Written::Busy) => std::thread::sleep(LAST_PAUSE),
-                Ok(Written::Nothing | Written::All(_)) | Err(_) => return,
+                Ok(Written::Nothing | Written::All(_)) => return,
+                Err(error) => return self.health.owe(self.why("journal".to_owned(), error)),
             }
+        }
+        if self.health.is_strict() {
+            self.insist_on_writing();
+        }
+    }
+
+    /// What was counted is about to be lost. One that is at work is waited for: that is no trouble.
+    fn insist_on_writing(&self) {
+        let Some(directory) = self.writable() else { return };
+        match self.recorder.append(directory, &self.options, LAST_PATIENCE, |_| ()) {
+            Ok(Some(_)) => {}
+            Ok(None) => self.health.owe(CacheError::new(Reason::JournalStuck, "statistics")),
+            Err(error) => self.health.owe(self.why("journal".to_owned(), error)),
         }
     }
 }
@@ -305,7 +324,7 @@ impl Shared {
         let is_suspect = running.is_suspect();
         if is_suspect {
             let damage = Damage::by_name(directory, &EntryName::of(signature), Reason::CrashLoop);
-            let _ = self.damaged(signature, &damage);
+            self.health.quietly(self.damaged(signature, &damage));
             running.forget_the_dead();
         }
         Some(RunMark::holding(is_suspect, running))
@@ -356,7 +375,7 @@ impl Shared {
             Some(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => {
                 self.degrade_quietly(CacheError::new(Reason::LocksUnsupported, what).with_source(error));
             }
-            _ => drop(self.io_failed(what, error)),
+            _ => self.health.quietly(self.io_failed(what, error)),
         }
     }
 }

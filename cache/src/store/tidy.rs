@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::admin::{EntryInfo, GcLimits, GcReport, total};
 use crate::clock::{microseconds, now_unix_us};
-use crate::error::CacheError;
+use crate::error::{CacheError, Reason};
 use crate::evict;
 use crate::store::directory::{CATALOGUE, Directory, JOURNAL, TEMPORARY, is_fan};
 use crate::store::journal::{self, FOLDING, Header, Size};
@@ -109,13 +109,16 @@ impl Tidier {
         if state.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
-        let (progress, shared) = (Arc::clone(&self.0), Arc::clone(shared));
+        let (progress, its) = (Arc::clone(&self.0), Arc::clone(shared));
         let thread = std::thread::Builder::new().name("objcache-tidy".to_owned()).spawn(move || {
             let ended = Ended(progress);
-            while ended.0.goes_on_after(tidy(&shared)) {}
+            while ended.0.goes_on_after(tidy(&its)) {}
         });
-        // No thread to be had: another put will try again.
         state.running = thread.is_ok();
+        if let Err(error) = thread {
+            // No thread to be had: another put will try again.
+            shared.health.owe(CacheError::new(Reason::OutOfResources, "thread to tidy").with_source(error));
+        }
     }
 
     /// Waits for the one that is going on.

@@ -87,7 +87,7 @@ pub fn skip(why: &str) {
 /// After whatever happened: the store opens, takes an entry, and nothing damaged or half made is left in it.
 pub fn check_sound(what: &str, root: &Path) {
     let mut options = StoreOptions::at(root);
-    options.strict = true;
+    options.own_errors = true;
     let store = Store::open(options).unwrap_or_else(|error| panic!("{what}: {error}"));
     offer(&store, 50, 5_000).unwrap_or_else(|error| panic!("{what}: {error}"));
     // Tidying, if it was due, writes files too.

@@ -39,6 +39,8 @@ pub struct State {
     pub reasons: &'static [&'static str],
     /// Whether it is an error in strict mode.
     pub strict: bool,
+    /// The reasons that are told of in strict mode alone.
+    pub only_strict: &'static [&'static str],
     /// An error says why the state cannot be made here.
     pub prepare: fn(&Scene<'_>) -> io::Result<Guard>,
     /// What runs the program; `ROOT` stands for the directory.
@@ -53,11 +55,20 @@ impl State {
         reasons: &'static [&'static str],
         prepare: fn(&Scene<'_>) -> io::Result<Guard>,
     ) -> Self {
-        Self { name, reasons, strict: !reasons.is_empty(), prepare, under: &[], environment: &[] }
+        Self {
+            name,
+            reasons,
+            strict: !reasons.is_empty(),
+            only_strict: &[],
+            prepare,
+            under: &[],
+            environment: &[],
+        }
     }
 
-    const fn lenient(mut self) -> Self {
-        self.strict = false;
+    /// It costs so little that nothing is said, and is an error in strict mode for one of these reasons.
+    const fn only_strict(mut self, reasons: &'static [&'static str]) -> Self {
+        (self.strict, self.only_strict) = (true, reasons);
         self
     }
 
@@ -80,11 +91,17 @@ impl State {
         self.under.iter().map(word).collect()
     }
 
+    /// Whether an error of strict mode may have this reason.
+    pub fn explains(&self, reason: &str) -> bool {
+        self.reasons.contains(&reason) || self.only_strict.contains(&reason)
+    }
+
     /// Sets and removes what belongs to the state. After everything else.
-    pub fn adjust(&self, command: &mut Command) {
+    pub fn adjust(&self, command: &mut Command, scene: &Scene<'_>) {
+        let root = scene.root.display().to_string();
         for (name, value) in self.environment {
             match value {
-                Some(value) => command.env(name, value),
+                Some(value) => command.env(name, value.replace("ROOT", &root)),
                 None => command.env_remove(name),
             };
         }
@@ -141,6 +158,18 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<Guard> {
     let mut bytes = fs::read(path)?;
     change(&mut bytes);
     done(fs::write(path, bytes))
+}
+
+const SETTINGS: &[(&str, Option<&str>)] = &[("XDG_CONFIG_HOME", Some("ROOT.settings"))];
+
+fn settings_file(scene: &Scene<'_>) -> PathBuf {
+    scene.root.with_extension("settings").join("objcache/config.toml")
+}
+
+fn settings(scene: &Scene<'_>, text: &str) -> io::Result<Guard> {
+    let file = settings_file(scene);
+    fs::create_dir_all(file.parent().expect("a folder of its own"))?;
+    done(fs::write(file, text))
 }
 
 /// The head of a journal of a store that was tidied in a year from now.
@@ -234,6 +263,20 @@ pub const STATES: &[State] = &[
         .under(strace!("renameat,renameat2,mkdirat", "EDQUOT")),
     State::new("EROFS", &["read_only"], |it| done(fs::remove_file(it.entry())))
         .under(strace!("renameat,renameat2,mkdirat", "EROFS")),
+    State::new("a file system without locks", &["locks_unsupported", "io", "circuit_breaker"], |it| {
+        done(fs::remove_file(it.entry()))
+    })
+    .under(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=flock",
+        "-e",
+        "inject=flock:error=ENOLCK",
+    ]),
     State::new("the format of a later release", &["future_format"], |it| {
         done(fs::write(it.path("VERSION"), "objcache store 2\n"))
     }),
@@ -258,14 +301,17 @@ pub const STATES: &[State] = &[
         fs::remove_file(it.entry())?;
         locked(&it.path("locks").join(it.signature))
     })
-    .lenient()
     .with(&[("OBJCACHE_LOCK_WAIT", Some("1s"))]),
     State::new("a keeper that is stopped", &[], |it| locked(&it.path("keeper"))),
     State::new("a journal whose holder is stopped", &["journal_stuck"], |it| {
         fs::remove_file(it.entry())?;
         locked(&it.path("journal"))
+    }),
+    State::new("a journal whose holder is stopped, with nothing to put", &[], |it| {
+        locked(&it.path("journal"))
     })
-    .lenient(),
+    .with(&[("OBJCACHE_ONLY_HITS", Some("1"))])
+    .only_strict(&["journal_stuck"]),
     State::new("files in place of all directories", &[], |it| {
         for name in ["tmp", "locks", "pins", "quarantine"] {
             replaced(&it.path(name), |path| fs::write(path, "in the way"))?;
@@ -303,14 +349,41 @@ pub const STATES: &[State] = &[
     State::new("an entry of a terabyte", &["entry_length"], |it| {
         done(File::options().write(true).open(it.entry())?.set_len(1 << 40))
     }),
-    State::new("a clock that was set back", &["clock_set_back"], tidied_in_the_future).lenient(),
+    State::new("a clock that was set back", &["clock_set_back"], tidied_in_the_future),
     State::new("no home", &["no_home"], nothing).with(&[
         ("OBJCACHE_DIR", None),
         ("XDG_CACHE_HOME", None),
         ("HOME", None),
     ]),
     State::new("a setting that is not understood", &["bad_setting"], nothing)
-        .lenient()
         .with(&[("OBJCACHE_MAX_SIZE", Some("lots"))]),
+    State::new("a file of settings that is not understood", &["bad_setting"], |it| {
+        settings(it, "max_size = 10 G")
+    })
+    .with(SETTINGS),
+    State::new("a setting in a file that is not understood", &["bad_setting"], |it| {
+        settings(it, "max_size = \"lots\"")
+    })
+    .with(SETTINGS),
+    State::new("a file of settings that cannot be read", &["bad_setting", "key_unusable"], |it| {
+        done(fs::create_dir_all(settings_file(it)))
+    })
+    .with(SETTINGS),
+    State::new("a layer that is not there", &["layer_unusable"], |it| done(fs::remove_file(it.entry())))
+        .with(&[("OBJCACHE_LAYERS", Some("ROOT.nowhere"))]),
+    State::new("a layer that is no pack", &["layer_unusable"], |it| {
+        fs::remove_file(it.entry())?;
+        done(fs::write(it.root.with_extension("pack"), "no pack"))
+    })
+    .with(&[("OBJCACHE_LAYERS", Some("ROOT.pack"))]),
+    State::new("a trace that cannot be written", &["trace_stopped"], nothing)
+        .with(&[("OBJCACHE_TRACE", Some("/proc/nowhere/trace"))]),
+    State::new("no room", &[], |it| done(fs::remove_file(it.entry())))
+        .with(&[("OBJCACHE_MAX_ENTRIES", Some("0"))])
+        .only_strict(&["no_room"]),
+    State::new("an object that is not admitted", &[], |it| done(fs::remove_file(it.entry())))
+        .with(&[("OBJCACHE_MAX_OBJECT_SIZE", Some("1"))]),
+    State::new("a compilation that is not worth it", &[], |it| done(fs::remove_file(it.entry())))
+        .with(&[("OBJCACHE_MIN_COMPILE_MS", Some("86400000"))]),
     State::new("a network file system", &[], nothing).with(&[("OBJCACHE_NETWORK", Some("1"))]),
 ];

@@ -54,7 +54,11 @@ pub(crate) fn main(words: Vec<OsString>) -> u8 {
     };
     let context = Context::new(&cli.global);
     log::init(&cli.global, context.output.styled(std::io::stderr().is_terminal()));
-    match dispatch(cli.command, &context) {
+    let ended = dispatch(cli.command, &context).and_then(|status| match status {
+        Status::Fine => context.check().map(|()| status),
+        Status::Findings => Ok(status),
+    });
+    match ended {
         Ok(status) => status.exit_code(),
         Err(failure) => {
             context.output.failure(&failure);

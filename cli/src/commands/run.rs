@@ -74,6 +74,8 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
         true => Program::from_object(&options.file, &observers)?,
         false => Program::from_source(options, &observers, context)?,
     };
+    // The code may not return.
+    context.check()?;
     observers.report_problems();
     let (name, prototype) = program.choose(options)?;
     let words: Vec<_> = options.arguments.iter().map(|word| negative::restore(word)).collect();

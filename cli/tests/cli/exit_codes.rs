@@ -140,3 +140,18 @@ fn colour_only_when_asked_or_on_a_terminal() {
     assert!(sandbox.objcache(&["ls", "--color", "always"]).fine().contains('\u{1b}'));
     assert!(!sandbox.objcache(&["ls", "--color", "never"]).fine().contains('\u{1b}'));
 }
+
+#[test]
+fn trouble_that_no_call_returns_is_3_for_who_is_strict() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    let listing = |strict: &str| {
+        let mut command = sandbox.command(&["ls"]);
+        command.env("OBJCACHE_MAX_SIZE", "lots").env("OBJCACHE_STRICT", strict);
+        crate::support::finish(&mut command)
+    };
+    let [lenient, strict] = ["0", "1"].map(listing);
+    assert_eq!(lenient.code, 0, "{}", lenient.stderr);
+    assert_eq!(strict.code, 3, "{}", strict.stderr);
+    assert_eq!(strict.stdout, lenient.stdout, "it was done");
+    assert!(strict.stderr.contains("error: OBJCACHE_MAX_SIZE=lots"), "{}", strict.stderr);
+}

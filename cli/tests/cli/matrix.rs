@@ -32,7 +32,7 @@ fn run(state: &State, strict: bool) -> Option<Finished> {
         Some((first, rest)) => run_by(first, rest, &plain),
     };
     command.env("OBJCACHE_STRICT", if strict { "1" } else { "0" });
-    state.adjust(&mut command);
+    state.adjust(&mut command, &scene);
     Some(finish(&mut command))
 }
 
