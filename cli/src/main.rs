@@ -21,6 +21,7 @@ mod negative;
 mod object_summary;
 mod observers;
 mod output;
+mod signals;
 mod units;
 
 use std::process::ExitCode;

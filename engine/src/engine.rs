@@ -382,7 +382,9 @@ impl EngineBuilder {
     /// Whether the cache is told what runs, so that an entry whose code kills its process again and again is
     /// compiled afresh; the default is no. [`Loaded::running`] is the mark: drop it when the code has run.
     ///
-    /// It is for programs that load and run something at a time, and costs each [`Engine::load`] some 50 µs.
+    /// It is for programs that load and run something at a time, and costs each [`Engine::load`] some 50 µs. One that
+    /// a signal of its user may end calls [`unmark_running`](objcache_cache::unmark_running) before, on the thread on
+    /// which it takes signals: that was no crash of the code.
     pub fn guard_crashes(mut self, guard: bool) -> Self {
         self.guard_crashes = guard;
         self

@@ -69,6 +69,7 @@ pub use options::{DEFAULT_MAX_SIZE, SMALLEST_MAX_SIZE, StoreOptions, parse_size,
 pub use packs::{ImportReport, PackMode, PackReport, PackSelection};
 pub use recompress::{RecompressPolicy, RecompressReport, Recompressed};
 use recorder::Extent;
+pub use running::unmark_running;
 use shared::Shared;
 use tidy::Tidier;
 pub use trace::{Trace, TraceState};

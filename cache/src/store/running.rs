@@ -6,12 +6,17 @@
 //! code alone.
 //!
 //! Locks, not process numbers, tell who is alive: those of another container mean nothing here.
+//!
+//! Who ends a process by a signal of the keyboard or of the system is no crash of the code: before such a process goes
+//! it takes its marks away, if its program calls [`unmark_running`].
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use objcache_signature::Signature;
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::store::directory::{Directory, RUNNING, Temporary, is_unique, unique};
@@ -20,6 +25,29 @@ use crate::store::directory::{Directory, RUNNING, Temporary, is_unique, unique};
 const MOST_DEATHS: usize = 3;
 /// So many marks may lie about; beyond, those of the dead go, whatever they ran.
 const MOST_MARKS: usize = 256;
+
+/// The marks of this process by their names, which are of it alone.
+static OURS: Mutex<BTreeMap<String, Mark>> = Mutex::new(BTreeMap::new());
+
+struct Mark {
+    directory: Arc<Directory>,
+    // A child of `fork` has those of its parent here too.
+    process: u32,
+}
+
+/// Takes back what was said of code that runs in this process, in all stores
+/// ([`mark_running`](crate::ObjectCache::mark_running)): the process is about to end, and the code is not to blame.
+///
+/// For programs that are told to end while code runs, such as by Ctrl-C. A library installs no handlers for signals;
+/// a program that wants this calls it from the thread on which it takes signals, not from a handler: it takes a lock.
+pub fn unmark_running() {
+    let ours = std::mem::take(&mut *OURS.lock());
+    for (name, mark) in ours {
+        if mark.process == std::process::id() {
+            let _ = mark.directory.remove_file(name.as_bytes());
+        }
+    }
+}
 
 /// The mark of a living process.
 pub(crate) struct Running {
@@ -55,6 +83,8 @@ impl Running {
             temporary.rename_to(name.as_bytes())?;
         }
         let _file = temporary.file.try_clone()?;
+        let mark = Mark { directory: Arc::clone(directory), process: std::process::id() };
+        OURS.lock().insert(name.clone(), mark);
         Ok(Self { directory: Arc::clone(directory), name, dead, _file })
     }
 
@@ -73,6 +103,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        OURS.lock().remove(&self.name);
         let _ = self.directory.remove_file(self.name.as_bytes());
         self.forget_the_dead();
     }
@@ -112,6 +143,7 @@ mod tests {
     fn die(mark: Running) {
         let directory = Arc::clone(&mark.directory);
         let (name, file) = (mark.name.clone(), mark._file.try_clone().expect("cloned"));
+        OURS.lock().remove(&name);
         std::mem::forget(mark);
         // What is forgotten keeps the file open, and so the lock.
         flock(&file, FlockOperation::Unlock).expect("unlocked");
@@ -150,6 +182,18 @@ mod tests {
         drop(mark(&directory, &ONE));
         assert_eq!(marks(&directory), 0);
         die(mark(&directory, &ONE));
+        assert!(!mark(&directory, &ONE).is_suspect());
+    }
+
+    #[test]
+    fn who_is_told_to_end_leaves_no_mark() {
+        let (_place, directory) = directory();
+        for _ in 0..MOST_DEATHS {
+            let told = mark(&directory, &ONE);
+            unmark_running();
+            assert_eq!(marks(&directory), 0);
+            std::mem::forget(told);
+        }
         assert!(!mark(&directory, &ONE).is_suspect());
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueHint};
-use objcache::cache::{HostFeatures, RunMark};
+use objcache::cache::{HostFeatures, RunMark, unmark_running};
 use objcache::call::Prototype;
 use objcache::loader::{LoadedImage, SymbolKind};
 use objcache::signature::{IrKind, Signature, read_record};
@@ -18,7 +18,7 @@ use crate::compile_options::CompileOptions;
 use crate::context::Context;
 use crate::failure::{Failure, Status};
 use crate::observers::{ObserverOptions, Observers};
-use crate::{files, negative};
+use crate::{files, negative, signals};
 
 /// Compile a file or take its object from the cache, load it, call a function, print what it returns
 ///
@@ -69,6 +69,8 @@ Arguments:
 Buffers are aligned to 64 bytes and are printed after the call, with what the function wrote into them.";
 
 pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failure> {
+    // Who ends it by hand has had enough of it; that is no crash of the code.
+    signals::before_ending(unmark_running);
     let observers = options.observers.observers();
     let mut program = match options.compile.is_object(&options.file) {
         true => Program::from_object(&options.file, &observers)?,

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::io::{self, IsTerminal, Write, stdout};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -200,11 +202,15 @@ fn size() -> (u16, u16) {
     terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0).unwrap_or((80, 24))
 }
 
+/// How long a terminal may take to be given back when a signal ends the program.
+const LONGEST_FAREWELL: Duration = Duration::from_millis(500);
+
 /// The terminal, with a screen of its own until this is dropped.
 struct Screen;
 
 impl Screen {
     fn take() -> io::Result<Self> {
+        crate::signals::before_ending(leave_at_once);
         terminal::enable_raw_mode()?;
         let screen = Self;
         execute!(stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
@@ -230,8 +236,31 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // Nobody is left to be told that the terminal cannot be given back.
-        let _ = execute!(stdout(), terminal::EnableLineWrap, cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = leave(&mut stdout());
         let _ = terminal::disable_raw_mode();
+    }
+}
+
+fn leave(out: &mut impl Write) -> io::Result<()> {
+    execute!(out, terminal::EnableLineWrap, cursor::Show, terminal::LeaveAlternateScreen)
+}
+
+/// Gives the terminal back before a signal ends the program, while it may be drawn on.
+fn leave_at_once() {
+    let _ = terminal::disable_raw_mode();
+    let (tell, left) = mpsc::channel();
+    // A terminal that takes nothing any more must not keep the program from ending.
+    let drawn = thread::Builder::new().spawn(move || {
+        let mut out = stdout().lock();
+        let _ = leave(&mut out);
+        let _ = tell.send(());
+        // Nobody draws after this.
+        loop {
+            thread::park();
+        }
+    });
+    if drawn.is_ok() {
+        let _ = left.recv_timeout(LONGEST_FAREWELL);
     }
 }
 

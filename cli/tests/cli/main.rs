@@ -20,6 +20,7 @@ mod observers;
 mod packs;
 mod room;
 mod run;
+mod signals;
 #[path = "../../../cache/tests/support/states.rs"]
 mod states;
 mod statistics;

@@ -1,0 +1,105 @@
+//! What a signal leaves that ends the program.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Sandbox, tool};
+
+const ENDLESS: &str =
+    "function %spin() -> i32 system_v {\nblock0:\n    jump block1\nblock1:\n    jump block1\n}\n";
+
+fn send(signal: &str, process: impl ToString) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn marks(sandbox: &Sandbox) -> usize {
+    std::fs::read_dir(sandbox.cache().join("running")).map_or(0, Iterator::count)
+}
+
+/// Runs the endless kernel, ends it by `signal` once it is known to run, and gives what it ended by.
+fn end_by(sandbox: &Sandbox, signal: &str) -> Option<i32> {
+    let before = marks(sandbox);
+    let mut running = sandbox.command(&["run", "spin.clif"]).spawn().unwrap();
+    wait_until("it runs", || marks(sandbox) > before);
+    send(signal, running.id());
+    running.wait().unwrap().signal()
+}
+
+#[test]
+fn code_that_its_user_ends_has_not_crashed() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spin.clif", ENDLESS);
+    sandbox.objcache(&["compile", "spin.clif"]).fine();
+    for (signal, number) in [("-INT", 2), ("-INT", 2), ("-INT", 2), ("-TERM", 15), ("-HUP", 1), ("-QUIT", 3)]
+    {
+        assert_eq!(end_by(&sandbox, signal), Some(number), "whoever started it is to see that");
+        assert_eq!(marks(&sandbox), 0, "{signal}");
+    }
+    let stats = sandbox.json(&["stats"]);
+    assert_eq!((&stats["quarantined"], &stats["entries"]), (&0.into(), &1.into()), "{stats}");
+    assert_eq!(end_by(&sandbox, "-KILL"), Some(9));
+    assert_eq!(marks(&sandbox), 1, "nobody can tell who that was");
+}
+
+#[test]
+fn signals_that_are_ignored_stay_so() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spin.clif", ENDLESS);
+    sandbox.objcache(&["compile", "spin.clif"]).fine();
+    let plain = sandbox.command(&["run", "spin.clif"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command.env("OBJCACHE_DIR", sandbox.cache()).current_dir(sandbox.path(""));
+    let mut running = command.spawn().unwrap();
+    wait_until("it runs", || marks(&sandbox) > 0);
+    send("-HUP", running.id());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(running.try_wait().unwrap(), None, "as under nohup");
+    send("-TERM", running.id());
+    assert_eq!(running.wait().unwrap().signal(), Some(15));
+}
+
+#[test]
+fn top_gives_the_terminal_back() {
+    let sandbox = Sandbox::with(&["arithmetic.clif"]);
+    sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
+    let Some(script) = tool("script") else { return };
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129), ("-INT", 130)] {
+        let top = format!("echo $$ >pid; exec \"{}\" top --interval 1h", env!("CARGO_BIN_EXE_objcache"));
+        let line = format!("stty -g >before; sh -c '{top}'; echo ended by $?; stty -g >after");
+        let mut command = Command::new(&script);
+        command.args(["--quiet", "--command", &line, "/dev/null"]).current_dir(sandbox.path(""));
+        command.env("OBJCACHE_DIR", sandbox.cache()).env("TERM", "xterm").env_remove("OBJCACHE_LOG");
+        let mut watched = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut screen, mut out) = (Vec::new(), watched.stdout.take().unwrap());
+        let mut more = |screen: &mut Vec<u8>| {
+            let mut bytes = [0; 4096];
+            let length = out.read(&mut bytes).unwrap();
+            screen.extend_from_slice(&bytes[..length]);
+            length > 0
+        };
+        while !String::from_utf8_lossy(&screen).contains("arithmetic.clif") {
+            assert!(more(&mut screen), "{:?}", String::from_utf8_lossy(&screen));
+        }
+        send(signal, String::from_utf8(sandbox.read("pid")).unwrap().trim());
+        while more(&mut screen) {}
+        watched.wait().unwrap();
+        let screen = String::from_utf8_lossy(&screen).into_owned();
+        let at =
+            |text: &str| screen.rfind(text).unwrap_or_else(|| panic!("{signal}: no {text:?} in {screen:?}"));
+        assert!(at("\u{1b}[?1049h") < at("\u{1b}[?1049l"), "{signal}: {screen:?}");
+        assert!(at("\u{1b}[?1049l") < at(&format!("ended by {code}")), "{signal}: {screen:?}");
+        at("\u{1b}[?25h");
+        assert_eq!(sandbox.read("before"), sandbox.read("after"), "{signal}");
+    }
+}
