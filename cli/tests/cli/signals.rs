@@ -1,5 +1,6 @@
 //! What a signal leaves that ends the program.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -102,4 +103,41 @@ fn top_gives_the_terminal_back() {
         at("\u{1b}[?25h");
         assert_eq!(sandbox.read("before"), sandbox.read("after"), "{signal}");
     }
+}
+
+/// The preprocessor reads a pipe that nobody writes into: there the program is killed.
+#[test]
+fn what_a_killed_compilation_left_the_next_one_removes() {
+    let Some(clang) = tool("clang-22") else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("slow.c", "#include \"pipe.h\"\n");
+    sandbox.write("quick.c", "int f(void) { return 1; }\n");
+    assert!(Command::new("mkfifo").arg(sandbox.path("pipe.h")).status().unwrap().success());
+    let temporary = sandbox.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let left = || std::fs::read_dir(&temporary).unwrap().count();
+    let compile = |file: &str| {
+        let mut command = sandbox.command(&["compile", file, "--compiler", clang.to_str().unwrap()]);
+        command.env("TMPDIR", &temporary);
+        command
+    };
+    let mut killed = compile("slow.c").spawn().unwrap();
+    // Whoever opens the other end without waiting is refused until the compiler has opened its own.
+    let pipe = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true);
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, 0o4000);
+        options.open(sandbox.path("pipe.h"))
+    };
+    // Held, so that it goes on reading.
+    let writer = RefCell::new(None);
+    wait_until("the compiler reads", || {
+        *writer.borrow_mut() = pipe().ok();
+        writer.borrow().is_some()
+    });
+    send("-KILL", killed.id());
+    killed.wait().unwrap();
+    assert!(left() > 0, "it had no time to remove anything");
+    crate::support::finish(&mut compile("quick.c")).fine();
+    assert_eq!(left(), 0);
 }

@@ -16,7 +16,8 @@ use object::{Object, ObjectSection};
 
 use super::dry_run;
 use super::program::{Family, Program, locate};
-use super::run::{Environment, Run, Workplace};
+use super::run::{Environment, Run};
+use super::workplace::Workplace;
 use crate::error::{CompileError, Stage};
 
 /// The programs that take part, beside the driver.

@@ -22,6 +22,7 @@ mod native;
 mod prepare;
 mod program;
 mod run;
+mod workplace;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,8 @@ use identity::Identities;
 use language::Language;
 use native::Host;
 use program::{Family, Program};
-use run::{Run, Workplace};
+use run::Run;
+use workplace::Workplace;
 
 /// Compiles with a program: clang, gcc or `llc`.
 ///

@@ -4,7 +4,6 @@
 //! child therefore starts from an empty environment: `PATH` and `HOME` of ours, a private `TMPDIR`, the C
 //! locale, and what the request declares, which is an ingredient of the key.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -12,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
 use rustix::io::Errno;
-use tempfile::TempDir;
 
 use crate::error::{CompileError, Stage};
 
@@ -21,25 +19,6 @@ pub(super) type Environment = BTreeMap<String, Option<Vec<u8>>>;
 
 /// As much of a compiler's diagnostics as an error carries, in bytes. The first ones matter most.
 const DIAGNOSTICS_LIMIT: usize = 4096;
-
-/// A private folder for temporary files, made when it is first needed and removed in the end.
-#[derive(Default)]
-pub(super) struct Workplace {
-    folder: OnceCell<TempDir>,
-}
-
-impl Workplace {
-    pub(super) fn path(&self) -> Result<&Path, CompileError> {
-        if let Some(folder) = self.folder.get() {
-            return Ok(folder.path());
-        }
-        let folder = tempfile::Builder::new()
-            .prefix("objcache-")
-            .tempdir()
-            .map_err(|error| CompileError::new(Stage::Prepare, "a temporary folder", error))?;
-        Ok(self.folder.get_or_init(|| folder).path())
-    }
-}
 
 /// A program about to run.
 pub(super) struct Run<'a> {
