@@ -86,9 +86,9 @@ pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
     Check, CheckState, Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport,
-    LayerInfo, LayerKind, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport, PackSelection,
-    RecompressPolicy, RecompressReport, Recompressed, SETTINGS, SMALLEST_MAX_SIZE, Setting, Store,
-    StoreOptions, Trace, TraceState, Untold, closest, examine, parse_size, parse_span, unmark_running,
+    LayerInfo, LayerKind, LeftAside, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport,
+    PackSelection, RecompressPolicy, RecompressReport, Recompressed, SETTINGS, SMALLEST_MAX_SIZE, Setting,
+    Store, StoreOptions, Trace, TraceState, Untold, closest, examine, parse_size, parse_span, unmark_running,
 };
 pub use tiered::Tiered;
 pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

@@ -17,7 +17,7 @@
 //! Files that belong to another user, or that others may write, are passed over. What is not understood is left aside. Both
 //! are complained about ([`Configuration::problems`]), and change no result.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -116,6 +116,16 @@ impl Setting {
         ["mac_key", "trusted_keys", "signing_key"].contains(&self.key)
     }
 
+    /// What is wrong with a value that is not understood. Keys are for whoever reads their files.
+    fn misunderstood(&self, text: &OsStr, label: &str) -> Option<String> {
+        if self.is_key() {
+            return None;
+        }
+        let value = Given { text: text.to_owned(), label: label.to_owned() };
+        let alone = |variable: &str| (variable == self.variable).then(|| value.clone());
+        StoreOptions::from_settings(alone).complaints.pop().map(|(_, words)| words)
+    }
+
     /// The name of a setting that is like `key`, for who has mistyped one.
     pub fn like_key(key: &str) -> Option<&'static str> {
         closest(key, SETTINGS.iter().map(|setting| setting.key))
@@ -159,6 +169,17 @@ pub enum Origin {
     Environment(&'static str),
 }
 
+/// A value that does not decide a setting, though it comes before what does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftAside {
+    /// As it was given; `None`: no setting is written like that.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What is wrong with it, in words that name it and where it comes from.
+    pub problem: String,
+}
+
 /// A value as it was given, and what to call it in complaints.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
@@ -169,8 +190,9 @@ pub(crate) struct Given {
 /// The settings of this process, each with its origin.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
-    // By the names of settings. Few, and each once.
+    // By the names of settings. Few, and each once when all are read; until then the later one comes first.
     values: Vec<(&'static str, OsString, Origin)>,
+    left_aside: Vec<(&'static str, LeftAside)>,
     user_file: Option<PathBuf>,
     project_file: Option<PathBuf>,
     problems: Vec<(Reason, String)>,
@@ -211,10 +233,30 @@ impl Configuration {
         }
         for setting in SETTINGS {
             if let Some(value) = variable(setting.variable).filter(|value| !value.is_empty()) {
-                configuration.set(setting.key, value, Origin::Environment(setting.variable));
+                configuration.values.push((setting.key, value, Origin::Environment(setting.variable)));
             }
         }
+        configuration.decide();
         configuration
+    }
+
+    /// Leaves the one value of each setting that decides it: the first that is understood.
+    fn decide(&mut self) {
+        for (key, text, origin) in std::mem::take(&mut self.values).into_iter().rev() {
+            let is_decided = self.values.iter().any(|(decided, ..)| *decided == key);
+            let Some(setting) = Setting::by_key(key).filter(|_| !is_decided) else { continue };
+            let Some(problem) = setting.misunderstood(&text, &label(setting, &origin)) else {
+                self.values.push((key, text, origin));
+                continue;
+            };
+            self.problems.push((Reason::BadSetting, problem.clone()));
+            if key == "disable" {
+                // Who sets it to something strange wants it off rather than on.
+                self.values.push((key, "true".into(), origin.clone()));
+            }
+            let value = Some(text.to_string_lossy().into_owned());
+            self.left_aside.push((key, LeftAside { value, origin, problem }));
+        }
     }
 
     /// The options of a store that these settings make.
@@ -222,11 +264,7 @@ impl Configuration {
         let given = |variable: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.variable == variable)?;
             let (text, origin) = self.get(setting)?;
-            let label = match origin {
-                Origin::User(path) | Origin::Project(path) => format!("{}: {}", path.display(), setting.key),
-                Origin::Environment(_) | Origin::Default => setting.variable.to_owned(),
-            };
-            Some(Given { text: text.clone(), label })
+            Some(Given { text: text.clone(), label: label(setting, origin) })
         };
         let mut options = StoreOptions::from_settings(given);
         if self.problems.iter().any(|(reason, _)| *reason == Reason::SecureExecution) {
@@ -242,7 +280,14 @@ impl Configuration {
         options
     }
 
-    /// What a setting is set to; `None` when nobody set it.
+    /// What would decide a setting and was left aside: values that are not understood, or that are not for a project to
+    /// set. What decides instead is the [`value`](Self::value).
+    pub fn left_aside(&self, setting: &Setting) -> impl Iterator<Item = &LeftAside> {
+        let key = setting.key;
+        self.left_aside.iter().filter(move |(of, _)| *of == key).map(|(_, it)| it)
+    }
+
+    /// What a setting is set to; `None` when nobody set it to anything that is understood.
     pub fn value(&self, setting: &Setting) -> Option<String> {
         self.get(setting).map(|(text, _)| text.to_string_lossy().into_owned())
     }
@@ -272,13 +317,6 @@ impl Configuration {
         found.map(|(_, text, origin)| (text, origin))
     }
 
-    fn set(&mut self, key: &'static str, text: OsString, origin: Origin) {
-        match self.values.iter_mut().find(|(set, ..)| *set == key) {
-            Some(value) => *value = (key, text, origin),
-            None => self.values.push((key, text, origin)),
-        }
-    }
-
     fn read_file(&mut self, path: &Path, origin: impl Fn(&Path) -> Origin) {
         match read_table(path) {
             Ok(Some(table)) => table.iter().for_each(|(key, value)| self.take(key, value, path, &origin)),
@@ -301,21 +339,37 @@ impl Configuration {
         };
         let origin = origin(path);
         if matches!(origin, Origin::Project(_)) && !setting.in_projects {
-            return self.complain(path, &format!("`{key}` is not for projects to set"));
+            let problem = format!("`{key}` is not for projects to set");
+            return self.leave_aside(setting, value, path, origin, &problem);
         }
         match text_of(value) {
             Some(text) if setting.is_absolute(&text) => {
-                self.set(setting.key, text.into(), origin);
+                self.values.push((setting.key, text.into(), origin));
             }
             _ => {
-                self.complain(path, &format!("`{key}` is to be {}", setting.like));
+                self.leave_aside(setting, value, path, origin, &format!("`{key}` is to be {}", setting.like));
                 self.key_is_missing |= setting.is_key();
             }
         }
     }
 
+    fn leave_aside(&mut self, setting: &Setting, value: &Value, path: &Path, origin: Origin, problem: &str) {
+        self.complain(path, problem);
+        let problem = format!("{}: {problem}", path.display());
+        let value = text_of(value);
+        self.left_aside.push((setting.key, LeftAside { value, origin, problem }));
+    }
+
     fn complain(&mut self, path: &Path, problem: &str) {
         self.problems.push((Reason::BadSetting, format!("{}: {problem}", path.display())));
+    }
+}
+
+/// What to call a value in complaints.
+fn label(setting: &Setting, origin: &Origin) -> String {
+    match origin {
+        Origin::User(path) | Origin::Project(path) => format!("{}: {}", path.display(), setting.key),
+        Origin::Environment(_) | Origin::Default => setting.variable.to_owned(),
     }
 }
 
@@ -524,6 +578,34 @@ mod tests {
             assert!(problems[0].contains("config.toml"), "{problems:?}");
             assert_eq!(configuration.options().max_size, DEFAULT_MAX_SIZE);
         }
+    }
+
+    #[test]
+    fn the_next_decides_where_one_is_not_understood() {
+        let user = "max_size = \"1G\"\nmin_compile_ms = 5\nmax_age = \"never\"";
+        let project = "min_compile_ms = \"soon\"\nmax_size = \"2G\"";
+        let variables =
+            [("OBJCACHE_MAX_SIZE", "lots"), ("OBJCACHE_MAX_AGE", "1d"), ("OBJCACHE_DISABLE", "perhaps")];
+        let configuration = configured(Some(user), Some(project), &variables);
+        let options = configuration.options();
+        assert_eq!((options.max_size, options.min_compile_time), (1 << 30, Duration::from_millis(5)));
+        assert!(options.disabled, "rather off than on");
+        assert!(matches!(origin(&configuration, "max_size"), Origin::User(_)));
+        assert!(matches!(origin(&configuration, "min_compile_ms"), Origin::User(_)));
+        let left_aside = |key| {
+            let found = configuration.left_aside(Setting::by_key(key).expect("known"));
+            found.map(|it| (it.value.as_deref().expect("a text"), it.origin.clone())).collect::<Vec<_>>()
+        };
+        let project_file = configuration.project_file().expect("there").to_owned();
+        let of_project = || Origin::Project(project_file.clone());
+        assert_eq!(
+            left_aside("max_size"),
+            [("2G", of_project()), ("lots", Origin::Environment("OBJCACHE_MAX_SIZE")),]
+        );
+        assert_eq!(left_aside("min_compile_ms"), [("soon", of_project())]);
+        assert_eq!(left_aside("disable"), [("perhaps", Origin::Environment("OBJCACHE_DISABLE"))]);
+        assert_eq!(left_aside("max_age"), [], "nobody looks at what another decides");
+        assert_eq!(configuration.problems().len(), 4, "each is told once: {:?}", configuration.problems());
     }
 
     /// Rather no cache than one that believes everybody, because of a slip of the pen.

@@ -55,7 +55,7 @@ use crate::entry::{ENTRY_LIMIT, Encoded, Trailer};
 use crate::error::{CacheError, Reason};
 use crate::object::{CompileFailure, CompiledObject, ObjectBuffer};
 use crate::object_cache::{CompilePermit, FailedCompile, ObjectCache, RunMark};
-pub use config::{Configuration, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
+pub use config::{Configuration, LeftAside, Origin, PROJECT_FILE, SETTINGS, Setting, closest};
 use counters::Counter;
 use directory::{Access, Directory};
 pub use doctor::{Check, CheckState, examine};

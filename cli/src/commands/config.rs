@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use objcache::cache::{Configuration, Origin, PROJECT_FILE, SETTINGS, SMALLEST_MAX_SIZE, Setting};
+use objcache::cache::{Configuration, LeftAside, Origin, PROJECT_FILE, SETTINGS, SMALLEST_MAX_SIZE, Setting};
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, Value};
 
@@ -78,7 +78,9 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
             let setting = known(key)?;
             let fields = SettingFields::of(setting, &configuration, context);
             context.output.report(&fields)?;
-            if let Some(problem) = fields.below_the_least() {
+            for problem in
+                fields.left_aside.iter().map(|it| fields.instead_of(it)).chain(fields.below_the_least())
+            {
                 tracing::warn!("{problem}");
             }
         }
@@ -234,20 +236,26 @@ struct SettingFields {
     variable: &'static str,
     in_projects: bool,
     about: &'static str,
+    left_aside: Vec<LeftAsideFields>,
+}
+
+/// A value that does not decide a setting.
+#[derive(Serialize)]
+struct LeftAsideFields {
+    value: Option<String>,
+    origin: &'static str,
+    source: Option<String>,
+    problem: String,
 }
 
 impl SettingFields {
     fn of(setting: &'static Setting, configuration: &Configuration, context: &Context) -> Self {
         let Setting { key, variable, in_projects, about, default, .. } = *setting;
         let file = |path: &Path| Some(path.display().to_string());
-        let (origin, source) = match configuration.origin(setting) {
-            Origin::Default => ("default", None),
-            Origin::User(path) => ("user", file(&path)),
-            Origin::Project(path) => ("project", file(&path)),
-            Origin::Environment(variable) => ("environment", Some(variable.to_owned())),
-        };
+        let (origin, source) = origin_and_source(&configuration.origin(setting));
+        let left_aside = configuration.left_aside(setting).map(LeftAsideFields::from).collect();
         let value = configuration.value(setting).or((!default.is_empty()).then(|| default.to_owned()));
-        let fields = Self { key, value, origin, source, variable, in_projects, about };
+        let fields = Self { key, value, origin, source, variable, in_projects, about, left_aside };
         match (key, context.directory_option()) {
             ("dir", Some(given)) => {
                 Self { value: file(given), origin: "flag", source: Some("--dir".to_owned()), ..fields }
@@ -260,7 +268,31 @@ impl SettingFields {
     }
 }
 
+fn origin_and_source(origin: &Origin) -> (&'static str, Option<String>) {
+    let file = |path: &Path| Some(path.display().to_string());
+    match origin {
+        Origin::Default => ("default", None),
+        Origin::User(path) => ("user", file(path)),
+        Origin::Project(path) => ("project", file(path)),
+        Origin::Environment(variable) => ("environment", Some((*variable).to_owned())),
+    }
+}
+
+impl From<&LeftAside> for LeftAsideFields {
+    fn from(LeftAside { value, origin, problem }: &LeftAside) -> Self {
+        let (origin, source) = origin_and_source(origin);
+        Self { value: value.clone(), origin, source, problem: problem.clone() }
+    }
+}
+
 impl SettingFields {
+    /// What is said of a value that does not decide.
+    fn instead_of(&self, left_aside: &LeftAsideFields) -> String {
+        let value = self.value.as_deref().unwrap_or("no value");
+        let from = self.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{} is left aside; what applies is {value} ({}{from})", left_aside.problem, self.origin)
+    }
+
     /// What is said of a size that the cache does not go by.
     fn below_the_least(&self) -> Option<String> {
         let value = self.value.as_deref().filter(|_| self.key == "max_size")?;

@@ -214,3 +214,31 @@ fn edits_at_the_same_time_all_stay() {
         assert_eq!(sandbox.objcache(&["config", "get", key]).fine(), format!("{value}\n"), "{key}");
     }
 }
+
+#[test]
+fn a_value_that_is_not_understood_is_told_of_and_what_applies_instead() {
+    let sandbox = Sandbox::new();
+    sandbox.objcache(&["config", "set", "max_size", "1G"]).fine();
+    let lots = [("OBJCACHE_MAX_SIZE", "lots")];
+    let got = with_environment(&sandbox, &["config", "get", "max_size"], &lots);
+    assert_eq!((got.code, &*got.stdout), (0, "1G\n"), "{}", got.stderr);
+    let [said] = got.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{}", got.stderr) };
+    for part in ["OBJCACHE_MAX_SIZE=lots", "like 500M", "what applies is 1G", "config.toml"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let got = with_environment(&sandbox, &["config", "get", "max_size", "--json"], &lots).json();
+    let left_aside = &got["left_aside"][0];
+    assert_eq!((&got["value"], &got["origin"]), (&json!("1G"), &json!("user")));
+    assert_eq!((&left_aside["value"], &left_aside["source"]), (&json!("lots"), &json!("OBJCACHE_MAX_SIZE")));
+
+    let listed = with_environment(&sandbox, &["config", "list", "--origin"], &lots);
+    let line = listed.stdout.lines().find(|line| line.starts_with("max_size")).unwrap();
+    assert!(line.contains("1G") && line.contains("user: "), "{}", listed.stdout);
+    assert_eq!(listed.stderr.matches("OBJCACHE_MAX_SIZE=lots").count(), 1, "{}", listed.stderr);
+    let stats = with_environment(&sandbox, &["stats", "--json"], &lots);
+    assert_eq!(stats.json()["max_size"], 1 << 30, "all commands go by it");
+
+    let off = with_environment(&sandbox, &["config", "get", "disable"], &[("OBJCACHE_DISABLE", "perhaps")]);
+    assert!(off.stdout == "true\n" && off.stderr.contains("perhaps"), "{} {}", off.stdout, off.stderr);
+    assert_eq!(sandbox.json(&["config", "get", "max_size"])["left_aside"], json!([]));
+}

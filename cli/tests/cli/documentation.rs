@@ -155,7 +155,8 @@ fn every_field_is_documented() {
     check("rm", &[sandbox.json(&["rm", &signature])]);
     check("clear", &[sandbox.json(&["clear"])]);
     check("doctor", &[finish(sandbox.command(&["doctor"]).arg("--json")).json()]);
-    check("config get", &[sandbox.json(&["config", "get", "max_size"])]);
+    let mut strange = sandbox.command(&["config", "get", "max_size", "--json"]);
+    check("config get", &[finish(strange.env("OBJCACHE_MAX_SIZE", "lots")).json()]);
     check("config list", &[sandbox.json(&["config", "list"])]);
     check("config set", &[sandbox.json(&["config", "set", "max_size", "1G"])]);
     check("config unset", &[sandbox.json(&["config", "unset", "max_size"])]);
