@@ -85,10 +85,11 @@ pub use object_cache::{CompilePermit, FailedCompile, FromFn, ObjectCache, RunMar
 pub use pack::{Pack, PackEntry, PackSummary};
 pub use sled_cache::SledCache;
 pub use store::{
-    Check, CheckState, Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding, FsckReport, ImportReport,
-    LayerInfo, LayerKind, LeftAside, Miss, MissEnd, Origin, PROJECT_FILE, PackMode, PackReport,
-    PackSelection, RecompressPolicy, RecompressReport, Recompressed, SETTINGS, SMALLEST_MAX_SIZE, Setting,
-    Store, StoreOptions, Trace, TraceState, Untold, closest, examine, parse_size, parse_span, unmark_running,
+    CatalogueCheck, Check, CheckState, Configuration, DEFAULT_MAX_SIZE, DiskUsage, Fault, Finding,
+    FsckReport, ImportReport, LayerInfo, LayerKind, LeftAside, Miss, MissEnd, Origin, PROJECT_FILE, PackMode,
+    PackReport, PackSelection, RecompressPolicy, RecompressReport, Recompressed, SETTINGS, SMALLEST_MAX_SIZE,
+    Setting, Store, StoreOptions, Trace, TraceState, Untold, closest, examine, parse_size, parse_span,
+    unmark_running,
 };
 pub use tiered::Tiered;
 pub use trust::{KeyError, MacKey, PublicKey, SigningKey, Trust, read_trusted_keys};

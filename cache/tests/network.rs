@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use objcache_cache::{CacheAdmin, GcLimits, ObjectCache, Store, StoreOptions, VerifyOptions};
+use objcache_cache::{CacheAdmin, CatalogueCheck, GcLimits, ObjectCache, Store, StoreOptions, VerifyOptions};
 use support::{has, offer, place, signature};
 
 const LENGTH: usize = 2000;
@@ -47,7 +47,10 @@ fn it_does_without_a_catalogue() {
     assert_eq!(store.verify(VerifyOptions::default(), &mut |_| ()).expect("verifies").checked, 6);
     for rebuild in [false, true] {
         let report = store.fsck(rebuild, &mut |_| ()).expect("looks");
-        assert_eq!((report.findings, report.rebuilt, report.catalogue_checked), (vec![], None, false));
+        assert_eq!(
+            (report.findings, report.rebuilt, report.catalogue),
+            (vec![], None, CatalogueCheck::NotKept)
+        );
     }
     assert!(store.exclude_others(&signature(3)).is_some());
     assert!(!names(&root).iter().any(|name| name.starts_with("catalogue")), "{:?}", names(&root));

@@ -57,9 +57,10 @@ pub enum Fault {
     UnfinishedFold,
     /// The catalogue could not be opened or read, and was begun anew.
     DamagedCatalogue,
-    /// An entry that neither catalogue nor journal knows of: its process died before it could note it.
+    /// An entry that neither catalogue nor journal knows of: a process that lives has not noted it yet, or one died
+    /// before it could. It is served all the same. A [note](Self::is_note).
     Uncatalogued,
-    /// A record in the catalogue of an entry that is gone or was replaced.
+    /// A record in the catalogue of an entry that is gone or was replaced, likewise. A [note](Self::is_note).
     StaleRecord,
 }
 
@@ -81,6 +82,12 @@ impl Fault {
             Self::Uncatalogued => "uncatalogued",
             Self::StaleRecord => "stale_record",
         }
+    }
+
+    /// Whether nothing is wrong with it: it is so beside every process that uses the store, which notes what it did later,
+    /// and whoever lists the store next puts it right.
+    pub const fn is_note(self) -> bool {
+        matches!(self, Self::Uncatalogued | Self::StaleRecord)
     }
 
     /// The reason that goes with it: why an entry is damaged, or not believed.
@@ -108,8 +115,8 @@ impl fmt::Display for Fault {
             Self::UnfinishedFold => "left by a keeper that died",
             Self::UnfinishedRun => "left by a process that died while it ran an entry's code",
             Self::DamagedCatalogue => "the catalogue cannot be read",
-            Self::Uncatalogued => "an entry that the catalogue does not know of",
-            Self::StaleRecord => "a record of an entry that is gone or was replaced",
+            Self::Uncatalogued => "an entry that the catalogue does not know of yet",
+            Self::StaleRecord => "a record of an entry that is gone or was replaced, and not yet noted",
         })
     }
 }
@@ -135,18 +142,64 @@ pub struct FsckReport {
     pub bytes: u64,
     /// What is not as it should be, by path.
     pub findings: Vec<Finding>,
-    /// Whether the catalogue was looked at. It is not in a store that is read-only, or when another process
-    /// has it in use all the time.
-    pub catalogue_checked: bool,
+    /// Whether the catalogue was looked at, or why not.
+    pub catalogue: CatalogueCheck,
     /// Entries in the catalogue that was made anew; `None` when that was not asked for, or there is none, as on
     /// network file systems.
     pub rebuilt: Option<u64>,
 }
 
+/// What became of the catalogue in [`Store::fsck`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CatalogueCheck {
+    /// It was compared with the entries.
+    Checked,
+    /// There is none: on a network file system, or by a clock before 1970.
+    NotKept,
+    /// Another process had it in use all the time.
+    InUse,
+    /// The store is read-only, and to open the catalogue is to write.
+    #[default]
+    ReadOnly,
+    /// It could not be opened or read.
+    Failed,
+}
+
+impl CatalogueCheck {
+    /// A stable name in snake case, for machines.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::NotKept => "not_kept",
+            Self::InUse => "in_use",
+            Self::ReadOnly => "read_only",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for CatalogueCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checked => "the catalogue was looked at",
+            Self::NotKept => "no catalogue is kept here, as on every network file system",
+            Self::InUse => "the catalogue was not looked at: it is in use",
+            Self::ReadOnly => "the catalogue was not looked at: the cache cannot be written",
+            Self::Failed => "the catalogue was not looked at: it does not open",
+        })
+    }
+}
+
 impl FsckReport {
-    /// Whether everything is as it should be now.
+    /// Whether everything is as it should be now. [Notes](Fault::is_note) do not count.
     pub fn is_sound(&self) -> bool {
-        self.findings.iter().all(|finding| finding.mended)
+        self.problems().all(|finding| finding.mended)
+    }
+
+    /// The findings that are not only [notes](Fault::is_note).
+    pub fn problems(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| !finding.fault.is_note())
     }
 
     fn find(&mut self, path: impl Into<PathBuf>, fault: Fault, mended: bool) {
@@ -198,7 +251,7 @@ impl Store {
                     let path = directory.path().display().to_string();
                     return Err(CacheError::new(Reason::CatalogueBusy, path));
                 }
-                None => {}
+                None => report.catalogue = CatalogueCheck::InUse,
             }
             self.tidy_if_due();
         }
@@ -372,7 +425,11 @@ fn check_catalogue(
     announced.extend(damaged);
     let before = keeper.only_open_catalogue();
     let differences = keeper.use_catalogue(|catalogue| catalogue.differences(&directory, &announced));
-    report.catalogue_checked = differences.is_some();
+    report.catalogue = match &differences {
+        Some(_) => CatalogueCheck::Checked,
+        None if !keeper.has_catalogue() => CatalogueCheck::NotKept,
+        None => CatalogueCheck::Failed,
+    };
     if keeper.has_catalogue() && (before == Some(true) || differences.is_none()) {
         report.find(CATALOGUE, Fault::DamagedCatalogue, before == Some(true));
     }

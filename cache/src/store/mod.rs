@@ -60,7 +60,7 @@ use counters::Counter;
 use directory::{Access, Directory};
 pub use doctor::{Check, CheckState, examine};
 use entries::Found;
-pub use fsck::{Fault, Finding, FsckReport};
+pub use fsck::{CatalogueCheck, Fault, Finding, FsckReport};
 use health::Service;
 pub use layers::{LayerInfo, LayerKind};
 use misses::Noted;

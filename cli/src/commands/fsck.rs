@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::Args;
-use objcache::cache::{Fault, Finding, FsckReport};
+use objcache::cache::{CatalogueCheck, Fault, Finding, FsckReport};
 use serde::{Serialize, Serializer};
 
 use super::entry::entries;
@@ -17,7 +17,8 @@ use crate::units;
 /// Look over everything in the cache's directory; exit code 1 when something is not as it should be
 ///
 /// Entries, catalogue, journal, leftovers of processes that died, owners and modes. Nothing that it finds can make the cache
-/// serve wrong code: damage is a miss, and leftovers are swept by whoever writes next.
+/// serve wrong code: damage is a miss, and leftovers are swept by whoever writes next. Notes are no findings: what a process
+/// that lives has not noted yet.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Mend what can be mended, and make the catalogue anew from the entries
@@ -30,7 +31,7 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let bar = Bar::new("fsck", context.output.quiet || context.output.json);
     let report = store.fsck(options.rebuild, &mut |progress| bar.show(progress))?;
     drop(bar);
-    let status = if report.findings.is_empty() { Status::Fine } else { Status::Findings };
+    let status = if report.problems().next().is_none() { Status::Fine } else { Status::Findings };
     context.output.report(&LookedOver(report))?;
     Ok(status)
 }
@@ -45,7 +46,7 @@ impl Serialize for LookedOver {
             bytes: u64,
             findings: Vec<FindingFields>,
             sound: bool,
-            catalogue_checked: bool,
+            catalogue: &'static str,
             rebuilt: Option<u64>,
         }
         #[derive(Serialize)]
@@ -53,6 +54,7 @@ impl Serialize for LookedOver {
             path: String,
             fault: &'static str,
             reason: Option<&'static str>,
+            note: bool,
             mended: bool,
         }
         let report = &self.0;
@@ -60,6 +62,7 @@ impl Serialize for LookedOver {
             path: path.display().to_string(),
             fault: fault.as_str(),
             reason: fault.reason().map(|reason| reason.as_str()),
+            note: fault.is_note(),
             mended: *mended,
         };
         Fields {
@@ -67,7 +70,7 @@ impl Serialize for LookedOver {
             bytes: report.bytes,
             findings: report.findings.iter().map(fields).collect(),
             sound: report.is_sound(),
-            catalogue_checked: report.catalogue_checked,
+            catalogue: report.catalogue.as_str(),
             rebuilt: report.rebuilt,
         }
         .serialize(to)
@@ -80,7 +83,11 @@ impl Report for LookedOver {
         if !report.findings.is_empty() {
             let columns = [Column::Left("FILE"), Column::Left("STATE"), Column::Left("WHAT")];
             let rows = report.findings.iter().map(|Finding { path, fault, mended }| {
-                let state = if *mended { "mended" } else { "as it was" };
+                let state = match mended {
+                    true => "mended",
+                    false if fault.is_note() => "note",
+                    false => "as it was",
+                };
                 vec![path.display().to_string(), state.to_owned(), fault.to_string()]
             });
             text.laid_out(&table(&columns, rows, text.styled))?;
@@ -88,13 +95,12 @@ impl Report for LookedOver {
         if let Some(rebuilt) = report.rebuilt {
             text.line(format!("the catalogue was made anew: {}", entries(rebuilt)))?;
         }
-        if !report.catalogue_checked {
-            text.line("the catalogue was not looked at: it is in use, or the cache cannot be written")?;
+        if report.catalogue != CatalogueCheck::Checked {
+            text.line(report.catalogue.to_string())?;
         }
-        let mended = report.findings.iter().filter(|finding| finding.mended).count();
-        let untrusted =
-            report.findings.iter().filter(|it| matches!(it.fault, Fault::NotVouchedFor(_))).count();
-        let left = report.findings.len() - mended - untrusted;
+        let mended = report.problems().filter(|finding| finding.mended).count();
+        let untrusted = report.problems().filter(|it| matches!(it.fault, Fault::NotVouchedFor(_))).count();
+        let left = report.problems().count() - mended - untrusted;
         let outcome = match (mended, left) {
             (0, 0) if untrusted == 0 => "all is as it should be".to_owned(),
             (0, 0) => "nothing is damaged".to_owned(),

@@ -73,3 +73,30 @@ fn findings_are_told_and_mended() {
     assert_eq!(std::fs::read(sandbox.cache().join("notes.txt")).unwrap(), b"mine", "left alone");
     assert_eq!(sandbox.json(&["verify"])["damaged"], json!([]));
 }
+
+#[test]
+fn without_a_catalogue_nothing_is_in_use() {
+    let (sandbox, _) = filled();
+    let mut command = sandbox.command(&["fsck"]);
+    let shared = finish(command.env("OBJCACHE_NETWORK", "1")).fine();
+    assert!(shared.contains("no catalogue is kept") && !shared.contains("in use"), "{shared}");
+    let report = finish(command.arg("--json")).json();
+    assert_eq!(report["catalogue"], "not_kept");
+    assert_eq!(sandbox.json(&["fsck"])["catalogue"], "checked");
+}
+
+#[test]
+fn an_entry_that_is_not_noted_yet_is_no_finding() {
+    let (sandbox, signature) = filled();
+    let elsewhere = Sandbox::with(&["arithmetic.clif"]);
+    let other = elsewhere.json(&["compile", "arithmetic.clif", "--flag", "regalloc_checker=true"]);
+    let other = other["signature"].as_str().unwrap();
+    assert_ne!(other, signature);
+    sandbox.objcache(&["ls"]).fine();
+    std::fs::create_dir_all(sandbox.entry_file(other).parent().unwrap()).unwrap();
+    std::fs::copy(elsewhere.entry_file(other), sandbox.entry_file(other)).unwrap();
+    let report = finish(sandbox.command(&["fsck"]).arg("--json"));
+    assert_eq!((report.code, &report.json()["sound"]), (0, &json!(true)), "{}", report.stdout);
+    let note = &report.json()["findings"][0];
+    assert_eq!((&note["fault"], &note["note"]), (&json!("uncatalogued"), &json!(true)));
+}
