@@ -10,7 +10,8 @@ use objcache::cache::{HostFeatures, ObjectCache, from_fn};
 use objcache::loader::Loader;
 use objcache::signature::{Digest, IrKind, OptLevel, UnknownIrKind};
 use objcache::{
-    CommandCompiler, CompileRequest, Compiler, CraneliftCompiler, Engine, EngineBuilder, EngineError, Source,
+    CommandCompiler, CompileError, CompileRequest, Compiler, CraneliftCompiler, Engine, EngineBuilder,
+    EngineError, Source,
 };
 
 use crate::call::symbols;
@@ -139,7 +140,7 @@ impl CompileOptions {
         if !self.no_cache {
             let engine = self.engine(request, Arc::new(context.cache(host)), loader())?;
             match work(&engine) {
-                Err(EngineError::Compile(error)) if error.is_out_of_descriptors => {
+                Err(EngineError::Compile(error)) if error.is_out_of_descriptors && !context.is_strict() => {
                     tracing::warn!(
                         "no file descriptor is left beside those of the cache; going on without it"
                     );
@@ -181,7 +182,7 @@ impl CompileOptions {
     }
 
     /// The compiler that was asked for, else the one for this kind of source.
-    pub(crate) fn compiler(&self, kind: &IrKind) -> Result<Box<dyn Compiler>, Failure> {
+    pub(crate) fn compiler(&self, kind: &IrKind) -> Result<Box<dyn Compiler>, CompileError> {
         match self.compiler.as_deref() {
             Some("cranelift") => Ok(Box::new(CraneliftCompiler::new()?)),
             Some(program) => Ok(Box::new(CommandCompiler::new(program)?)),

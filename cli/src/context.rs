@@ -36,6 +36,11 @@ impl Context {
         options
     }
 
+    /// Whether all trouble with the cache is to be an error.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.store_options().strict
+    }
+
     /// The cache for work that goes on without it when it cannot be used. What comes out of it is for a host
     /// with these features.
     pub(crate) fn cache(&self, host: HostFeatures) -> Store {

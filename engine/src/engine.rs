@@ -150,8 +150,15 @@ impl Engine {
                     job.compile_or_tell()
                 };
                 let fetched = self.cache.get_or_compile_or_remember(&signature, compile, diagnose);
-                let fetched = fetched.map_err(|error| job.error(error))?;
-                (fetched.object, fetched.outcome, fetched.lookup, fetched.compile)
+                match fetched {
+                    // What the cache held open for this compilation is closed by now.
+                    Err(GetOrCompileError::Compile(error)) if error.is_out_of_descriptors => {
+                        let (object, compile) = job.compile_and_offer()?;
+                        (object, Outcome::Miss, Duration::ZERO, Some(compile))
+                    }
+                    Err(error) => return Err(job.error(error)),
+                    Ok(fetched) => (fetched.object, fetched.outcome, fetched.lookup, fetched.compile),
+                }
             }
             Some(why) => {
                 tracing::info!("{} is compiled without the cache: {why}", request.source.name());
@@ -228,21 +235,11 @@ impl Engine {
     fn replace(&self, obtained: &mut Obtained, source: &Source) -> Result<(), EngineError> {
         let document = KeyDocument::of(&obtained.inputs)?;
         let signature = obtained.signature;
-        let started = Instant::now();
-        let offer = Job { engine: self, signature, document, inputs: &obtained.inputs, source }.compile()?;
-        let compile_time = started.elapsed();
-        self.cache.notify_object_compiled(&CompiledObject {
-            signature,
-            object: &offer.object,
-            key_document: &offer.key_document,
-            provenance: &offer.provenance,
-            namespace: &offer.namespace,
-            compile_time,
-            cpu_features: &offer.cpu_features,
-        })?;
+        let job = Job { engine: self, signature, document, inputs: &obtained.inputs, source };
+        let (object, compile_time) = job.compile_and_offer()?;
         obtained.outcome = Outcome::Miss;
         obtained.timings.compile = Some(compile_time);
-        obtained.object = offer.object.into();
+        obtained.object = object;
         Ok(())
     }
 }
@@ -285,10 +282,30 @@ impl Job<'_> {
         }
     }
 
-    /// Compiles; the cache hears of a failure.
+    /// Compiles whatever the cache has, and offers what comes of it.
+    fn compile_and_offer(&self) -> Result<(ObjectBuffer, Duration), EngineError> {
+        let started = Instant::now();
+        let offer = self.compile()?;
+        let compile_time = started.elapsed();
+        self.engine.cache.notify_object_compiled(&CompiledObject {
+            signature: self.signature,
+            object: &offer.object,
+            key_document: &offer.key_document,
+            provenance: &offer.provenance,
+            namespace: &offer.namespace,
+            compile_time,
+            cpu_features: &offer.cpu_features,
+        })?;
+        Ok((offer.object.into(), compile_time))
+    }
+
+    /// Compiles; the cache hears of a failure, unless it is tried again.
     fn compile_or_tell(&self) -> Result<Offer, CompileError> {
         let started = Instant::now();
-        self.compile().inspect_err(|_| {
+        self.compile().inspect_err(|error| {
+            if error.is_out_of_descriptors {
+                return;
+            }
             self.engine.cache.notify_no_object(&FailedCompile {
                 signature: self.signature,
                 key_document: self.document.as_bytes(),

@@ -11,16 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, ValueHint};
-use objcache::cache::{CacheAdmin, HostFeatures, Outcome, Progress, Store};
+use objcache::cache::{CacheAdmin, HostFeatures, Outcome, Progress, Reason, Store};
 use objcache::loader::Loader;
 use objcache::signature::IrKind;
-use objcache::{Compiler, Engine, Obtained};
+use objcache::{CompileError, Compiler, Engine, EngineError, Obtained};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::compile_options::CompileOptions;
 use crate::context::{Context, why_not_kept};
-use crate::failure::{Failure, Status};
+use crate::failure::{Failure, FailureKind, Status};
 use crate::files;
 use crate::output::progress::Bar;
 use crate::output::table::{Column, table};
@@ -71,7 +71,12 @@ pub(crate) fn run(options: &Options, context: &Context) -> Result<Status, Failur
     let store = Arc::new(context.cache(HostFeatures::unknown()));
     let threads = options.jobs.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let bar = Bar::new("warm", context.output.quiet || context.output.json);
-    let results = work(&jobs, &store, threads.min(jobs.len()), &bar);
+    let compilers = Compilers::default();
+    let mut results = work(&jobs, &store, &compilers, threads.min(jobs.len()), &bar);
+    // Where many at once lacked file descriptors or memory, one may have enough.
+    for (job, warmed) in jobs.iter().zip(&mut results).filter(|(_, warmed)| warmed.may_pass) {
+        *warmed = job.warm(&store, &compilers);
+    }
     drop(bar);
     let report = WarmReport::new(results, started.elapsed());
     let status = if report.failed == 0 { Status::Fine } else { Status::Findings };
@@ -139,13 +144,13 @@ struct Words {
 /// Asking a compiler who it is takes longer than many a look-up: each is asked once.
 type Compilers = Mutex<HashMap<(Option<String>, IrKind), Arc<dyn Compiler>>>;
 
-fn work(jobs: &[Job], store: &Arc<Store>, threads: usize, bar: &Bar) -> Vec<Warmed> {
-    let (next, compilers) = (AtomicUsize::new(0), Compilers::default());
+fn work(jobs: &[Job], store: &Arc<Store>, compilers: &Compilers, threads: usize, bar: &Bar) -> Vec<Warmed> {
+    let next = AtomicUsize::new(0);
     let (finished, done) = std::sync::mpsc::channel();
     let mut results: Vec<(usize, Warmed)> = Vec::with_capacity(jobs.len());
     thread::scope(|scope| {
         for _ in 0..threads {
-            let (finished, next, compilers) = (finished.clone(), &next, &compilers);
+            let (finished, next) = (finished.clone(), &next);
             scope.spawn(move || {
                 while let Some((number, job)) = {
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -174,25 +179,28 @@ impl Job {
         let file = self.file.display().to_string();
         if let Some(why) = self.needless(store) {
             let error = Some(why.to_owned());
-            return Warmed { file, outcome: "skipped", signature: None, object_bytes: 0, us: 0.0, error };
+            return Warmed { file, error, ..Warmed::without("skipped") };
         }
         let obtained = self.obtain(store, compilers);
         let us = units::micros(started.elapsed());
         match obtained {
             Ok(obtained) => {
                 let (outcome, error) = outcome(&obtained, store);
+                let lacked = |(reason, _): &(Reason, u64)| *reason == Reason::OutOfResources;
+                let may_pass = outcome == "not_kept" && store.reasons().iter().any(lacked);
                 Warmed {
                     file,
-                    outcome,
                     signature: Some(obtained.signature.to_string()),
                     object_bytes: obtained.object.len() as u64,
                     us,
                     error,
+                    may_pass,
+                    ..Warmed::without(outcome)
                 }
             }
-            Err(failure) => {
+            Err(Unobtained { failure, may_pass }) => {
                 let error = Some(failure.about(&self.file).message);
-                Warmed { file, outcome: "failed", signature: None, object_bytes: 0, us, error }
+                Warmed { file, us, error, may_pass, ..Warmed::without("failed") }
             }
         }
     }
@@ -206,7 +214,7 @@ impl Job {
         }
     }
 
-    fn obtain(&self, store: &Arc<Store>, compilers: &Compilers) -> Result<Obtained, Failure> {
+    fn obtain(&self, store: &Arc<Store>, compilers: &Compilers) -> Result<Obtained, Unobtained> {
         let request = self.options.request(&self.file)?;
         let key = (self.options.compiler_name().map(str::to_owned), request.source.kind.clone());
         let known = compilers.lock().get(&key).cloned();
@@ -220,6 +228,34 @@ impl Job {
         };
         let engine = self.options.settled(Engine::builder(Arc::clone(store), compiler), Loader::new());
         Ok(engine.obtain(&request)?)
+    }
+}
+
+/// Why there is no object.
+struct Unobtained {
+    failure: Failure,
+    /// It may go better alone.
+    may_pass: bool,
+}
+
+impl From<Failure> for Unobtained {
+    fn from(failure: Failure) -> Self {
+        Self { may_pass: failure.kind == FailureKind::Io, failure }
+    }
+}
+
+impl From<CompileError> for Unobtained {
+    fn from(error: CompileError) -> Self {
+        Self { may_pass: !error.is_source_at_fault, failure: error.into() }
+    }
+}
+
+impl From<EngineError> for Unobtained {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Compile(error) => error.into(),
+            error => Self { failure: error.into(), may_pass: false },
+        }
     }
 }
 
@@ -247,6 +283,16 @@ struct Warmed {
     object_bytes: u64,
     us: f64,
     error: Option<String>,
+    #[serde(skip)]
+    may_pass: bool,
+}
+
+impl Warmed {
+    /// Without an object.
+    fn without(outcome: &'static str) -> Self {
+        let file = String::new();
+        Self { file, outcome, signature: None, object_bytes: 0, us: 0.0, error: None, may_pass: false }
+    }
 }
 
 #[derive(Serialize)]

@@ -243,6 +243,52 @@ fn a_clock_before_1970() {
     assert_eq!((&stats["entries"], &stats["hits"], &stats["misses"]), (&2.into(), &1.into(), &2.into()));
 }
 
+/// The same command, with no more file descriptors than these.
+fn with_descriptors(limit: u32, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        shell.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// Where there are enough for one compiler and the store, many files are compiled all the same.
+#[test]
+fn warm_and_the_engine_try_again_with_fewer_file_descriptors_open() {
+    let Some(gcc) = tool("gcc") else { return };
+    let sandbox = Sandbox::new();
+    let files: Vec<String> = (0..4).map(|number| format!("f{number}.c")).collect();
+    for (number, file) in files.iter().enumerate() {
+        sandbox.write(file, format!("int f{number}(void) {{ return {number}; }}\n"));
+    }
+    let mut fewest = None;
+    for limit in 6..24 {
+        for jobs in ["1", "4"] {
+            let mut words = vec!["warm", "--json", "--jobs", jobs, "--compiler", gcc.to_str().unwrap()];
+            words.extend(files.iter().map(String::as_str));
+            let _ = std::fs::remove_dir_all(sandbox.cache());
+            let warmed = finish(&mut with_descriptors(limit, &sandbox.command(&words))).json();
+            if warmed["compiled"] == 4 {
+                fewest.get_or_insert(limit);
+            }
+            assert!(fewest.is_none() || warmed["compiled"] == 4, "{limit} with {jobs} jobs: {warmed}");
+        }
+    }
+    let fewest = fewest.expect("a compiler runs");
+    let words = ["compile", "f0.c", "--no-cache", "-o", "out.o", "--compiler", gcc.to_str().unwrap()];
+    let alone = |limit| finish(&mut with_descriptors(limit, &sandbox.command(&words))).code == 0;
+    let for_the_store = (1..).find(|fewer| !alone(fewest - fewer)).expect("none is too few");
+    assert!(for_the_store <= 3, "{for_the_store} of {fewest} descriptors are not the compiler's");
+}
+
 #[test]
 fn a_cache_takes_no_file_descriptor_that_the_compiler_needs() {
     let Some(gcc) = tool("gcc") else { return };
@@ -250,26 +296,19 @@ fn a_cache_takes_no_file_descriptor_that_the_compiler_needs() {
     sandbox.write("square.c", "int square(int x) { return x * x; }\n");
     let compile = ["compile", "square.c", "-o", "out.o", "--compiler", gcc.to_str().unwrap()];
     let run = ["run", "square.c", "--call", "square", "--signature", "i32(i32)", "7"];
-    let limited = |limit: u32, words: &[&str]| {
-        let command = sandbox.command(words);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
-        shell.arg(command.get_program()).args(command.get_args()).current_dir(sandbox.path(""));
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        finish(&mut shell)
-    };
+    let limited = |limit: u32, words: &[&str]| finish(&mut with_descriptors(limit, &sandbox.command(words)));
     let mut without = 0;
     for limit in 6..24 {
         for words in [&compile[..], &[&run[..], &compile[4..]].concat()] {
             if limited(limit, &[words, &["--no-cache"]].concat()).code == 0 {
                 let finished = limited(limit, words);
                 assert_eq!(finished.code, 0, "{limit} {words:?}: {}", finished.stderr);
-                without += u32::from(finished.stderr.contains("no file descriptor is left"));
+                let lacked = finished.stderr.contains("no file descriptor is left");
+                without += u32::from(lacked);
+                if lacked {
+                    let mut strict = with_descriptors(limit, &sandbox.command(words));
+                    assert_ne!(finish(strict.env("OBJCACHE_STRICT", "1")).code, 0, "{limit} {words:?}");
+                }
             }
         }
     }
