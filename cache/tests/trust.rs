@@ -127,6 +127,26 @@ fn a_directory_in_which_others_can_put_another_in_its_place_is_refused() {
     assert_eq!(opened(&link), Err(Reason::InsecureParent));
 }
 
+/// As `XDG_CACHE_HOME=/tmp` makes it.
+#[test]
+fn where_everybody_may_make_directories_only_ours_is_used() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let common = directory.path().join("tmp");
+    fs::create_dir(&common).expect("made");
+    mode(&common, 0o1777);
+    let root = common.join("objcache");
+    drop(store_at(&root));
+    assert_eq!(fs::metadata(&root).expect("there").permissions().mode() & 0o777, 0o700);
+    assert_eq!(opened(&root), Ok(()));
+    mode(&root, 0o777);
+    assert_eq!(opened(&root), Err(Reason::InsecureMode));
+    if is_root("a directory that another made first") {
+        mode(&root, 0o700);
+        chown(&root, Some(NOBODY), None).expect("root may");
+        assert_eq!(opened(&root), Err(Reason::ForeignOwner));
+    }
+}
+
 #[test]
 fn another_directory_put_in_its_place_is_not_used() {
     let (_directory, above, root) = nested();

@@ -232,8 +232,15 @@ impl Configuration {
             configuration.read_file(&path, |path| Origin::Project(path.to_owned()));
         }
         for setting in SETTINGS {
-            if let Some(value) = variable(setting.variable).filter(|value| !value.is_empty()) {
+            let Some(value) = variable(setting.variable) else { continue };
+            if !value.is_empty() {
                 configuration.values.push((setting.key, value, Origin::Environment(setting.variable)));
+            } else if setting.is_key() {
+                // An empty one is as good as none, but not where it may be a slip that makes everybody believed.
+                let problem =
+                    format!("{} is empty: it is to name a file, or not to be set", setting.variable);
+                configuration.problems.push((Reason::KeyUnusable, problem));
+                configuration.key_is_missing = true;
             }
         }
         configuration.decide();
@@ -622,6 +629,17 @@ mod tests {
         ] {
             assert_eq!(refused(text), Some(Reason::KeyUnusable), "{text}");
         }
+        for variable in ["OBJCACHE_MAC_KEY", "OBJCACHE_TRUSTED_KEYS", "OBJCACHE_SIGNING_KEY"] {
+            let configuration = configured(None, None, &[(variable, "")]);
+            assert_eq!(configuration.options().refused, Some(Reason::KeyUnusable), "{variable}");
+            assert!(configuration.problems()[0].contains(variable), "{:?}", configuration.problems());
+        }
+        let empty = configured(
+            Some("max_size = \"1G\""),
+            None,
+            &[("OBJCACHE_MAX_SIZE", ""), ("OBJCACHE_DISABLE", "")],
+        );
+        assert_eq!((empty.options().max_size, empty.options().disabled), (1 << 30, false), "as if not set");
         for text in
             ["max_size =", "durable = true\ndurable = true", "max_sise = 1", "[durable]", "colour = 1"]
         {

@@ -114,7 +114,8 @@ impl StoreOptions {
     }
 
     /// The default directory, as the environment has it: `$OBJCACHE_DIR`, else `objcache` in
-    /// `$XDG_CACHE_HOME` or the platform's cache directory below the home directory; never below `/tmp`.
+    /// `$XDG_CACHE_HOME` or the platform's cache directory below the home directory. Below `/tmp` only where
+    /// `$XDG_CACHE_HOME` is, and then others cannot plant it: who owns it, and all above it, is looked at.
     /// `None` when there is none.
     pub fn default_directory() -> Option<PathBuf> {
         Self::from_environment().directory
@@ -141,8 +142,9 @@ impl StoreOptions {
     /// | `OBJCACHE_NETWORK` | `network` | `1` or `0`: the directory is on a network file system or not, whatever the system says |
     /// | `OBJCACHE_READONLY`, `OBJCACHE_STRICT`, `OBJCACHE_DISABLE`, `OBJCACHE_DURABLE`, `OBJCACHE_PROMOTE` | `read_only`, `strict`, `disable`, `durable`, `promote` | `1`, `true`, `yes` or `on` switch them on |
     ///
-    /// A value that is not understood is left aside with a warning; but with a key that cannot be used the store
-    /// is off, rather than to believe everybody. In a process with another user's rights
+    /// A variable that is empty is as good as not set. A value that is not understood is left aside with a warning, and
+    /// what comes next decides; but with a key that cannot be used, or a variable for one that is empty, the store is off,
+    /// rather than to believe everybody. In a process with another user's rights
     /// (set-user-ID) environment and files belong to somebody else: the store is off.
     pub fn from_environment() -> Self {
         Configuration::load().options()
