@@ -52,7 +52,7 @@ fn length(number: u32) -> usize {
 
 fn options(root: &Path) -> StoreOptions {
     let mut options = StoreOptions::at(root);
-    (options.max_size, options.max_entries, options.strict) = (MAX_SIZE, Some(MAX_ENTRIES), true);
+    (options.max_size, options.max_entries, options.own_errors) = (MAX_SIZE, Some(MAX_ENTRIES), true);
     options
 }
 

@@ -94,3 +94,30 @@ fn waiting_for_another_is_no_trouble_unless_it_takes_too_long() {
     let objcache_cache::GetOrCompileError::Cache(error) = error else { panic!("it compiles") };
     assert_eq!(error.reason(), Reason::LockTimeout);
 }
+
+#[test]
+fn a_directory_deleted_underneath_is_an_error() {
+    let (_directory, root) = place();
+    let store = strict(&root);
+    offer(&store, 1, 1000).expect("taken");
+    fs::remove_dir_all(&root).expect("there");
+    assert_eq!(offer(&store, 2, 1000).expect_err("gone").reason(), Reason::DirectoryGone);
+    let untold = store.untold();
+    drop(store);
+    assert!(untold.take().is_none_or(|error| error.reason() == Reason::DirectoryGone));
+}
+
+/// What the bound takes out is what it is for.
+#[test]
+fn a_miss_and_an_eviction_are_no_trouble() {
+    let (_directory, root) = place();
+    let mut options = StoreOptions::at(&root);
+    (options.strict, options.max_entries) = (true, Some(4));
+    let store = Store::open(options).expect("opens");
+    assert!(!has(&store, 99, 1000));
+    (0..20).for_each(|number| offer(&store, number, 1000).expect("room is made"));
+    store.settle();
+    let untold = store.untold();
+    drop(store);
+    assert!(untold.take().is_none());
+}
