@@ -9,7 +9,7 @@ use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::low_level::{self, emulate_default_handler};
 
 /// By these, people and systems tell a program to end.
 const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
@@ -20,7 +20,9 @@ pub(crate) fn before_ending(farewell: impl Fn() + Send + 'static) {
     let (tell, taken) = mpsc::channel();
     let take = move || {
         // Here, so that without a thread nobody takes signals that nobody looks at.
-        let Ok(mut signals) = Signals::new(wanted()) else { return };
+        let wanted: Vec<i32> = wanted().collect();
+        let Ok(mut signals) = Signals::new(&wanted) else { return };
+        wanted.into_iter().for_each(end_children_by);
         // Who waits for it is there.
         let _ = tell.send(());
         for signal in &mut signals {
@@ -33,6 +35,20 @@ pub(crate) fn before_ending(farewell: impl Fn() + Send + 'static) {
         // An error: they are not taken.
         let _ = taken.recv();
     }
+}
+
+/// A child of `fork`, which the code that runs may make, has our handlers and not our thread: signals end it as if there
+/// were none.
+#[allow(unsafe_code)]
+fn end_children_by(signal: i32) {
+    let process = std::process::id();
+    let action = move || {
+        if std::process::id() != process {
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    // SAFETY: in a handler it calls `getpid`, and what is made to be called in one.
+    let _ = unsafe { low_level::register(signal, action) };
 }
 
 /// Those that whoever started us does not want to be ignored, as `nohup` does.

@@ -30,6 +30,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("benches/stores/src/peers/lmdb.rs", "LMDB, to compare with"),
     ("benches/src/native.rs", "dlopen and raw pages, to compare with"),
     ("cli/src/call/invoke.rs", "calls of loaded code by the prototype that the user vouches for"),
+    ("cli/src/signals.rs", "an action in a signal's handler, for children of a process"),
     ("engine/src/call.rs", "calls of an address by its prototype"),
     ("engine/src/lazy.rs", "initialisers of what was compiled, on the caller's word"),
     ("loader/src/events/gdb.rs", "the list of symbol files that a debugger reads"),

@@ -105,6 +105,22 @@ fn top_gives_the_terminal_back() {
     }
 }
 
+#[test]
+fn a_child_of_the_code_ends_by_signals_as_ever() {
+    let Some(clang) = tool("clang-22") else { return };
+    let sandbox = Sandbox::new();
+    // The alarm ends the child if the signal does not.
+    let code = "#include <signal.h>\n#include <sys/wait.h>\n#include <unistd.h>\nint f(int signal) {\n \
+                int child = fork(), status;\n if (!child) for (alarm(30);;) pause();\n kill(child, signal);\n \
+                waitpid(child, &status, 0);\n return WTERMSIG(status);\n}\n";
+    sandbox.write("fork.c", code);
+    for signal in ["15", "2"] {
+        let words = ["run", "fork.c", "--call", "f", "--signature", "i32(i32)", signal, "--compiler"];
+        let ran = crate::support::finish(sandbox.command(&words).arg(&clang));
+        assert_eq!((ran.code, ran.stdout.trim()), (0, signal), "{}", ran.stderr);
+    }
+}
+
 /// The preprocessor reads a pipe that nobody writes into: there the program is killed.
 #[test]
 fn what_a_killed_compilation_left_the_next_one_removes() {
