@@ -25,10 +25,13 @@ fn main() {
     }
 }
 
+/// Of the numbers that [`call_kernel`] gives the [renamable](objcache_peers::workloads::Workloads::renamable) kernel.
+const WHAT_IT_COMPUTES: f32 = 3.0 + 7.5;
+
 fn load(object: &[u8]) {
     let image = Loader::new().load(object, &ProcessSymbols).expect("it loads");
     let address = image.address(RENAMED).expect("the kernel");
-    assert_eq!(call_kernel(address as usize), 3.0);
+    assert_eq!(call_kernel(address as usize), WHAT_IT_COMPUTES);
 }
 
 fn store() -> Store {
@@ -62,5 +65,5 @@ fn with_peer(peer: &str, object: &str, shared: &str) {
     let peer = peers::find(&plugins, peer).expect("a peer of that name");
     let name = CString::new(RENAMED).expect("no NUL");
     let loaded = peer.load(&code, &name).expect("it loads");
-    assert_eq!(call_kernel(loaded.address), 3.0);
+    assert_eq!(call_kernel(loaded.address), WHAT_IT_COMPUTES);
 }
