@@ -55,6 +55,10 @@ fn compile(root: &Path, key: u32) -> std::io::Result<Offer> {
     }
     if fs::remove_file(hanging(root, key)).is_ok() {
         kill_process(getpid(), Signal::STOP)?;
+        // Another thread may take the signal, and this one be stopped only a moment later.
+        loop {
+            std::thread::park();
+        }
     }
     Ok(Offer { object: object(key, LENGTH), ..Offer::default() })
 }
