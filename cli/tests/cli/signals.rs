@@ -15,6 +15,23 @@ fn send(signal: &str, process: impl ToString) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 
+/// The same, in a process that ignores none of the signals, whoever started the tests: shells start what runs in the
+/// background with some of them ignored.
+fn ignoring_none(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg(DEFAULT_SIGNALS).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => env.env(name, value),
+            None => env.env_remove(name),
+        };
+    }
+    env.current_dir(command.get_current_dir().unwrap());
+    env
+}
+
+const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,QUIT,TERM";
+
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -30,7 +47,7 @@ fn marks(sandbox: &Sandbox) -> usize {
 /// Runs the endless kernel, ends it by `signal` once it is known to run, and gives what it ended by.
 fn end_by(sandbox: &Sandbox, signal: &str) -> Option<i32> {
     let before = marks(sandbox);
-    let mut running = sandbox.command(&["run", "spin.clif"]).spawn().unwrap();
+    let mut running = ignoring_none(&sandbox.command(&["run", "spin.clif"])).spawn().unwrap();
     wait_until("it runs", || marks(sandbox) > before);
     send(signal, running.id());
     running.wait().unwrap().signal()
@@ -61,7 +78,7 @@ fn signals_that_are_ignored_stay_so() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
     command.env("OBJCACHE_DIR", sandbox.cache()).current_dir(sandbox.path(""));
-    let mut running = command.spawn().unwrap();
+    let mut running = ignoring_none(&command).spawn().unwrap();
     wait_until("it runs", || marks(&sandbox) > 0);
     send("-HUP", running.id());
     std::thread::sleep(Duration::from_millis(200));
@@ -76,7 +93,8 @@ fn top_gives_the_terminal_back() {
     sandbox.objcache(&["compile", "arithmetic.clif"]).fine();
     let Some(script) = tool("script") else { return };
     for (signal, code) in [("-TERM", 143), ("-HUP", 129), ("-INT", 130)] {
-        let top = format!("echo $$ >pid; exec \"{}\" top --interval 1h", env!("CARGO_BIN_EXE_objcache"));
+        let program = env!("CARGO_BIN_EXE_objcache");
+        let top = format!("echo $$ >pid; exec env {DEFAULT_SIGNALS} \"{program}\" top --interval 1h");
         let line = format!("stty -g >before; sh -c '{top}'; echo ended by $?; stty -g >after");
         let mut command = Command::new(&script);
         command.args(["--quiet", "--command", &line, "/dev/null"]).current_dir(sandbox.path(""));
@@ -116,7 +134,7 @@ fn a_child_of_the_code_ends_by_signals_as_ever() {
     sandbox.write("fork.c", code);
     for signal in ["15", "2"] {
         let words = ["run", "fork.c", "--call", "f", "--signature", "i32(i32)", signal, "--compiler"];
-        let ran = crate::support::finish(sandbox.command(&words).arg(&clang));
+        let ran = crate::support::finish(&mut ignoring_none(sandbox.command(&words).arg(&clang)));
         assert_eq!((ran.code, ran.stdout.trim()), (0, signal), "{}", ran.stderr);
     }
 }
