@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use objcache_loader::{
     AbsoluteSymbols, EventListener, ImageId, InputObject, LibgccFrames, LoadError, LoadedImage, LoadedObject,
-    Loader, NoSymbols, NoUnwind, PageMemory, ProcessSymbols, SharedLibrary, SlabMemory, SymbolResolver,
-    UnwindInfo, UnwindRegistrar, UnwindRegistration, chain, from_fn,
+    Loader, NoSymbols, NoUnwind, PageMemory, ProcessSymbols, Segment, SharedLibrary, SlabMemory,
+    SymbolResolver, UnwindInfo, UnwindRegistrar, UnwindRegistration, chain, from_fn,
 };
 use support::*;
 
@@ -289,6 +289,74 @@ fn objects_whose_code_interleaves_throw_and_catch() {
             }
         }
         assert_eq!(host.alone(4), 4);
+    }
+}
+
+/// An object with two tables, each about every other function. A libgcc that looks at each address in one table is told of both
+/// as one; one that keeps a tree cannot be.
+#[test]
+fn two_tables_of_one_object_about_every_other_function_are_one_or_refused() {
+    let _turn = TURN.lock();
+    let Some(host) = Host::new() else { return };
+    let functions = ["one", "two", "three", "four"].map(|name| {
+        format!(
+            ".globl {name}\n{name}: .Lbegin_{name}: push %rbx\n call host_looks@PLT\n pop %rbx\n ret\n.Lend_{name}:\n"
+        )
+    });
+    let frame = |number: usize, name: &str| {
+        format!(
+            ".long .Lf{number}e_{name}-.Lf{number}_{name}\n.Lf{number}_{name}: .long .-.Lcie{number}\n\
+             .long .Lbegin_{name}-.\n.long .Lend_{name}-.Lbegin_{name}\n.byte 0\n\
+             .byte 0x41, 0x0e, 16, 0x83, 2\n.balign 8\n.Lf{number}e_{name}:\n"
+        )
+    };
+    let table = |number: usize, names: [&str; 2]| {
+        format!(
+            ".section .eh_frame,\"aG\",@progbits,group{number},comdat\n.Lcie{number}: .long .Lce{number}-.-4\n\
+             .long 0\n.byte 1\n.string \"zR\"\n.byte 1, 0x78, 16, 1, 0x1b, 0x0c, 7, 8, 0x90, 1\n.balign 8\n\
+             .Lce{number}:\n{}{}",
+            frame(number, names[0]),
+            frame(number, names[1])
+        )
+    };
+    let text =
+        [".text\n", &functions.concat(), &table(1, ["one", "three"]), &table(2, ["two", "four"])].concat();
+    let object = compile_text(GCC, &[], "s", &text);
+    let tables = Arc::new(parking_lot::Mutex::new(0));
+    let registrar = Counted { tables: Arc::clone(&tables), registrar: LibgccFrames::of_every_image() };
+    let loader = Loader::builder().unwind(Arc::new(registrar)).build();
+    let resolver = AbsoluteSymbols::new().with("host_looks", host_looks as *const () as u64);
+    match loader.load(&object, &resolver) {
+        Ok(image) => {
+            for name in ["one", "two", "three", "four"] {
+                TRACE.lock().clear();
+                assert_eq!(call_int(&image, name, &[4]), 5);
+                let code = image.segment_range(Segment::Code);
+                let at = TRACE.lock().iter().position(|address| code.contains(address));
+                assert!(
+                    at.is_some_and(|at| TRACE.lock().len() > at + 1),
+                    "{name}: {:x?} {code:x?}",
+                    TRACE.lock()
+                );
+            }
+        }
+        Err(error) => assert!(error.to_string().contains("code that interleaves"), "{error}"),
+    }
+    assert_eq!(*tables.lock(), 2);
+    assert_eq!(host.alone(4), 4);
+}
+
+/// Notes how many tables there are.
+struct Counted {
+    tables: Arc<parking_lot::Mutex<usize>>,
+    registrar: LibgccFrames,
+}
+
+impl UnwindRegistrar for Counted {
+    unsafe fn register(&self, info: &UnwindInfo) -> Result<Option<Box<dyn UnwindRegistration>>, String> {
+        *self.tables.lock() = info.eh_frames.len();
+        // SAFETY: the caller vouches for the same.
+        unsafe { self.registrar.register(info) }
     }
 }
 
