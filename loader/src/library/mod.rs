@@ -59,8 +59,8 @@
 //! keeping what was found counts a reference, in the image that was found. A load takes the library's lock only to enter
 //! names into the table, and its search order's to copy a pointer; parsing and linking hold nothing. Shared by all
 //! libraries of a process: the epochs of [`pin`], of which each thread writes its own; the list of code that may be freed,
-//! when code is removed; and the table of who makes which function, at first calls. Generators, materialisers, handlers
-//! and finalisers run without any of these locks.
+//! when code is removed; the table of who makes which function, at first calls; and the list of what runs when the process
+//! exits, of images with finalisers. Generators, materialisers, handlers and finalisers run without any of these locks.
 //!
 //! After a `fork` the child may call what was there, load, redefine, remove and search elsewhere: forks wait until no thread
 //! has one of these locks.
