@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use crate::fork::{self, ThreadNumber};
 use crate::lifecycle::Lifecycle;
 use crate::process;
+use crate::registered::{Calls, Destructor};
 
-type Destructor = unsafe extern "C" fn(*mut c_void);
 type Register = unsafe extern "C" fn(Destructor, *mut c_void, *mut c_void) -> c_int;
 type Finalize = unsafe extern "C" fn(*const c_void);
 
@@ -31,11 +31,7 @@ thread_local! {
     static FORGETTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A call to come.
-struct Entry {
-    destructor: Destructor,
-    object: *mut c_void,
-}
+static CALLS: Calls = Calls::new();
 
 /// What a name that a resolver found means to an image in this process: `__cxa_atexit` of the C library is ours.
 pub(crate) fn in_place_of(name: &str, found: Option<u64>) -> Option<u64> {
@@ -55,14 +51,14 @@ pub(crate) fn in_place_of(name: &str, found: Option<u64>) -> Option<u64> {
 unsafe extern "C" fn at_exit(destructor: Destructor, object: *mut c_void, image: *mut c_void) -> c_int {
     // SAFETY: that is what is in it, since images have this function's address only after it was stored.
     let register = unsafe { mem::transmute::<usize, Register>(REGISTER.load(Ordering::Acquire)) };
-    let entry = Box::into_raw(Box::new(Entry { destructor, object }));
     fork::watch();
     let _gate = fork::enter();
-    // SAFETY: the function takes back the entry that it is called with once.
-    let result = unsafe { register(run, entry.cast(), image) };
+    let call = CALLS.add(image as u64, destructor, object, None);
+    // SAFETY: the function takes back the call that it is called with once.
+    let result = unsafe { register(run, call, image) };
     if result != 0 {
         // SAFETY: nobody will call with it.
-        drop(unsafe { Box::from_raw(entry) });
+        CALLS.forget(&unsafe { Calls::from_library(call) });
     }
     result
 }
@@ -103,19 +99,20 @@ pub(crate) fn remove_caller(range: &Range<u64>) {
 }
 
 /// Called by the C library, which has no lock meanwhile.
-unsafe extern "C" fn run(entry: *mut c_void) {
-    // SAFETY: `at_exit` gave this entry away, and the C library calls with it once.
-    let entry = unsafe { Box::from_raw(entry.cast::<Entry>()) };
+unsafe extern "C" fn run(call: *mut c_void) {
+    // SAFETY: `at_exit` gave this call away, and the C library calls with it once.
+    let call = unsafe { Calls::from_library(call) };
     if FORGETTING.get() {
-        return;
+        call.make_no_more();
+    } else {
+        // SAFETY: code of the image registered this call for now.
+        unsafe { call.make() };
     }
-    let Entry { destructor, object } = *entry;
-    // SAFETY: code of a live image registered this call for now.
-    fork::outside(|| unsafe { destructor(object) });
+    CALLS.forget(&call);
 }
 
 /// Runs what was registered with `__cxa_atexit` under the image's handle, once. Without it the C library would run it
-/// when the process exits, and the code be gone.
+/// when the process exits, and the code be gone. What another thread is running, because the process exits, is waited for.
 ///
 /// # Safety
 /// The registered destructors must be in memory, their code trusted.
@@ -125,9 +122,13 @@ pub(crate) unsafe fn run_registered(handle: u64) {
     // SAFETY: that is `void __cxa_finalize(void *d)` of the C++ ABI (Itanium C++ ABI, 3.3.6.3).
     let finalize = unsafe { mem::transmute::<usize, Finalize>(address as usize) };
     fork::watch();
-    let _gate = fork::enter();
+    let gate = fork::enter();
     // SAFETY: the handle is the image's own; what was registered under it is in the image and still there.
     unsafe { finalize(handle as *const c_void) };
+    drop(gate);
+    for call in CALLS.take_of(handle) {
+        call.make_no_more();
+    }
 }
 
 /// Nothing that was registered with `__cxa_atexit` under the image's handle is run any more.

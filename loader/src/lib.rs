@@ -157,6 +157,7 @@ mod made;
 mod memory;
 mod process;
 mod read;
+mod registered;
 #[cfg(target_os = "linux")]
 mod remote;
 mod resolver;

@@ -168,6 +168,21 @@ fn a_process(when: &str) -> ! {
             std::mem::forget(image);
             std::thread::spawn(|| std::process::exit(0)).join().unwrap();
         }
+        "dropped by other threads" => {
+            let work = move || {
+                loop {
+                    let image = Loader::new().load(&object, &resolver).unwrap();
+                    initialize(&image);
+                }
+            };
+            let work = Arc::new(work);
+            for _ in 0..2 {
+                let work = Arc::clone(&work);
+                std::thread::spawn(move || work());
+            }
+            // Whatever they are at by then.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         _ => unreachable!("{when}"),
     }
     eprintln!("note exit");
@@ -193,6 +208,9 @@ fn what_is_left_runs_when_the_process_exits() {
     assert_eq!(notes_of_a_process("never initialised"), ["5", "2", "6", "1", "7", "exit"]);
     assert_eq!(notes_of_a_process("given up"), ["5", "exit"], "its memory is gone");
     assert_eq!(notes_of_a_process("leaked"), ["5", "exit", "2", "1", "7"]);
+    for _ in 0..10 {
+        notes_of_a_process("dropped by other threads");
+    }
 }
 
 /// Rust's standard library gives a variable of its own for the handle of the image, and others none.

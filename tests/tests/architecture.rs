@@ -20,6 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// The only files that may say `unsafe`, with what they need it for. Tests and examples, which call what was
 /// loaded, are not counted.
 const UNSAFE: &[(&str, &str)] = &[
+    ("benches/peers/plugin/src/earlier.rs", "an interface of C"),
     ("benches/peers/plugin/src/lib.rs", "the C interface of peers"),
     ("benches/peers/src/cases/cold.rs", "a child's times"),
     ("benches/peers/src/foreign.rs", "shared objects, calls of loaded code"),
@@ -38,13 +39,14 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/bin/objcache-executor.rs", "runs what another process loads into it"),
     ("loader/src/exit.rs", "destructors of static objects, kept by and called for the C library"),
     ("loader/src/fork.rs", "the hook that freezes slabs when the process forks"),
-    ("loader/src/image.rs", "addresses as function pointers, initialisers"),
+    ("loader/src/image.rs", "addresses as function pointers, initialisers on the caller's word"),
     ("loader/src/library/epoch.rs", "code freed on the word of a caller who knows who runs what"),
     ("loader/src/library/function.rs", "the record of a function, whose address its stub has"),
     ("loader/src/library/mod.rs", "addresses as function pointers"),
     ("loader/src/library/resident.rs", "forwards what callers of an image promise"),
     ("loader/src/library/stub/mod.rs", "words that stubs jump through"),
     ("loader/src/library/trampoline.rs", "assembly: a function that keeps all argument registers"),
+    ("loader/src/lifecycle.rs", "initialisers and finalisers of images"),
     ("loader/src/loader.rs", "unwind tables given as addresses"),
     ("loader/src/memory/coherence.rs", "instructions and system calls about instruction caches"),
     ("loader/src/memory/conformance.rs", "looks at target memory and runs it, as managers promise"),
@@ -55,6 +57,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("loader/src/memory/slab/mod.rs", "the promise of the memory manager trait"),
     ("loader/src/memory/sys.rs", "system calls on memory"),
     ("loader/src/process.rs", "dlsym"),
+    ("loader/src/registered.rs", "calls that the C library is to make into loaded code"),
     ("loader/src/remote/client.rs", "calls of code in another process"),
     ("loader/src/remote/executor.rs", "memory at given addresses, calls of loaded code"),
     ("loader/src/remote/memory.rs", "a file in memory, the promise of the memory manager trait"),
