@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use objcache_loader::{EventListener, ImageId, Library, LoadedObject, Loader};
+use objcache_loader::{EventListener, ImageId, Library, LoadedObject, Loader, MemoryManager, SlabMemory};
 
 use crate::support::elf::{ALLOC, EXEC, FUNC, GLOBAL, Object, PROGBITS, WEAK};
 
@@ -100,7 +100,13 @@ impl Alive {
 
     /// A library whose images it counts.
     pub(crate) fn library(self: &Arc<Self>, name: &str) -> Library {
-        let loader = Loader::builder().listener(Arc::clone(self) as Arc<dyn EventListener>).build();
+        self.library_in(Arc::new(SlabMemory::new()), name)
+    }
+
+    /// The same, with images in that memory.
+    pub(crate) fn library_in(self: &Arc<Self>, memory: Arc<dyn MemoryManager>, name: &str) -> Library {
+        let listener = Arc::clone(self) as Arc<dyn EventListener>;
+        let loader = Loader::builder().memory(memory).listener(listener).build();
         Library::builder(name).loader(loader).build()
     }
 
