@@ -79,8 +79,8 @@ impl Lifecycle {
         if !self.advance(INITIALIZED, ENDING) {
             return;
         }
-        // SAFETY: initialisers ran, so whoever ran them vouched for the code; the image is there until `end` or `give_up`
-        // found it in another phase.
+        // SAFETY: initialisers ran, so whoever ran them vouched for the code. `end` and `give_up_arrays`, one of which is called
+        // before the image goes, wait while the phase is this one.
         unsafe { self.finalize(&self.hooks.finalizers, || ()) };
         self.phase.store(FINALIZED, Ordering::Release);
     }
