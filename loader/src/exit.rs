@@ -33,10 +33,13 @@ thread_local! {
 
 static CALLS: Calls = Calls::new();
 
+/// What static destructors are registered with (Itanium C++ ABI, 3.3.6.3).
+pub(crate) const REGISTRAR: &[u8] = b"__cxa_atexit";
+
 /// What a name that a resolver found means to an image in this process: `__cxa_atexit` of the C library is ours.
-pub(crate) fn in_place_of(name: &str, found: Option<u64>) -> Option<u64> {
+pub(crate) fn in_place_of(name: &[u8], found: Option<u64>) -> Option<u64> {
     // A resolver may give any number; only what is the function is called as such, and zero is none.
-    let Some(address) = found.filter(|address| name == "__cxa_atexit" && *address != 0) else { return found };
+    let Some(address) = found.filter(|address| name == REGISTRAR && *address != 0) else { return found };
     let is_known = address == REGISTER.load(Ordering::Acquire) as u64;
     if !is_known && found != process::function(c"__cxa_atexit") {
         return found;

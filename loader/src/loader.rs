@@ -143,6 +143,26 @@ impl Loader {
     /// # Errors
     /// Whatever is wrong with the object, its symbols or the memory; see [`LoadError`]. Nothing stays behind.
     pub fn load(&self, object: &[u8], resolver: &dyn SymbolResolver) -> Result<LoadedImage, LoadError> {
+        if self.loads_plain_objects() {
+            if let Some(linked) = link::plain::link(object, &self.environment(resolver))? {
+                let unwind = self.register_unwind_info(&linked.unwind)?;
+                return Ok(LoadedImage::new(linked, Extras { unwind, ..Extras::default() }, true));
+            }
+        }
+        self.load_any(object, resolver)
+    }
+
+    /// Whether nobody is interested in more than what comes out.
+    fn loads_plain_objects(&self) -> bool {
+        #[cfg(feature = "symbolize")]
+        if self.keep_debug_info {
+            return false;
+        }
+        let memory = &self.memory;
+        self.relax && self.listeners.is_empty() && memory.executes_here() && memory.placement().is_none()
+    }
+
+    fn load_any(&self, object: &[u8], resolver: &dyn SymbolResolver) -> Result<LoadedImage, LoadError> {
         let storage = read::Storage::default();
         let graph = read::parse(object, &storage, &self.limits)?;
         let machine = graph.machine;
@@ -198,6 +218,10 @@ impl Loader {
         &self.limits
     }
 
+    fn environment<'e>(&'e self, resolver: &'e dyn SymbolResolver) -> Environment<'e> {
+        Environment { memory: &*self.memory, resolver, limits: &self.limits, relax: self.relax }
+    }
+
     /// Gives the image and the target address of its first byte.
     fn link(
         &self,
@@ -210,8 +234,7 @@ impl Loader {
         if executes_here && !machine.is_host() {
             return Err(LoadError::unsupported(format!("{} code in this process", machine.name())));
         }
-        let (memory, limits, relax) = (&*self.memory, &self.limits, self.relax);
-        let environment = Environment { memory, resolver, limits, relax };
+        let environment = self.environment(resolver);
         let mut linked = with_architecture!(machine, A => link::link::<A>(objects, &environment))?;
         let unwind = self.register_unwind_info(&linked.unwind)?;
         let extras = Extras {

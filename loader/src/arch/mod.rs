@@ -209,6 +209,10 @@ pub(crate) trait Architecture {
     /// Code is aligned by relocations of operand [`Operand::Alignment`].
     const ALIGNS_BY_RELOCATION: bool = false;
 
+    /// Plain ELF objects are linked in one go ([`crate::link::plain`]). Relocations are then the simple ones, those that
+    /// [`relax`](Self::relax) does away with alone, and for symbols of others those of GOT entries; stubs are of kind 0.
+    const PLAIN: bool = false;
+
     /// The simple relocations, where their addends are explicit. On some machines nearly all are simple, so the passes deal
     /// with them before they look any further; [`kind`](Self::kind), [`operand`](Self::operand) and
     /// [`apply`](Self::apply) say the same of them.

@@ -258,6 +258,7 @@ impl Architecture for X86_64 {
     const STUB_ALIGN: u64 = 8;
     /// Not by `ld.lld` either, though others do.
     const RELAXES_EXTERNALS: bool = false;
+    const PLAIN: bool = true;
     const TRAP: &'static [u8] = &[0xcc]; // int3
 
     /// PC32, PLT32 and 64; SIGNED and BRANCH of 4 bytes.

@@ -35,10 +35,19 @@ enum Side {
     Stop,
 }
 
+/// Whether a symbol of an ELF object may mark an end of all sections of a name.
+pub(super) fn asks_for_an_end(symbol: &[u8]) -> bool {
+    let [start, stop] = ELF_PREFIXES;
+    symbol.starts_with(start) || symbol.starts_with(stop)
+}
+
+/// What such symbols begin with.
+const ELF_PREFIXES: [&[u8]; 2] = [b"__start_", b"__stop_"];
+
 /// The section name and the side that a symbol's name asks for.
 fn parse(format: Format, symbol: &[u8]) -> Option<(Side, Vec<u8>)> {
     let [start, stop]: [&[u8]; 2] = match format {
-        Format::Elf => [b"__start_", b"__stop_"],
+        Format::Elf => ELF_PREFIXES,
         Format::MachO => [b"section$start$", b"section$end$"],
         Format::Coff => return None,
     };

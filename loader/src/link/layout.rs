@@ -50,7 +50,7 @@ pub(crate) struct ImageAddresses {
 }
 
 /// Bytes behind an `.eh_frame` section for the terminator: a record of length zero (LSB, "Exception Frames").
-const EH_FRAME_TERMINATOR: u64 = 4;
+pub(super) const EH_FRAME_TERMINATOR: u64 = 4;
 
 /// Gives each loaded section its offset, and says how much memory that takes. `islands`: stubs stand behind the sections
 /// that use them. `joins_frames`: unwind tables become one where that is possible.
@@ -60,7 +60,7 @@ pub(super) fn arrange<A: Architecture>(
     [islands, joins_frames]: [bool; 2],
     limits: &Limits,
 ) -> Result<MemoryRequest, LoadError> {
-    let mut cursor = Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() };
+    let mut cursor = Cursor::new(limits);
     cursor.place_thread_locals(objects)?;
     for object in &mut *objects {
         object.addresses.islands_have_room = islands;
@@ -124,13 +124,18 @@ pub(super) fn thread_block_size(objects: &[Object<'_>]) -> u64 {
     parts(false).chain(parts(true)).fold(0, add)
 }
 
-struct Cursor {
+/// What was placed in each segment so far.
+pub(super) struct Cursor {
     ends: [u64; 3],
     aligns: [u64; 3],
     limit: u64,
 }
 
 impl Cursor {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Cursor { ends: [0; 3], aligns: [1; 3], limit: limits.bounded_image_bytes() }
+    }
+
     /// The block that each thread gets a copy of: first what has content, then what is zero. Threads get it with its
     /// greatest alignment, so it has that here.
     fn place_thread_locals(&mut self, objects: &mut [Object<'_>]) -> Result<(), LoadError> {
@@ -217,11 +222,12 @@ impl Cursor {
     }
 
     /// What the loader adds: nothing, not even alignment, when it is empty.
-    fn place_table(&mut self, segment: Segment, size: u64, align: u64) -> Result<u64, LoadError> {
+    pub(super) fn place_table(&mut self, segment: Segment, size: u64, align: u64) -> Result<u64, LoadError> {
         if size == 0 { Ok(self.ends[segment.index()]) } else { self.place(segment, size, align) }
     }
 
-    fn place(&mut self, segment: Segment, size: u64, align: u64) -> Result<u64, LoadError> {
+    #[inline]
+    pub(super) fn place(&mut self, segment: Segment, size: u64, align: u64) -> Result<u64, LoadError> {
         let end = &mut self.ends[segment.index()];
         let start = end.next_multiple_of(align);
         *end = start.saturating_add(size);
@@ -233,7 +239,7 @@ impl Cursor {
         Ok(start)
     }
 
-    fn request(&self, low_2gib: bool) -> Result<MemoryRequest, LoadError> {
+    pub(super) fn request(&self, low_2gib: bool) -> Result<MemoryRequest, LoadError> {
         let total: u64 = self.ends.iter().sum();
         if total > self.limit {
             return Err(LoadError::limit("the size of the image", total, self.limit));
@@ -276,11 +282,18 @@ pub(super) fn assign<A: Architecture>(
         addresses.indirect_slots = data + addresses.indirect_slots_offset;
         addresses.commons = place(b"COMMON", 0, data + addresses.commons_offset);
     }
-    let used = Segment::ALL.into_iter().filter(|segment| request.segments[segment.index()].size != 0);
-    let code = bases[Segment::Code.index()];
-    ImageAddresses {
-        image: used.map(|segment| bases[segment.index()]).min().unwrap_or(0),
-        code: code..code + request.segments[Segment::Code.index()].size as u64,
-        segments: bases,
+    ImageAddresses::of(bases, request)
+}
+
+impl ImageAddresses {
+    /// Of an image whose segments begin at `bases`.
+    pub(super) fn of(bases: [u64; 3], request: &MemoryRequest) -> Self {
+        let used = Segment::ALL.into_iter().filter(|segment| request.segments[segment.index()].size != 0);
+        let code = bases[Segment::Code.index()];
+        ImageAddresses {
+            image: used.map(|segment| bases[segment.index()]).min().unwrap_or(0),
+            code: code..code + request.segments[Segment::Code.index()].size as u64,
+            segments: bases,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod hooks;
 mod indirect;
 mod layout;
 mod map;
+pub(crate) mod plain;
 mod preempt;
 mod prune;
 mod resolve;
@@ -278,19 +279,23 @@ fn unwind_info<A: Architecture>(
     info
 }
 
-/// Whether a function of the image may be waiting for one elsewhere. Calls by pointers are looked for in small images only: a
-/// large one without any is rare, and what follows from it costs it less.
+/// Whether a function of the image may be waiting for one elsewhere.
 fn may_call_out<A: Architecture>(objects: &[Object<'_>]) -> bool {
-    const SMALL: u64 = 16 << 10;
-    let mut left = SMALL;
+    let sections = objects.iter().flat_map(|object| &object.graph.sections);
+    let code = sections.filter(|section| section.segment == Some(Segment::Code));
     objects.iter().any(|object| object.symbols.refers_out)
-        || objects.iter().flat_map(|object| &object.graph.sections).any(|section| {
-            if section.segment != Some(Segment::Code) {
-                return false;
-            }
-            left = left.saturating_sub(section.size);
-            left == 0 || A::may_call_indirectly(section.bytes)
-        })
+        || may_call_indirectly::<A>(code.map(|section| section.bytes))
+}
+
+/// Whether there may be calls by pointers in the code. They are looked for in small images only: a large one without any is
+/// rare, and what follows from it costs it less.
+fn may_call_indirectly<'c, A: Architecture>(mut code: impl Iterator<Item = &'c [u8]>) -> bool {
+    const SMALL: usize = 16 << 10;
+    let mut left = SMALL;
+    code.any(|code| {
+        left = left.saturating_sub(code.len());
+        left == 0 || A::may_call_indirectly(code)
+    })
 }
 
 /// COFF: `.pdata`, or `.pdata$function`.

@@ -1,6 +1,6 @@
 //! Resolve: an address for every symbol that something refers to, and the list of those that others may refer to.
 
-use super::bounds::Bounds;
+use super::bounds::{self, Bounds};
 use super::exports::{ExportBuilder, Exports, NamedExports};
 use super::layout::ImageAddresses;
 use super::scope::{Definition, Scope};
@@ -358,8 +358,7 @@ impl Elsewhere<'_, '_> {
     fn ask(&self, name: &[u8], weak: bool) -> Option<u64> {
         let here = if self.addresses_are_pointers { tls::function(name) } else { None };
         here.or_else(|| {
-            let name = std::str::from_utf8(name).ok()?;
-            let found = if weak { self.resolver.resolve_weak(name) } else { self.resolver.resolve(name) };
+            let found = ask(self.resolver, name, weak);
             if self.addresses_are_pointers { exit::in_place_of(name, found) } else { found }
         })
     }
@@ -405,8 +404,22 @@ impl Elsewhere<'_, '_> {
         if self.unresolved_count == 0 {
             return Ok(());
         }
-        Err(LoadError::Unresolved(report(&self.object.graph, &self.unresolved, self.unresolved_count)))
+        Err(unresolved(&self.object.graph, &self.unresolved, self.unresolved_count))
     }
+}
+
+/// What a resolver says of a name.
+pub(super) fn ask(resolver: &dyn SymbolResolver, name: &[u8], weak: bool) -> Option<u64> {
+    let name = std::str::from_utf8(name).ok()?;
+    if weak { resolver.resolve_weak(name) } else { resolver.resolve(name) }
+}
+
+/// Whether an undefined symbol of an ELF object may be other than what a resolver says, or say something of the image.
+pub(super) fn means_more(name: &[u8]) -> bool {
+    may_register_destructors(name)
+        || matches!(name, b"_GLOBAL_OFFSET_TABLE_" | b".TOC." | TLS_MODULE_BASE | ATEXIT | exit::REGISTRAR)
+        || bounds::asks_for_an_end(name)
+        || tls::function(name).is_some()
 }
 
 /// Whether the object may register destructors of static or thread-local objects: it has the handle for that, or calls what is
@@ -417,7 +430,7 @@ fn may_register_destructors(name: &[u8]) -> bool {
 
 /// Whether exceptions may come out of a function of that name: it throws one itself (Itanium C++ ABI, level II), or is
 /// one of C++ or Rust, by its mangling (`_Z`, `_R`). Names of Mach-O have one underscore more.
-fn may_throw(name: &[u8]) -> bool {
+pub(super) fn may_throw(name: &[u8]) -> bool {
     let throws = |name: &[u8]| {
         let is_mangled = matches!(name, [b'_', b'Z' | b'R', ..]);
         is_mangled
@@ -443,8 +456,9 @@ const ATEXIT: &[u8] = b"atexit";
 /// The same as [`DSO_HANDLE`] where C names begin with an underscore.
 const MACHO_DSO_HANDLE: &[u8] = b"___dso_handle";
 
+/// The error that names the first of some symbols, ascending, of `total` that nobody knows.
 #[cold]
-fn report(graph: &LinkGraph<'_>, unresolved: &[u32], total: usize) -> UnresolvedSymbols {
+pub(super) fn unresolved(graph: &LinkGraph<'_>, unresolved: &[u32], total: usize) -> LoadError {
     let mut first_places: Vec<Option<String>> = vec![None; unresolved.len()];
     for (section, relocation) in graph.places() {
         if let Ok(found) = unresolved.binary_search(&relocation.symbol) {
@@ -456,5 +470,5 @@ fn report(graph: &LinkGraph<'_>, unresolved: &[u32], total: usize) -> Unresolved
         name: graph.symbol_label(*number),
         needed_at: place.unwrap_or_default(),
     });
-    UnresolvedSymbols { shown: shown.collect(), total }
+    LoadError::Unresolved(UnresolvedSymbols { shown: shown.collect(), total })
 }

@@ -48,18 +48,20 @@ fn fix_up_simple(
     let Some(state) = states.get(symbol as usize) else { return false };
     let fixup =
         Fixup { place: section.wrapping_add(offset), target: state.address, addend, ..Fixup::default() };
+    simple_field(simple, fixup, bytes, offset).is_some()
+}
+
+/// Fixes up one field. Does nothing if the value is out of range or the field out of the section.
+#[inline(always)]
+pub(super) fn simple_field(simple: Simple, fixup: Fixup, bytes: &mut [u8], offset: u64) -> Option<()> {
     match simple {
         Simple::Relative32 | Simple::Branch32 => {
-            let Ok(value) = i32::try_from(fixup.relative()) else { return false };
-            let Ok(field) = field(bytes, offset) else { return false };
-            *field = value.to_le_bytes();
+            let value = i32::try_from(fixup.relative()).ok()?;
+            *field(bytes, offset).ok()? = value.to_le_bytes();
         }
-        Simple::Absolute64 => {
-            let Ok(field) = field(bytes, offset) else { return false };
-            *field = fixup.absolute().to_le_bytes();
-        }
+        Simple::Absolute64 => *field(bytes, offset).ok()? = fixup.absolute().to_le_bytes(),
     }
-    true
+    Some(())
 }
 
 /// Writes the whole image.
@@ -102,7 +104,12 @@ fn fill_gaps<A: Architecture>(objects: &[Object<'_>], working: &mut [WorkingMemo
 }
 
 /// Fills a gap.
-fn fill<A: Architecture>(segment: Segment, memory: &mut WorkingMemory<'_>, start: usize, end: usize) {
+pub(super) fn fill<A: Architecture>(
+    segment: Segment,
+    memory: &mut WorkingMemory<'_>,
+    start: usize,
+    end: usize,
+) {
     if start < end {
         match segment {
             Segment::Code => fill_with_traps(A::TRAP, &mut memory.bytes[..end], start),

@@ -2,11 +2,13 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate and uses its part.
 
+pub mod apart;
 pub mod coff;
 pub mod counting;
 pub mod coverage;
 pub mod elf;
 pub mod macho;
+pub mod twice;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -77,7 +77,7 @@ impl Tables {
     }
 }
 
-pub(super) fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
+pub(crate) fn file_header<F: Shape>(object: &[u8]) -> Result<(&F, Machine), LoadError> {
     let unsupported = |what: String| Err(LoadError::unsupported(what));
     let (header, _) = pod::from_bytes::<F>(object)
         .map_err(|()| LoadError::malformed("ELF header", "the file is shorter than its header"))?;
@@ -107,7 +107,7 @@ fn machine<F: Shape>(header: &F) -> Result<Machine, LoadError> {
 }
 
 /// The section header table. More than 0xfeff sections are counted in the first header (gABI, "e_shnum").
-pub(super) fn section_headers<'a, F: Shape>(
+pub(crate) fn section_headers<'a, F: Shape>(
     object: &'a [u8],
     header: &F,
     limits: &Limits,

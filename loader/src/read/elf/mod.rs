@@ -12,9 +12,10 @@ mod section;
 mod symbol;
 
 pub(crate) use debug::{debug_sections, header_flags};
-pub(crate) use file::parse;
+pub(crate) use file::{file_header, parse, section_headers};
 pub(crate) use group::GroupMembers;
 pub(crate) use relocation::Relocations;
+pub(crate) use section::SectionNames;
 pub(crate) use symbol::Symbols;
 
 use std::fmt::Display;
@@ -94,7 +95,11 @@ fn table<'a, T: Pod>(
 }
 
 /// The bytes of a section in the file.
-fn content<'a, F: Shape>(data: &'a [u8], header: &Header<F>, what: &str) -> Result<&'a [u8], LoadError> {
+pub(crate) fn content<'a, F: Shape>(
+    data: &'a [u8],
+    header: &Header<F>,
+    what: &str,
+) -> Result<&'a [u8], LoadError> {
     let start = usize::try_from(header.sh_offset(order::<F>()).into()).ok();
     let size = usize::try_from(header.sh_size(order::<F>()).into()).ok();
     let range = start.zip(size).and_then(|(start, size)| Some(start..start.checked_add(size)?));
@@ -104,7 +109,7 @@ fn content<'a, F: Shape>(data: &'a [u8], header: &Header<F>, what: &str) -> Resu
 }
 
 /// The entries of a section that is a table of `T`. A size that is no multiple of the entry's is malformed.
-fn section_table<'a, F: Shape, T: Pod>(
+pub(crate) fn section_table<'a, F: Shape, T: Pod>(
     data: &'a [u8],
     header: &Header<F>,
     what: &dyn Display,
@@ -132,6 +137,19 @@ fn string(strings: &[u8], offset: u32, limit: u64) -> Option<&[u8]> {
     let tail = strings.get(offset as usize..)?;
     let name = &tail[..first_nul(tail)?];
     (name.len() as u64 <= limit).then_some(name)
+}
+
+/// Whether all strings of a table end in a NUL, after no more than `limit` bytes.
+fn are_short(strings: &[u8], limit: u64) -> bool {
+    let mut rest = strings;
+    while rest.len() as u64 > limit {
+        // Whatever begins before the last NUL within reach ends there, or before.
+        match memchr::memrchr(0, &rest[..=limit as usize]) {
+            Some(last) => rest = &rest[last + 1..],
+            None => return false,
+        }
+    }
+    rest.is_empty() || rest.last() == Some(&0)
 }
 
 /// What every processor can do is faster for names, and the first use of all else asks what this one can, which takes longer

@@ -3,20 +3,20 @@
 use object::elf;
 use object::read::elf::SectionHeader as _;
 
-use super::{Header, Shape, content, order, string};
+use super::{Header, Shape, are_short, content, order, string};
 use crate::error::{LoadError, printable};
 use crate::graph::{Role, Section};
 use crate::limits::Limits;
 use crate::memory::Segment;
 
 /// The section name string table.
-pub(super) struct SectionNames<'a> {
+pub(crate) struct SectionNames<'a> {
     strings: &'a [u8],
     limit: u64,
 }
 
 impl<'a> SectionNames<'a> {
-    pub(super) fn of<F: Shape>(
+    pub(crate) fn of<F: Shape>(
         object: &'a [u8],
         file: &F,
         headers: &'a [Header<F>],
@@ -33,6 +33,11 @@ impl<'a> SectionNames<'a> {
             .ok_or_else(|| LoadError::malformed(WHAT, format!("section {number} is no string table")))?;
         let strings = content::<F>(object, header, WHAT)?;
         Ok(SectionNames { strings, limit: limits.name_bytes })
+    }
+
+    /// All of them, if none is longer than is looked at and each ends in a NUL.
+    pub(crate) fn short(&self) -> Option<&'a [u8]> {
+        are_short(self.strings, self.limit).then_some(self.strings)
     }
 
     pub(super) fn get<F: Shape>(&self, number: usize, header: &Header<F>) -> Result<&'a [u8], LoadError> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use object::read::elf::{SectionHeader as _, Sym as _};
 use object::{U32, elf};
 
-use super::{Header, Shape, content, order, section_table, string};
+use super::{Header, Shape, are_short, content, order, section_table, string};
 use crate::error::LoadError;
 use crate::graph::{Binding, DecodeSymbols, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ pub(crate) struct Symbols<'a, F: Shape> {
 impl<'a, F: Shape> Symbols<'a, F> {
     /// The one symbol table of the object, which is among the sections of these numbers. An object without one is empty, not
     /// wrong.
-    pub(super) fn find(
+    pub(crate) fn find(
         object: &'a [u8],
         headers: &'a [Header<F>],
         numbers: Range<usize>,
@@ -85,6 +85,16 @@ impl<'a, F: Shape> Symbols<'a, F> {
         }
     }
 
+    /// The entries as they are.
+    pub(crate) fn entries(&self) -> &'a [F::Sym] {
+        self.entries
+    }
+
+    /// No name is longer than is looked at.
+    pub(crate) fn has_short_names(&self) -> bool {
+        are_short(self.strings, self.name_limit)
+    }
+
     pub(super) fn section(&self) -> usize {
         self.section
     }
@@ -116,7 +126,7 @@ impl<'a, F: Shape> Symbols<'a, F> {
 
     /// Symbol 0 stands for "no symbol": an absolute zero.
     #[inline(always)]
-    fn decode(&self, number: usize) -> Result<Symbol, Fault> {
+    pub(crate) fn decode(&self, number: usize) -> Result<Symbol, Fault> {
         let entry = &self.entries[number];
         let name = entry.st_name(order::<F>());
         if name as usize >= self.strings.len() {
@@ -182,7 +192,7 @@ impl<F: Shape> DecodeSymbols for Symbols<'_, F> {
 }
 
 /// Why an entry is no symbol. Small, unlike the error it becomes, so that decoding stays in registers.
-enum Fault {
+pub(crate) enum Fault {
     NotThere,
     Name,
     NoExtendedSection,

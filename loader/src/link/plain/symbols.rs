@@ -1,0 +1,142 @@
+//! Symbols: an address for each that the object defines, and the list of those that others may refer to.
+
+use object::elf;
+use object::read::elf::Sym as _;
+use smallvec::{SmallVec, smallvec};
+
+use super::sections::Sections;
+use super::{FileHeader, ORDER, SymbolEntry};
+use crate::graph::{Binding, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::limits::Limits;
+use crate::link::exports::{ExportBuilder, Exports, NamedExports};
+use crate::read::elf::Symbols as Table;
+use crate::resolver::SymbolResolver;
+
+/// The symbols of an object, and what relocations make of them.
+pub(super) struct Symbols<'a> {
+    table: Table<'a, FileHeader>,
+    /// By symbol number.
+    targets: SmallVec<[Target; 16]>,
+    undefined: u64,
+    /// No more than these are exported.
+    shown: usize,
+}
+
+/// What a symbol is to a relocation: an address, unless it has none yet. Those of this process leave the top bit free.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target(u64);
+
+impl Target {
+    const TOP: u64 = 1 << 63;
+    /// No plain relocation refers to such a symbol.
+    const NONE: Target = Target(u64::MAX);
+    const EXTERNAL: Target = Target(Self::TOP);
+
+    /// The address, if the symbol is in the image.
+    #[inline(always)]
+    pub(super) fn address(self) -> Option<u64> {
+        (self.0 < Self::TOP).then_some(self.0)
+    }
+
+    /// Others define it.
+    pub(super) fn is_external(self) -> bool {
+        self == Self::EXTERNAL
+    }
+}
+
+impl<'a> Symbols<'a> {
+    /// Finds the table, and counts.
+    pub(super) fn find(object: &'a [u8], sections: &Sections<'a>, limits: &Limits) -> Option<Self> {
+        let number = sections.symbol_table;
+        let numbers = if number == 0 { 0..0 } else { number..number + 1 };
+        let table = Table::find(object, sections.headers, numbers, limits).ok()?;
+        if !table.has_short_names() {
+            return None;
+        }
+        let (mut undefined, mut shown) = (0, 0);
+        let entries: &[SymbolEntry] = table.entries();
+        for entry in entries.get(1..).unwrap_or_default() {
+            let is_undefined = entry.st_shndx(ORDER) == elf::SHN_UNDEF;
+            undefined += u64::from(is_undefined);
+            shown += usize::from(!is_undefined & (entry.st_bind() != elf::STB_LOCAL));
+        }
+        Some(Symbols { table, targets: SmallVec::new(), undefined, shown })
+    }
+
+    /// How many the object does not define.
+    pub(super) fn undefined(&self) -> u64 {
+        self.undefined
+    }
+
+    #[inline(always)]
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// The name of a symbol that is there.
+    pub(super) fn name(&self, number: usize) -> Option<&'a [u8]> {
+        let entries: &[SymbolEntry] = self.table.entries();
+        self.table.name(entries.get(number)?.st_name(ORDER)).ok()
+    }
+
+    /// Gives each its address. The image's segments are at `bases`.
+    #[inline(never)]
+    pub(super) fn place(
+        &mut self,
+        sections: &Sections<'_>,
+        bases: [u64; 3],
+        resolver: &dyn SymbolResolver,
+    ) -> Option<Exports> {
+        if bases.iter().any(|base| *base >= Target::TOP >> 1) {
+            return None;
+        }
+        let is_few = self.shown <= Exports::SCANNED;
+        let mut few = NamedExports::default();
+        let mut many = ExportBuilder::new(if is_few { 0 } else { self.shown }, self.table.strings()?);
+        self.targets = smallvec![Target::NONE; self.table.len()];
+        for number in 0..self.table.len() {
+            let symbol = self.table.decode(number).ok()?;
+            let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
+            let is_local = symbol.binding == Binding::Local;
+            let place = match symbol.place {
+                SymbolPlace::Section(section) => sections.places.get(section as usize)?,
+                SymbolPlace::Undefined => {
+                    if symbol.binding == Binding::Global && !is_special {
+                        self.targets[number] = Target::EXTERNAL;
+                    }
+                    continue;
+                }
+                SymbolPlace::Absolute if is_local || symbol.kind == SymbolKind::File => continue,
+                SymbolPlace::Absolute | SymbolPlace::Common => return None,
+            };
+            let Some(base) = place.address(bases) else { continue };
+            if is_special || symbol.value > place.size.into() {
+                return None;
+            }
+            let address = base + symbol.value;
+            self.targets[number] = Target(address);
+            if is_local || symbol.hidden || matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) {
+                continue;
+            }
+            let weak = symbol.binding == Binding::Weak;
+            if weak && self.gives_way(number, resolver)? {
+                return None;
+            }
+            // No more than its section has from there on: readers of the image rely on it.
+            let size = symbol.size.min(u64::from(place.size) - symbol.value);
+            let label = SymbolLabel { name: symbol.name, size, kind: symbol.kind };
+            match is_few {
+                true => few.add(label, weak, address, self.table.name(symbol.name).ok()?),
+                false => many.add(label, weak, address),
+            }
+        }
+        Some(if is_few { few.finish() } else { many.finish() })
+    }
+
+    /// Whether another definition is used in place of a weak one.
+    #[cold]
+    fn gives_way(&self, number: usize, resolver: &dyn SymbolResolver) -> Option<bool> {
+        let name = self.name(number)?;
+        Some(std::str::from_utf8(name).is_ok_and(|name| resolver.preempts(name)))
+    }
+}
