@@ -179,7 +179,7 @@ impl<'a> Sections<'a> {
 fn meaning(header: &Header, kind: elf::SectionType, names: &[u8]) -> Option<Meaning> {
     let flags = header.sh_flags(ORDER);
     let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
-    let name = names.get(header.sh_name(ORDER) as usize..)?;
+    let name = names.get(header.sh_name(ORDER) as usize..).filter(|name| !name.is_empty())?;
     if has(elf::SHF_EXCLUDE) || has(elf::SHF_COMPRESSED) || has(elf::SHF_TLS) {
         return None;
     }
@@ -197,18 +197,24 @@ fn meaning(header: &Header, kind: elf::SectionType, names: &[u8]) -> Option<Mean
         (false, false) => Segment::ReadOnly,
     };
     let is = |stem: &[u8]| matches!(name.strip_prefix(stem), Some([0 | b'.', ..]));
-    let is_frames = || kind == elf::SHT_X86_64_UNWIND || name.starts_with(b".eh_frame\0");
     // By the letter that tells most names from all that mean something.
+    let (mut segment, mut catches) = (segment, false);
     match name.get(1).unwrap_or(&0) {
-        b'A' if is(b".ARM.exidx") => None,
-        b'c' if is(b".ctors") => None,
-        b'd' if is(b".dtors") => None,
-        b'd' if is(b".data.rel.ro") => Some(Meaning::Plain(Segment::ReadOnly)),
-        b'f' if is(b".fini_array") => None,
-        b'g' if is(b".gcc_except_table") => has_content.then_some(Meaning::ExceptTable(segment)),
-        b'i' if is(b".init_array") => None,
-        _ if is_frames() => has_content.then_some(Meaning::Frames(segment)),
-        _ => Some(Meaning::Plain(segment)),
+        b'A' if is(b".ARM.exidx") => return None,
+        b'c' if is(b".ctors") => return None,
+        b'd' if is(b".dtors") => return None,
+        b'd' if is(b".data.rel.ro") => segment = Segment::ReadOnly,
+        b'f' if is(b".fini_array") => return None,
+        b'g' => catches = is(b".gcc_except_table"),
+        b'i' if is(b".init_array") => return None,
+        _ => {}
+    }
+    let is_frames = kind == elf::SHT_X86_64_UNWIND || name.starts_with(b".eh_frame\0");
+    match (is_frames, catches) {
+        (false, false) => Some(Meaning::Plain(segment)),
+        _ if !has_content => None,
+        (true, _) => Some(Meaning::Frames(segment)),
+        (false, true) => Some(Meaning::ExceptTable(segment)),
     }
 }
 
