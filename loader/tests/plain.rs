@@ -168,11 +168,14 @@ proptest! {
             for (index, value, how) in edits {
                 let at = index.index(object.len());
                 let byte = &mut object[at];
-                *byte = match how { 0 => value, 1 => byte.wrapping_add(1), 2 => byte.wrapping_sub(1), _ => *byte ^ 1 << (value % 8) };
+                *byte = match how {
+                    0 => value,
+                    1 => byte.wrapping_add(1),
+                    2 => byte.wrapping_sub(1),
+                    _ => *byte ^ 1 << (value % 8),
+                };
             }
-            { let _ = std::fs::write("/tmp/now.o", &object); let o=object.clone(); let r=std::panic::catch_unwind(|| link_twice(&o)); if r.is_err() { std::fs::write("/tmp/damaged.o", &object).unwrap(); } }
             link_twice(&object);
-            let _ = std::fs::rename("/tmp/damaged.o", "/tmp/fine.o");
         }
     }
 }
