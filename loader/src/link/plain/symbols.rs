@@ -94,15 +94,17 @@ impl<'a> Symbols<'a> {
         let mut few = NamedExports::default();
         let mut many = ExportBuilder::new(if is_few { 0 } else { self.shown }, self.table.strings()?);
         self.targets = smallvec![Target::NONE; self.table.len()];
-        for number in 0..self.table.len() {
+        // As slices: whether a small vector is on the heap would be asked for each.
+        let places = &sections.places[..];
+        for (number, target) in self.targets.iter_mut().enumerate() {
             let symbol = self.table.decode(number).ok()?;
             let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
             let is_local = symbol.binding == Binding::Local;
             let place = match symbol.place {
-                SymbolPlace::Section(section) => sections.places.get(section as usize)?,
+                SymbolPlace::Section(section) => places.get(section as usize)?,
                 SymbolPlace::Undefined => {
                     if symbol.binding == Binding::Global && !is_special {
-                        self.targets[number] = Target::EXTERNAL;
+                        *target = Target::EXTERNAL;
                     }
                     continue;
                 }
@@ -114,12 +116,12 @@ impl<'a> Symbols<'a> {
                 return None;
             }
             let address = base + symbol.value;
-            self.targets[number] = Target(address);
+            *target = Target(address);
             if is_local || symbol.hidden || matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) {
                 continue;
             }
             let weak = symbol.binding == Binding::Weak;
-            if weak && self.gives_way(number, resolver)? {
+            if weak && gives_way(&self.table, symbol.name, resolver)? {
                 return None;
             }
             // No more than its section has from there on: readers of the image rely on it.
@@ -132,11 +134,11 @@ impl<'a> Symbols<'a> {
         }
         Some(if is_few { few.finish() } else { many.finish() })
     }
+}
 
-    /// Whether another definition is used in place of a weak one.
-    #[cold]
-    fn gives_way(&self, number: usize, resolver: &dyn SymbolResolver) -> Option<bool> {
-        let name = self.name(number)?;
-        Some(std::str::from_utf8(name).is_ok_and(|name| resolver.preempts(name)))
-    }
+/// Whether another definition is used in place of a weak one.
+#[cold]
+fn gives_way(table: &Table<'_, FileHeader>, name: u32, resolver: &dyn SymbolResolver) -> Option<bool> {
+    let name = table.name(name).ok()?;
+    Some(std::str::from_utf8(name).is_ok_and(|name| resolver.preempts(name)))
 }
