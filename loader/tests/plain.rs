@@ -43,8 +43,7 @@ fn what_compilers_make_is_linked_in_one_go() {
     }
     for compiler in [CLANGXX, GXX].into_iter().filter(|compiler| has(compiler)) {
         let object = compile_text(compiler, &["-O2", "-fPIC"], "cpp", THROWING);
-        // The personality is called through a pointer in a group of its own.
-        assert_eq!(link_twice(&object), Some(false), "{compiler}");
+        assert_eq!(link_twice(&object), Some(true), "{compiler}");
     }
 }
 
@@ -109,6 +108,7 @@ fn corners_come_out_the_same() {
         "call f; .section .gcc_except_table.f,\"a\"; .quad 0",
         "call f; .section .note.gnu.property,\"a\",@note; .quad 0; .section .note.other,\"a\",@note; .quad 1",
         "call f; .section .g,\"axG\",@progbits,group,comdat; .globl group; group: ret",
+        "call f; .section .g,\"axG\",@progbits,group,comdat; nop; .section .h,\"axG\",@progbits,group; call g",
         "call f; .section .text.unlikely,\"ax\"; call f; .section .text.hot,\"ax\"; call g",
         ".hidden h; .globl h, i; .internal i; h: i: call f; .protected p; .globl p; p: ret; .weak w; w: ret",
         ".type u, @gnu_unique_object; u: call f",
@@ -130,6 +130,7 @@ fn small_objects() -> Vec<Vec<u8>> {
     if has(CLANG) {
         objects.push(compile_text(CLANG, &["-O2", "-fPIC"], "c", TINY));
         objects.push(compile_text(CLANG, &["-O1", "-fPIC", "-ffunction-sections"], "c", PLAIN));
+        objects.push(compile_text(CLANGXX, &["-O1", "-fPIC"], "cpp", THROWING));
     }
     if has(GCC) {
         objects.push(compile_text(GCC, &["-O1", "-fPIC"], "c", PLAIN));
@@ -142,7 +143,7 @@ fn damaged_objects_come_out_the_same() {
     let (mut in_one_go, mut total) = (0, 0);
     for object in small_objects() {
         for at in 0..object.len() {
-            for damage in [0x01, 0x02, 0x04, 0x08, 0x40, 0x80, 0xff] {
+            for damage in [0x01, 0x04, 0x08, 0x80, 0xff] {
                 let mut damaged = object.clone();
                 damaged[at] ^= damage;
                 in_one_go += usize::from(link_twice(&damaged) == Some(true));
@@ -159,7 +160,7 @@ fn damaged_objects_come_out_the_same() {
 proptest! {
     #[test]
     fn objects_damaged_in_several_places_come_out_the_same(
-        which in 0usize..3,
+        which in 0usize..4,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 2..6),
     ) {
         thread_local!(static OBJECTS: Vec<Vec<u8>> = small_objects());

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use objcache_loader::{
-    EventListener, ImageId, LoadError, LoadedObject, Loader, Segment, SymbolResolver, UnwindInfo,
+    EventListener, ImageId, Limits, LoadError, LoadedObject, Loader, Segment, SymbolResolver, UnwindInfo,
     UnwindRegistrar, UnwindRegistration,
 };
 
@@ -64,7 +64,9 @@ fn link(object: &[u8], listener: Option<Arc<Interested>>) -> (Result<Outcome, Lo
     let resolver =
         Recorder { asked: Mutex::default(), memory: memory.clone(), was_written: Mutex::default() };
     let told = Arc::new(Told::default());
-    let mut builder = Loader::builder().memory(Arc::new(memory.clone())).unwind(told.clone());
+    let mut limits = Limits::default();
+    limits.image_bytes = 1 << 20;
+    let mut builder = Loader::builder().memory(Arc::new(memory.clone())).unwind(told.clone()).limits(limits);
     if let Some(listener) = listener {
         builder = builder.listener(listener);
     }

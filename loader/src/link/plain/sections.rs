@@ -1,5 +1,7 @@
 //! Sections: which are loaded, and where to. They get their offsets as they are read.
 
+use std::ops::Range;
+
 use object::elf;
 use object::read::elf::SectionHeader as _;
 use smallvec::{SmallVec, smallvec};
@@ -16,8 +18,11 @@ use crate::unwind::FrameTable;
 pub(super) struct Sections<'a> {
     pub(super) headers: &'a [Header],
     pub(super) places: SmallVec<[Place; 16]>,
+    pub(super) names: SectionNames<'a>,
     /// Number of the symbol table; 0 if there is none.
     pub(super) symbol_table: usize,
+    /// All groups are among these numbers.
+    pub(super) groups: Range<usize>,
     /// Numbers of those with call frame information.
     frames: SmallVec<[u32; 1]>,
     /// Some section has language-specific unwind data.
@@ -56,18 +61,21 @@ enum Meaning {
 }
 
 impl<'a> Sections<'a> {
-    /// Reads all of them. Common symbols, groups, thread-local variables, initialisers are not plain.
+    /// Reads all of them. Thread-local variables and initialisers are not plain.
     pub(super) fn read<A: Architecture>(
         object: &'a [u8],
         file: &'a FileHeader,
         limits: &Limits,
     ) -> Option<Self> {
         let headers = section_headers(object, file, limits).ok()?;
-        let names = SectionNames::of(object, file, headers, limits).ok()?.short()?;
+        let names = SectionNames::of(object, file, headers, limits).ok()?;
+        let strings = names.short()?;
         let mut sections = Sections {
             headers,
             places: smallvec![Place::NOT_LOADED; headers.len()],
+            names,
             symbol_table: 0,
+            groups: 0..0,
             frames: SmallVec::new(),
             catches: false,
             cursor: Cursor::new(limits),
@@ -83,7 +91,7 @@ impl<'a> Sections<'a> {
             }
             let align = alignment(header.sh_addralign(ORDER), limits)?;
             let size = header.sh_size(ORDER);
-            let (segment, tail) = match meaning(header, kind, names)? {
+            let (segment, tail) = match meaning(header, kind, strings)? {
                 Meaning::NotLoaded => continue,
                 Meaning::Plain(segment) => (segment, 0),
                 Meaning::Frames(segment) => {
@@ -122,9 +130,9 @@ impl<'a> Sections<'a> {
     fn note_table(&mut self, number: usize, kind: elf::SectionType) -> Option<()> {
         match kind {
             elf::SHT_SYMTAB if self.symbol_table == 0 && number != 0 => self.symbol_table = number,
-            elf::SHT_SYMTAB | elf::SHT_SYMTAB_SHNDX | elf::SHT_GROUP | elf::SHT_REL | elf::SHT_CREL => {
-                return None;
-            }
+            elf::SHT_SYMTAB | elf::SHT_SYMTAB_SHNDX | elf::SHT_REL | elf::SHT_CREL => return None,
+            elf::SHT_GROUP if self.groups.is_empty() => self.groups = number..number + 1,
+            elf::SHT_GROUP => self.groups.end = number + 1,
             _ => {}
         }
         Some(())

@@ -9,7 +9,7 @@ use super::{FileHeader, ORDER, SymbolEntry};
 use crate::graph::{Binding, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
 use crate::link::exports::{ExportBuilder, Exports, NamedExports};
-use crate::read::elf::Symbols as Table;
+use crate::read::elf::{Symbols as Table, read_groups};
 use crate::resolver::SymbolResolver;
 
 /// The symbols of an object, and what relocations make of them.
@@ -50,7 +50,9 @@ impl<'a> Symbols<'a> {
         let number = sections.symbol_table;
         let numbers = if number == 0 { 0..0 } else { number..number + 1 };
         let table = Table::find(object, sections.headers, numbers, limits).ok()?;
-        if !table.has_short_names() {
+        if !table.has_short_names()
+            || !sections.groups.is_empty() && !groups_are_kept(object, sections, &table, limits)
+        {
             return None;
         }
         let (mut undefined, mut shown) = (0, 0);
@@ -134,6 +136,23 @@ impl<'a> Symbols<'a> {
         }
         Some(if is_few { few.finish() } else { many.finish() })
     }
+}
+
+/// Whether all groups have names of their own, so that all of them stay.
+#[cold]
+fn groups_are_kept(
+    object: &[u8],
+    sections: &Sections<'_>,
+    table: &Table<'_, FileHeader>,
+    limits: &Limits,
+) -> bool {
+    let (headers, numbers) = (sections.headers, sections.groups.clone());
+    let Ok(groups) = read_groups(object, headers, numbers, table, &sections.names, limits) else {
+        return false;
+    };
+    let mut names: Vec<&[u8]> = groups.iter().map(|group| group.name).collect();
+    names.sort_unstable();
+    names.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 /// Whether another definition is used in place of a weak one.

@@ -33,7 +33,7 @@ fn number(word: [u8; 4], big_endian: bool) -> u32 {
 ///
 /// A section is in one group at most, so all groups together have no more members than there are sections. That is
 /// held against the object: tables may overlap in the file, and a thousand groups could each name everything.
-pub(super) fn read<'a, F: Shape>(
+pub(crate) fn read<'a, F: Shape>(
     object: &'a [u8],
     headers: &'a [Header<F>],
     numbers: Range<usize>,

@@ -13,7 +13,7 @@ mod symbol;
 
 pub(crate) use debug::{debug_sections, header_flags};
 pub(crate) use file::{file_header, parse, section_headers};
-pub(crate) use group::GroupMembers;
+pub(crate) use group::{GroupMembers, read as read_groups};
 pub(crate) use relocation::Relocations;
 pub(crate) use section::SectionNames;
 pub(crate) use symbol::Symbols;

@@ -91,7 +91,8 @@ fn segment<F: Shape>(header: &Header<F>, name: &[u8]) -> Result<Option<Segment>,
     let flags = header.sh_flags(order::<F>());
     let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
     let unsupported = |what: &str| Err(LoadError::unsupported(format!("{}: {what}", printable(name))));
-    if has(elf::SHF_EXCLUDE) || name == b".note.gnu.property" {
+    let is_note = header.sh_type(order::<F>()) == elf::SHT_NOTE;
+    if has(elf::SHF_EXCLUDE) || is_note && name == b".note.gnu.property" {
         return Ok(None);
     }
     if matches!(
