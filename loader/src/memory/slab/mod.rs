@@ -10,8 +10,8 @@
 //! with traps and kept in quarantine until some have come together; then `membarrier(SYNC_CORE)` serializes every core
 //! that runs this process, and the ranges become available. From the barrier on no core holds the old code, and none
 //! has a reason to go there before it reads the new image's address, which is published after the new code was
-//! written. One system call for hundreds of frees, none for a load; but a large image rather waits for it (some 600 ns) than be
-//! written where memory is cold, or not there yet.
+//! written. One system call for hundreds of frees, none for a load. When a large image goes and no other memory of its size is free
+//! there is one more (some 600 ns), so that the next such image is not written where memory is cold, or not there yet.
 
 mod area;
 mod ranges;
@@ -133,9 +133,6 @@ impl Slab {
 
     fn take(&self, len: usize) -> Option<Taken> {
         let mut ranges = self.ranges.lock();
-        if ranges.is_quarantine_better(len) {
-            release_quarantine(&mut ranges);
-        }
         ranges.take(len).or_else(|| {
             release_quarantine(&mut ranges);
             ranges.take(len)
@@ -148,10 +145,11 @@ impl Slab {
             return;
         }
         let mut ranges = self.ranges.lock();
+        let is_wanted = ranges.is_wanted(range.len());
         ranges.give(range);
         if ranges.is_abandoned() {
             self.discard_unused(&mut ranges);
-        } else if ranges.is_quarantine_full() {
+        } else if is_wanted || ranges.is_quarantine_full() {
             release_quarantine(&mut ranges);
         }
     }

@@ -78,12 +78,11 @@ impl Ranges {
         self.quarantined >= BYTES || self.quarantine.len() >= COUNT
     }
 
-    /// Whether releasing it costs less than what else would be taken: memory that was not used for long or never, which
-    /// comes from far away or a page at a time.
-    pub(super) fn is_quarantine_better(&self, len: usize) -> bool {
+    /// Whether a range of such a length should be available at once when it is given back: what would be taken in place of a
+    /// large one, memory that was not used for long or never, comes from far away or a page at a time.
+    pub(super) fn is_wanted(&self, len: usize) -> bool {
         const LARGE: usize = 16 << 10;
-        let size = class_size(class_of_at_least(len.max(1)));
-        len >= LARGE && self.quarantine.iter().any(|range| range.len() == size)
+        len >= LARGE && self.classes[class_of_at_most(len)].is_empty()
     }
 
     pub(super) fn has_quarantine(&self) -> bool {
