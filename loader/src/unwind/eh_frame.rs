@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 /// Checks that the table, which is at `address`, is a sequence of well-formed records about `code`.
 pub(crate) fn check(table: &[u8], address: u64, code: &Range<u64>) -> Result<(), String> {
     walk(table, |at, entry, body| check_range(entry.functions, body, address.wrapping_add(at as u64), code))
@@ -67,7 +69,7 @@ fn walk(
     mut each: impl FnMut(usize, CommonEntry, &[u8]) -> Result<(), &'static str>,
 ) -> Result<(), String> {
     // Offsets of the common entries so far, ascending. There are few.
-    let mut common_entries: Vec<(usize, CommonEntry)> = Vec::new();
+    let mut common_entries: SmallVec<[(usize, CommonEntry); 2]> = SmallVec::new();
     let mut at = 0;
     while at < table.len() {
         let length = word(table, at).ok_or_else(|| wrong(at, "it is cut short"))?;
@@ -114,11 +116,13 @@ struct CommonEntry {
 }
 
 /// How addresses are written (`DW_EH_PE_…`).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Encoding(u8);
 
 impl Encoding {
     const ABSOLUTE: Encoding = Encoding(0);
+    /// What compilers write: `DW_EH_PE_pcrel | DW_EH_PE_sdata4`.
+    const RELATIVE_32: Encoding = Encoding(0x1b);
 
     /// Bytes of a pointer, for the encodings that have a fixed size.
     fn size(self) -> Option<usize> {
@@ -225,16 +229,26 @@ fn common_entry(
 
 fn check_range(encoding: Encoding, body: &[u8], place: u64, code: &Range<u64>) -> Result<(), &'static str> {
     match range(encoding, body, place)? {
-        Some(range) if range.start < code.start || code.end < range.end => {
-            Err("its range is not in the code of this object")
-        }
+        Some(range) if range.start < code.start || code.end < range.end => Err(NOT_IN_CODE),
         _ => Ok(()),
     }
 }
 
 /// What the FDE is about: the first address, which is at `place`, and the length of the range. An address that is
 /// written as zero stands for a function that was left out.
+#[inline(always)]
 fn range(encoding: Encoding, body: &[u8], place: u64) -> Result<Option<Range<u64>>, &'static str> {
+    if let (Encoding::RELATIVE_32, Some(&[a, b, c, d, e, f, g, h])) = (encoding, body.first_chunk()) {
+        let written = i32::from_le_bytes([a, b, c, d]);
+        // A length below zero would be one that no range of code has.
+        let length = i32::from_le_bytes([e, f, g, h]) as u64;
+        let first = place.wrapping_add_signed(written.into());
+        return match first.checked_add(length) {
+            _ if written == 0 => Ok(None),
+            Some(end) => Ok(Some(first..end)),
+            None => Err(NOT_IN_CODE),
+        };
+    }
     let (Some(size), Some(relative)) = (encoding.size(), encoding.is_relative()) else {
         return Err("its range has an encoding that is not supported");
     };
@@ -244,8 +258,10 @@ fn range(encoding: Encoding, body: &[u8], place: u64) -> Result<Option<Range<u64
         return Ok(None);
     }
     let first = if relative { place.wrapping_add(written) } else { written };
-    first.checked_add(length).map(|end| Some(first..end)).ok_or("its range is not in the code of this object")
+    first.checked_add(length).map(|end| Some(first..end)).ok_or(NOT_IN_CODE)
 }
+
+const NOT_IN_CODE: &str = "its range is not in the code of this object";
 
 fn skip_leb128(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.iter().position(|byte| byte & 0x80 == 0)?;

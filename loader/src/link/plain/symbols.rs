@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::sections::Sections;
 use super::{FileHeader, ORDER, SymbolEntry};
-use crate::graph::{Binding, SymbolKind, SymbolLabel, SymbolPlace};
+use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::Limits;
 use crate::link::exports::{ExportBuilder, Exports, NamedExports};
 use crate::read::elf::{Symbols as Table, read_groups};
@@ -102,17 +102,11 @@ impl<'a> Symbols<'a> {
             let symbol = self.table.decode(number).ok()?;
             let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
             let is_local = symbol.binding == Binding::Local;
-            let place = match symbol.place {
-                SymbolPlace::Section(section) => places.get(section as usize)?,
-                SymbolPlace::Undefined => {
-                    if symbol.binding == Binding::Global && !is_special {
-                        *target = Target::EXTERNAL;
-                    }
-                    continue;
-                }
-                SymbolPlace::Absolute if is_local || symbol.kind == SymbolKind::File => continue,
-                SymbolPlace::Absolute | SymbolPlace::Common => return None,
+            let SymbolPlace::Section(section) = symbol.place else {
+                *target = target_elsewhere(symbol)?;
+                continue;
             };
+            let place = places.get(section as usize)?;
             let Some(base) = place.address(bases) else { continue };
             if is_special || symbol.value > place.size.into() {
                 return None;
@@ -135,6 +129,20 @@ impl<'a> Symbols<'a> {
             }
         }
         Some(if is_few { few.finish() } else { many.finish() })
+    }
+}
+
+/// What a symbol is to relocations that is not in a section.
+#[inline(always)]
+fn target_elsewhere(symbol: Symbol) -> Option<Target> {
+    let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
+    match symbol.place {
+        SymbolPlace::Undefined if symbol.binding == Binding::Global && !is_special => Some(Target::EXTERNAL),
+        SymbolPlace::Undefined => Some(Target::NONE),
+        SymbolPlace::Absolute if symbol.binding == Binding::Local || symbol.kind == SymbolKind::File => {
+            Some(Target::NONE)
+        }
+        SymbolPlace::Absolute | SymbolPlace::Common | SymbolPlace::Section(_) => None,
     }
 }
 
