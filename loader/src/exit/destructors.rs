@@ -1,5 +1,4 @@
-//! Static destructors: registered with the C library for the end of the process, run when the image goes before that. And
-//! finalisers of images that are still there at that end.
+//! Static destructors: registered with the C library for the end of the process, run when the image goes before that.
 //!
 //! The C library has a lock for them, and a child that is born while another thread has it would wait for that for ever. So
 //! they are registered and run inside of forks' gate; the destructors themselves, which may do anything, outside.
@@ -10,13 +9,11 @@ use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Once, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::fork::{self, ThreadNumber};
-use crate::lifecycle::Lifecycle;
+use crate::fork;
 use crate::process;
 use crate::registered::{Calls, Destructor};
 
@@ -140,49 +137,4 @@ pub(crate) fn forget_registered(handle: u64) {
     // SAFETY: none of the destructors is called.
     unsafe { run_registered(handle) };
     FORGETTING.set(false);
-}
-
-/// Images with finalisers whose initialisers ran, in the order in which these began.
-static FINALIZED_AT_EXIT: Mutex<BTreeMap<u64, Weak<Lifecycle>>> = Mutex::new(BTreeMap::new());
-
-/// The thread that runs their finalisers because the process ends.
-static ENDER: Mutex<Option<ThreadNumber>> = Mutex::new(None);
-
-/// If the process ends before the image does, its finalisers are run as those of shared libraries. Returns what the image is
-/// known by.
-pub(crate) fn finalize_at_exit(lifecycle: &Arc<Lifecycle>) -> u64 {
-    static NUMBERS: AtomicU64 = AtomicU64::new(1);
-    static REGISTERED: Once = Once::new();
-    fork::watch();
-    {
-        let _gate = fork::enter();
-        REGISTERED.call_once(|| {
-            // SAFETY: the function is of this library, and is taken out when that is unloaded.
-            unsafe { libc::atexit(finalize_all) };
-        });
-    }
-    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-    fork::lock(&FINALIZED_AT_EXIT).insert(number, Arc::downgrade(lifecycle));
-    number
-}
-
-/// The image with that number ends by itself.
-pub(crate) fn finalize_no_more(number: u64) {
-    fork::lock(&FINALIZED_AT_EXIT).remove(&number);
-}
-
-/// Called by the C library at the end of the process: the latest first.
-extern "C" fn finalize_all() {
-    *fork::lock(&ENDER) = Some(ThreadNumber::current());
-    let latest = || fork::lock(&FINALIZED_AT_EXIT).pop_last();
-    while let Some((_, lifecycle)) = latest() {
-        if let Some(lifecycle) = lifecycle.upgrade() {
-            lifecycle.end_with_the_process();
-        }
-    }
-}
-
-/// The process ends in another thread than that, which still is there.
-pub(crate) fn is_ended_by_another(this: ThreadNumber) -> bool {
-    fork::lock(&ENDER).is_some_and(|ender| ender != this && !ender.is_lost())
 }
