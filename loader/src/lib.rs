@@ -41,7 +41,9 @@
 //! # What happens in a load
 //! Parse → link graph → prune → GOT and stubs → layout → allocate → resolve → fix up → finalize → register unwind
 //! information → notify listeners; and, when asked for, [run the initialisers](LoadedImage::run_initializers). An
-//! error at any point leaves nothing behind. Dropping the image undoes it all in reverse.
+//! error at any point leaves nothing behind. Dropping the image undoes it all in reverse. What compilers mostly make for
+//! x86-64 Linux (ELF without thread-local variables, initialisers or common symbols) goes through fewer and faster steps to the
+//! same result, unless listeners want to know of it or debug information is kept.
 //!
 //! # Parts that can be exchanged
 //! None of them knows another.
