@@ -11,5 +11,5 @@ mod support {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    support::twice::link_twice(bytes);
+    support::twice::link_damaged_twice(bytes);
 });

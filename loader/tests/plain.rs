@@ -5,8 +5,12 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
+use objcache_loader::{EventListener, ImageId, Limits, LoadedObject, Loader, NoUnwind, SymbolResolver};
 use proptest::prelude::*;
-use support::twice::link_twice;
+use support::apart::ApartMemory;
+use support::twice::{link_damaged_twice, link_twice};
 use support::*;
 
 /// Calls of others, their data, tables of pointers, zeros, constants.
@@ -112,6 +116,11 @@ fn corners_come_out_the_same() {
         "call f; .section .text.unlikely,\"ax\"; call f; .section .text.hot,\"ax\"; call g",
         ".hidden h; .globl h, i; .internal i; h: i: call f; .protected p; .globl p; p: ret; .weak w; w: ret",
         ".type u, @gnu_unique_object; u: call f",
+        // Names that only sections name that are not loaded.
+        ".globl __start_things; .section first,\"aw\"; .globl fi; fi: .quad 1; .section things,\"aw\"; .globl th; th: .quad 2; \
+         .section .debug_x,\"\",@progbits; .quad __start_things, other; .text; call f",
+        // Many names that nobody sees.
+        ".irp n,1,2,3,4,5,6,7,8,9,10,11; .globl h\\n; .hidden h\\n; h\\n: ret; .endr; .globl one; one: call f",
     ];
     if !has(CLANG) {
         return;
@@ -122,6 +131,75 @@ fn corners_come_out_the_same() {
         in_one_go += usize::from(link_twice(&object) == Some(true));
     }
     assert!(in_one_go >= 8, "{in_one_go} of {} in one go", cases.len());
+}
+
+/// Loaders that link in one go and in phases.
+fn two_loaders(memory: &ApartMemory, limits: Limits) -> [Loader; 2] {
+    struct Interested;
+    impl EventListener for Interested {
+        fn notify_loaded(&self, _loaded: &LoadedObject<'_>) {}
+        fn notify_freeing(&self, _image: ImageId) {}
+    }
+    let builder =
+        || Loader::builder().memory(Arc::new(memory.clone())).limits(limits).unwind(Arc::new(NoUnwind));
+    [builder().build(), builder().listener(Arc::new(Interested)).build()]
+}
+
+/// What others are asked for, in order.
+#[derive(Default)]
+struct Asked(Mutex<Vec<String>>);
+
+impl SymbolResolver for Asked {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.0.lock().unwrap().push(name.to_owned());
+        Some(0x1000)
+    }
+}
+
+#[test]
+fn room_that_nothing_needs_is_not_insisted_on() {
+    if has(CLANG) {
+        let unused: String = (0..1000).map(|number| format!(".quad u{number}\n")).collect();
+        let source = format!(".globl g; g: call f\n.section .x,\"\",@progbits\n{unused}");
+        let object = compile_text(CLANG, &["-w"], "s", &source);
+        let memory = ApartMemory { most: 4096, ..ApartMemory::default() };
+        for loader in two_loaders(&memory, Limits::default()) {
+            loader.load(&object, &Asked::default()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn names_are_asked_for_once_where_segments_are_out_of_reach() {
+    if has(CLANG) {
+        let object = compile_text(CLANG, &["-w"], "s", "mov f@GOTPCREL(%rip), %rax\ncall g\n");
+        let memory = ApartMemory { distance: 3 << 30, ..ApartMemory::default() };
+        for loader in two_loaders(&memory, Limits::default()) {
+            let asked = Asked::default();
+            let error = loader.load(&object, &asked).unwrap_err();
+            assert!(error.to_string().contains("does not fit in 32 bits"), "{error}");
+            assert_eq!(*asked.0.lock().unwrap(), ["f", "g"]);
+        }
+    }
+}
+
+#[test]
+fn all_names_that_are_looked_at_are_held_against_the_limit() {
+    for source in
+        ["call number_one\ncall number_two\n", ".weak number_one, number_two\nnumber_one: number_two: ret\n"]
+    {
+        if has(CLANG) {
+            let object = compile_text(CLANG, &["-w"], "s", source);
+            for (bytes, fits) in [(40, true), (15, false)] {
+                let mut limits = Limits::default();
+                limits.all_name_bytes = bytes;
+                for loader in two_loaders(&ApartMemory::default(), limits) {
+                    let loaded = loader.load(&object, &Asked::default());
+                    assert_eq!(loaded.is_ok(), fits, "{bytes}: {:?}", loaded.err());
+                }
+            }
+        }
+    }
 }
 
 /// Small objects of which every byte is damaged.
@@ -146,12 +224,12 @@ fn damaged_objects_come_out_the_same() {
             for damage in [0x01, 0x04, 0x08, 0x80, 0xff] {
                 let mut damaged = object.clone();
                 damaged[at] ^= damage;
-                in_one_go += usize::from(link_twice(&damaged) == Some(true));
+                in_one_go += usize::from(link_damaged_twice(&damaged) == Some(true));
                 total += 1;
             }
         }
         for len in 0..object.len() {
-            link_twice(&object[..len]);
+            link_damaged_twice(&object[..len]);
         }
     }
     assert!(total == 0 || in_one_go > total / 4, "{in_one_go} of {total} in one go");
@@ -176,7 +254,7 @@ proptest! {
                     _ => *byte ^ 1 << (value % 8),
                 };
             }
-            link_twice(&object);
+            link_damaged_twice(&object);
         }
     }
 }

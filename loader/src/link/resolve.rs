@@ -380,7 +380,7 @@ impl Elsewhere<'_, '_> {
     fn synthesized(&self, name: &[u8]) -> Option<u64> {
         let Object { graph, addresses, .. } = self.object;
         match name {
-            b"_GLOBAL_OFFSET_TABLE_" | b".TOC." => Some(addresses.got),
+            GOT | b".TOC." => Some(addresses.got),
             DSO_HANDLE | MACHO_DSO_HANDLE => Some(self.image.image),
             _ if graph.format == Format::Coff && is_image_base(name) => Some(self.image.image),
             // `threads` knows where it is.
@@ -417,7 +417,7 @@ pub(super) fn ask(resolver: &dyn SymbolResolver, name: &[u8], weak: bool) -> Opt
 /// Whether an undefined symbol of an ELF object may be other than what a resolver says, or say something of the image.
 pub(super) fn means_more(name: &[u8]) -> bool {
     may_register_destructors(name)
-        || matches!(name, b"_GLOBAL_OFFSET_TABLE_" | b".TOC." | TLS_MODULE_BASE | ATEXIT | exit::REGISTRAR)
+        || matches!(name, GOT | b".TOC." | TLS_MODULE_BASE | ATEXIT | exit::REGISTRAR)
         || bounds::asks_for_an_end(name)
         || tls::function(name).is_some()
 }
@@ -446,6 +446,9 @@ pub(super) fn may_throw(name: &[u8]) -> bool {
 fn is_image_base(name: &[u8]) -> bool {
     matches!(name, b"__ImageBase" | b"___ImageBase" | b"__image_base__" | b"___image_base__")
 }
+
+/// The GOT, by the psABIs' name.
+pub(super) const GOT: &[u8] = b"_GLOBAL_OFFSET_TABLE_";
 
 /// What static destructors are registered under (Itanium C++ ABI, 3.3.5.3).
 const DSO_HANDLE: &[u8] = b"__dso_handle";

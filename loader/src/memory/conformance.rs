@@ -74,7 +74,7 @@ fn is_all(bytes: &[u8], byte: u8) -> bool {
 }
 
 /// Working memory has the length that was asked for. Where it says that it is zero, it is, also when others used it before;
-/// and memory that is not finalized is simply abandoned.
+/// asked for again it is as it was left; and memory that is not finalized is simply abandoned.
 pub fn working_memory_is_as_long_as_asked_and_zero_where_it_says_so(manager: &dyn MemoryManager) {
     for request in requests() {
         for _ in 0..3 {
@@ -86,6 +86,9 @@ pub fn working_memory_is_as_long_as_asked_and_zero_where_it_says_so(manager: &dy
                 let is_zero = is_all(working.bytes, 0);
                 assert!(!working.zeroed || is_zero, "working memory says that it is zero, {request:?}");
                 working.bytes.fill(0xee);
+            }
+            for working in memory.working().expect("it can be written") {
+                assert!(is_all(working.bytes, 0xee), "working memory is as it was left, {request:?}");
             }
         }
     }

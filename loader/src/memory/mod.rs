@@ -137,8 +137,8 @@ pub trait InFlightMemory: Send {
     /// Target address of a segment.
     fn target(&self, segment: Segment) -> u64;
 
-    /// The working memory, each exactly as long as was asked for. Fails when the memory may no longer be written,
-    /// for instance in a child process that inherited it.
+    /// The working memory, each exactly as long as was asked for. Asked for again before the memory is finalized, it is as it
+    /// was left. Fails when the memory may no longer be written, for instance in a child process that inherited it.
     fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError>;
 
     /// Makes the memory what it will be: protected, coherent with the instruction caches, ready to run.

@@ -9,10 +9,22 @@ use objcache_loader::{
     FinalizedMemory, InFlightMemory, MemoryError, MemoryManager, MemoryRequest, Segment, WorkingMemory,
 };
 
-/// Segments 64 MiB from each other. Counts how often working memory was asked for.
-#[derive(Debug, Default, Clone)]
+/// Segments 64 MiB from each other. Counts how often memory was taken, and how often it was asked for to be written.
+#[derive(Debug, Clone)]
 pub struct ApartMemory {
+    pub taken: Arc<Mutex<usize>>,
     pub asked: Arc<Mutex<usize>>,
+    /// No more bytes are given.
+    pub most: usize,
+    /// From one segment to the next.
+    pub distance: u64,
+}
+
+impl Default for ApartMemory {
+    fn default() -> Self {
+        let (taken, asked) = Default::default();
+        ApartMemory { taken, asked, most: DISTANCE as usize, distance: DISTANCE }
+    }
 }
 
 /// Where the code is.
@@ -29,22 +41,28 @@ impl ApartMemory {
 // SAFETY: the promise is not kept. Whoever uses this must not call what is loaded, nor register unwind tables.
 unsafe impl MemoryManager for ApartMemory {
     fn allocate(&self, request: &MemoryRequest) -> Result<Box<dyn InFlightMemory>, MemoryError> {
+        *self.taken.lock().unwrap() += 1;
         let sizes = request.segments.map(|segment| segment.size);
-        if sizes.iter().any(|size| *size as u64 > DISTANCE) || request.low_2gib {
+        if sizes.iter().any(|size| *size > self.most) || request.low_2gib {
             return Err(MemoryError::new("placing an image", "it is too large, or wants to be low"));
         }
-        Ok(Box::new(Apart { asked: Arc::clone(&self.asked), bytes: sizes.map(|size| vec![0xa5; size]) }))
+        Ok(Box::new(Apart {
+            asked: Arc::clone(&self.asked),
+            distance: self.distance,
+            bytes: sizes.map(|size| vec![0xa5; size]),
+        }))
     }
 }
 
 struct Apart {
     asked: Arc<Mutex<usize>>,
+    distance: u64,
     bytes: [Vec<u8>; 3],
 }
 
 impl InFlightMemory for Apart {
     fn target(&self, segment: Segment) -> u64 {
-        ApartMemory::start(segment)
+        CODE + self.distance * segment.index() as u64
     }
 
     fn working(&mut self) -> Result<[WorkingMemory<'_>; 3], MemoryError> {

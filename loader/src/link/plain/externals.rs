@@ -8,9 +8,8 @@ use super::symbols::Symbols;
 use super::{ORDER, Relocation};
 use crate::arch::{Architecture, Fixup, Simple, Stub, field};
 use crate::graph::Format;
-use crate::limits::NameBudget;
 use crate::link::Environment;
-use crate::link::resolve::{ask, may_throw, means_more};
+use crate::link::resolve::{ask, may_throw};
 use crate::link::write::simple_field;
 use crate::memory::{Segment, WorkingMemory};
 
@@ -79,8 +78,8 @@ impl<'a> Externals<'a> {
         self.throws
     }
 
-    /// Asks for all symbols, once each. Gives the numbers of those that nobody knows, or `None` if one means more than its
-    /// address.
+    /// Asks for all symbols, once each: after the first question there is no other way than to go on. Gives the numbers of
+    /// those that nobody knows.
     #[inline(never)]
     pub(super) fn resolve<A: Architecture>(
         &mut self,
@@ -88,18 +87,10 @@ impl<'a> Externals<'a> {
         environment: &Environment<'_>,
     ) -> Option<Vec<u32>> {
         self.number::<A>();
-        let mut budget = NameBudget::of(environment.limits);
-        for External { symbol, .. } in &self.all {
-            let name = symbols.name(*symbol as usize)?;
-            budget.spend(name).ok()?;
-            if means_more(name) {
-                return None;
-            }
-            self.throws |= may_throw(name);
-        }
         let mut unknown = Vec::new();
         for External { symbol, address, flags, .. } in &mut self.all {
             let name = symbols.name(*symbol as usize)?;
+            self.throws |= may_throw(name);
             match ask(environment.resolver, name, false) {
                 Some(found) => (*address, *flags) = A::external_value(found, true),
                 None => unknown.push(*symbol),

@@ -7,8 +7,9 @@
 //! costs what has to come back into the caches, and that is mostly the loader itself.
 //!
 //! Nothing is refused here. What is not plain, and what is wrong, is left to the phases, which know all of it and have the
-//! messages. What is linked here comes out as they would have it, but for unused room behind code and constants
-//! (`tests/library/plain.rs` compares every byte).
+//! messages. What is linked here comes out as they would have it (`tests/plain.rs` compares), but for unused room behind code and
+//! constants, GOT entries that nothing uses, and that names of sections are not held against [`Limits`](crate::Limits) where
+//! nobody looks at them.
 
 mod externals;
 mod sections;
@@ -26,7 +27,7 @@ use self::symbols::Symbols;
 use crate::arch::{Architecture, with_architecture};
 use crate::error::{LoadError, UnresolvedSymbols};
 use crate::link::{Environment, ImageAddresses, Linked, Threads, frames, may_call_indirectly, resolve};
-use crate::memory::Segment;
+use crate::memory::{MemoryRequest, Segment};
 use crate::read::{self, elf};
 use crate::unwind::UnwindInfo;
 
@@ -41,7 +42,7 @@ const ORDER: LittleEndian = LittleEndian;
 /// Links a plain object into memory that is executed here. `None`: it is not plain.
 ///
 /// # Errors
-/// There is no memory, or nobody knows a symbol.
+/// The memory cannot be written or protected, or nobody knows a symbol.
 pub(crate) fn link(object: &[u8], environment: &Environment<'_>) -> Result<Option<Linked>, LoadError> {
     // ELF of 64 bits, little-endian.
     if !matches!(object, [0x7f, b'E', b'L', b'F', 2, 1, ..]) {
@@ -62,8 +63,12 @@ fn link_for<A: Architecture>(
     let Some(mut sections) = Sections::read::<A>(object, file, environment.limits) else { return Ok(None) };
     let Some(mut symbols) = Symbols::find(object, &sections, environment.limits) else { return Ok(None) };
     let Some((request, tables)) = sections.request::<A>(symbols.undefined()) else { return Ok(None) };
-    let mut memory = environment.memory.allocate(&request)?;
+    // The phases may do with less.
+    let Ok(mut memory) = environment.memory.allocate(&request) else { return Ok(None) };
     let bases = Segment::ALL.map(|segment| memory.target(segment));
+    if !is_in_reach(bases, &request) {
+        return Ok(None);
+    }
 
     let Some(exports) = symbols.place(&sections, bases, environment.resolver) else { return Ok(None) };
     let mut externals = Externals::default();
@@ -103,6 +108,15 @@ fn link_for<A: Architecture>(
         targets: bases,
         image,
     }))
+}
+
+/// Whether any place of the image reaches any other, so that nothing can fail once resolvers were asked.
+fn is_in_reach(bases: [u64; 3], request: &MemoryRequest) -> bool {
+    const REACH: u64 = (1 << 31) - 2 * write::FARTHEST;
+    let used = bases.into_iter().zip(request.segments).filter(|(_, segment)| segment.size != 0);
+    let ends = used.map(|(base, segment)| (base, base.saturating_add(segment.size as u64)));
+    let (start, end) = ends.fold((u64::MAX, 0), |(start, end), (base, top)| (start.min(base), end.max(top)));
+    end.saturating_sub(start) < REACH
 }
 
 /// What an unwinder wants to know of the image.

@@ -7,8 +7,9 @@ use smallvec::{SmallVec, smallvec};
 use super::sections::Sections;
 use super::{FileHeader, ORDER, SymbolEntry};
 use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
-use crate::limits::Limits;
+use crate::limits::{Limits, NameBudget};
 use crate::link::exports::{ExportBuilder, Exports, NamedExports};
+use crate::link::resolve::{GOT, means_more};
 use crate::read::elf::{Symbols as Table, read_groups};
 use crate::resolver::SymbolResolver;
 
@@ -17,8 +18,11 @@ pub(super) struct Symbols<'a> {
     table: Table<'a, FileHeader>,
     /// By symbol number.
     targets: SmallVec<[Target; 16]>,
+    budget: NameBudget,
     undefined: u64,
-    /// No more than these are exported.
+    /// Number of the one that names the GOT, which compilers often name and relocations need not.
+    got: Option<usize>,
+    /// No more than these are exported, and hardly fewer: room is made for them.
     shown: usize,
 }
 
@@ -45,7 +49,8 @@ impl Target {
 }
 
 impl<'a> Symbols<'a> {
-    /// Finds the table, and counts.
+    /// Finds the table, and counts. Names that mean something by themselves, weak references and thread-local ones are not
+    /// plain: better known before there is memory.
     pub(super) fn find(object: &'a [u8], sections: &Sections<'a>, limits: &Limits) -> Option<Self> {
         let number = sections.symbol_table;
         let numbers = if number == 0 { 0..0 } else { number..number + 1 };
@@ -55,14 +60,26 @@ impl<'a> Symbols<'a> {
         {
             return None;
         }
-        let (mut undefined, mut shown) = (0, 0);
+        let mut budget = NameBudget::of(limits);
+        let (mut undefined, mut got, mut shown) = (0, None, 0);
         let entries: &[SymbolEntry] = table.entries();
-        for entry in entries.get(1..).unwrap_or_default() {
-            let is_undefined = entry.st_shndx(ORDER) == elf::SHN_UNDEF;
-            undefined += u64::from(is_undefined);
-            shown += usize::from(!is_undefined & (entry.st_bind() != elf::STB_LOCAL));
+        for (number, entry) in entries.iter().enumerate().skip(1) {
+            let section = entry.st_shndx(ORDER);
+            if section == elf::SHN_UNDEF {
+                let name = name_of_undefined(entry, &table, &mut budget)?;
+                match name == GOT {
+                    true if got.is_none() => got = Some(number),
+                    _ if means_more(name) => return None,
+                    _ => undefined += 1,
+                }
+            } else if entry.st_bind() != elf::STB_LOCAL {
+                let is_hidden = matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL);
+                let place = sections.places.get(usize::from(section.0));
+                let is_loaded = place.is_some_and(|place| place.segment.is_some());
+                shown += usize::from(is_loaded && !is_hidden);
+            }
         }
-        Some(Symbols { table, targets: SmallVec::new(), undefined, shown })
+        Some(Symbols { table, budget, targets: SmallVec::new(), undefined, got, shown })
     }
 
     /// How many the object does not define.
@@ -103,7 +120,7 @@ impl<'a> Symbols<'a> {
             let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
             let is_local = symbol.binding == Binding::Local;
             let SymbolPlace::Section(section) = symbol.place else {
-                *target = target_elsewhere(symbol)?;
+                *target = if Some(number) == self.got { Target::NONE } else { target_elsewhere(symbol)? };
                 continue;
             };
             let place = places.get(section as usize)?;
@@ -117,7 +134,7 @@ impl<'a> Symbols<'a> {
                 continue;
             }
             let weak = symbol.binding == Binding::Weak;
-            if weak && gives_way(&self.table, symbol.name, resolver)? {
+            if weak && gives_way(&self.table, symbol.name, &mut self.budget, resolver)? {
                 return None;
             }
             // No more than its section has from there on: readers of the image rely on it.
@@ -165,7 +182,28 @@ fn groups_are_kept(
 
 /// Whether another definition is used in place of a weak one.
 #[cold]
-fn gives_way(table: &Table<'_, FileHeader>, name: u32, resolver: &dyn SymbolResolver) -> Option<bool> {
+fn gives_way(
+    table: &Table<'_, FileHeader>,
+    name: u32,
+    budget: &mut NameBudget,
+    resolver: &dyn SymbolResolver,
+) -> Option<bool> {
     let name = table.name(name).ok()?;
+    budget.spend(name).ok()?;
     Some(std::str::from_utf8(name).is_ok_and(|name| resolver.preempts(name)))
+}
+
+/// The name of a symbol that others define. `None`: it is not simply an address, or it may be that nobody does.
+fn name_of_undefined<'a>(
+    entry: &SymbolEntry,
+    table: &Table<'a, FileHeader>,
+    budget: &mut NameBudget,
+) -> Option<&'a [u8]> {
+    let is_weak = entry.st_bind() == elf::STB_WEAK;
+    if is_weak || matches!(entry.st_type(), elf::STT_TLS | elf::STT_GNU_IFUNC) {
+        return None;
+    }
+    let name = table.name(entry.st_name(ORDER)).ok()?;
+    budget.spend(name).ok()?;
+    Some(name)
 }

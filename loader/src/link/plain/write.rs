@@ -78,10 +78,10 @@ struct Section<'w> {
     bytes: &'w mut [u8],
 }
 
-impl Section<'_> {
-    /// The addend of a reference to what others define.
-    const FARTHEST: u64 = 1 << 24;
+/// The addend of a plain reference to what others define, at most.
+pub(super) const FARTHEST: u64 = 1 << 24;
 
+impl Section<'_> {
     /// Fixes up what refers to the image itself, and notes what refers to others.
     // On its own, so that what it works with stays in registers.
     #[inline(never)]
@@ -134,7 +134,7 @@ impl Section<'_> {
             // Resolvers are asked once, so it must be known now that the field takes what comes.
             let trial = Fixup { place, target: place, addend, got: place, ..Fixup::default() };
             A::apply(kind, self.bytes, offset, trial).ok()?;
-            let is_plain = target.is_external() && addend.unsigned_abs() <= Self::FARTHEST;
+            let is_plain = target.is_external() && addend.unsigned_abs() <= FARTHEST;
             return is_plain.then(|| externals.wait(Waiting { section: self.number, relocation, access }));
         };
         if operand != Operand::Slot(SlotKind::Address) {

@@ -139,14 +139,18 @@ impl Slab {
         })
     }
 
-    fn give(&self, range: Range<usize>) {
+    /// `was_code`: cores may hold instructions of it.
+    fn give(&self, range: Range<usize>, was_code: bool) {
         let _gate = fork::enter();
         if self.is_frozen() {
             return;
         }
         let mut ranges = self.ranges.lock();
-        let is_wanted = ranges.is_wanted(range.len());
-        ranges.give(range);
+        let is_wanted = was_code && ranges.is_wanted(range.len());
+        match was_code {
+            true => ranges.give(range),
+            false => ranges.give_unused(range),
+        }
         if ranges.is_abandoned() {
             self.discard_unused(&mut ranges);
         } else if is_wanted || ranges.is_quarantine_full() {
@@ -284,6 +288,7 @@ unsafe impl MemoryManager for SlabMemory {
             start,
             sizes: [code, read_only, data],
             fresh: taken.fresh,
+            finalized: false,
             process: fork::process(),
         }))
     }
@@ -311,6 +316,8 @@ struct Allocation {
     start: u32,
     sizes: [u32; 3],
     fresh: bool,
+    /// Its code may have been executed.
+    finalized: bool,
     /// The process that made it.
     process: u64,
 }
@@ -334,11 +341,12 @@ impl InFlightMemory for Allocation {
         Ok([slices.code, slices.read_only, slices.data].map(|bytes| WorkingMemory { bytes, zeroed }))
     }
 
-    fn finalize(self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
+    fn finalize(mut self: Box<Self>) -> Result<Box<dyn FinalizedMemory>, MemoryError> {
         let [code, ..] = self.sizes;
         #[allow(unsafe_code)] // See `Area::code`.
         // SAFETY: the code is inside of the range, and the working memory is not borrowed any more.
         let code = unsafe { self.slab.area.code(self.start as usize, code as usize) };
+        self.finalized = true;
         self.slab.cache.synchronize(code)?;
         Ok(self)
     }
@@ -365,6 +373,6 @@ impl Drop for Allocation {
         unsafe {
             self.slab.area.poison(self.start as usize, code as usize)
         };
-        self.slab.give(self.range.start as usize..self.range.end as usize);
+        self.slab.give(self.range.start as usize..self.range.end as usize, self.finalized);
     }
 }

@@ -71,6 +71,13 @@ impl Ranges {
         self.quarantine.push(range);
     }
 
+    /// Gives a range back in which nothing was executed.
+    pub(super) fn give_unused(&mut self, range: Range<usize>) {
+        self.live -= 1;
+        self.unjoined += range.len();
+        self.put(range);
+    }
+
     /// Whether enough is in quarantine to make releasing it worth its price.
     pub(super) fn is_quarantine_full(&self) -> bool {
         const BYTES: usize = 1 << 20;
@@ -314,7 +321,8 @@ mod tests {
                             live.push(range);
                         }
                     }
-                    4..=6 if !live.is_empty() => ranges.give(live.swap_remove(len % live.len())),
+                    4..=5 if !live.is_empty() => ranges.give(live.swap_remove(len % live.len())),
+                    6 if !live.is_empty() => ranges.give_unused(live.swap_remove(len % live.len())),
                     _ => ranges.release_quarantine(),
                 }
             }
