@@ -21,7 +21,8 @@ pub trait SymbolResolver: Send + Sync {
         self.resolve(name)
     }
 
-    /// Whether a definition known here is used in place of a weak one that an ELF object has itself.
+    /// Whether a definition known here is used in place of a weak one that an ELF object has itself. May be asked again for the
+    /// same symbol.
     /// [`resolve`](Self::resolve) is asked for it then. [`Library`](crate::Library) says so of the names it has; other
     /// resolvers leave objects what they define.
     fn preempts(&self, name: &str) -> bool {
