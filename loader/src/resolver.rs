@@ -21,10 +21,9 @@ pub trait SymbolResolver: Send + Sync {
         self.resolve(name)
     }
 
-    /// Whether a definition known here is used in place of a weak one that an ELF object has itself. May be asked again for the
-    /// same symbol.
+    /// Whether a definition known here is used in place of a weak one that an ELF object has itself.
     /// [`resolve`](Self::resolve) is asked for it then. [`Library`](crate::Library) says so of the names it has; other
-    /// resolvers leave objects what they define.
+    /// resolvers leave objects what they define. This may be asked more than once per symbol and load.
     fn preempts(&self, name: &str) -> bool {
         let _ = name;
         false

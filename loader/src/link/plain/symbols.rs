@@ -10,6 +10,7 @@ use crate::graph::{Binding, Symbol, SymbolKind, SymbolLabel, SymbolPlace};
 use crate::limits::{Limits, NameBudget};
 use crate::link::exports::{ExportBuilder, Exports, NamedExports};
 use crate::link::resolve::{GOT, means_more};
+use crate::link::symbols::{Facts, is_exported};
 use crate::read::elf::{Symbols as Table, read_groups};
 use crate::resolver::SymbolResolver;
 
@@ -118,7 +119,6 @@ impl<'a> Symbols<'a> {
         for (number, target) in self.targets.iter_mut().enumerate() {
             let symbol = self.table.decode(number).ok()?;
             let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
-            let is_local = symbol.binding == Binding::Local;
             let SymbolPlace::Section(section) = symbol.place else {
                 *target = if Some(number) == self.got { Target::NONE } else { target_elsewhere(symbol)? };
                 continue;
@@ -130,7 +130,7 @@ impl<'a> Symbols<'a> {
             }
             let address = base + symbol.value;
             *target = Target(address);
-            if is_local || symbol.hidden || matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) {
+            if !is_exported(symbol, Facts::NONE) {
                 continue;
             }
             let weak = symbol.binding == Binding::Weak;
@@ -149,12 +149,11 @@ impl<'a> Symbols<'a> {
     }
 }
 
-/// What a symbol is to relocations that is not in a section.
+/// What a symbol is to relocations that is not in a section. What others define was looked at when it was counted.
 #[inline(always)]
 fn target_elsewhere(symbol: Symbol) -> Option<Target> {
-    let is_special = matches!(symbol.kind, SymbolKind::ThreadLocal | SymbolKind::IndirectFunction);
     match symbol.place {
-        SymbolPlace::Undefined if symbol.binding == Binding::Global && !is_special => Some(Target::EXTERNAL),
+        SymbolPlace::Undefined if symbol.binding == Binding::Global => Some(Target::EXTERNAL),
         SymbolPlace::Undefined => Some(Target::NONE),
         SymbolPlace::Absolute if symbol.binding == Binding::Local || symbol.kind == SymbolKind::File => {
             Some(Target::NONE)

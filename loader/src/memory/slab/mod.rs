@@ -11,7 +11,7 @@
 //! that runs this process, and the ranges become available. From the barrier on no core holds the old code, and none
 //! has a reason to go there before it reads the new image's address, which is published after the new code was
 //! written. One system call for hundreds of frees, none for a load. When a large image goes and no other memory of its size is free
-//! there is one more (some 600 ns), so that the next such image is not written where memory is cold, or not there yet.
+//! there is one more (a microsecond, some among other work), so that the next such image is not written where memory is cold, or not there yet.
 
 mod area;
 mod ranges;
